@@ -1,0 +1,34 @@
+"""nlpkit: language tasks on one shared GPT core, offline.
+
+``import nlpkit`` loads neither torch nor transformers; `nlpkit.load` does, when called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nlpkit.apps.toolkit import Toolkit, load
+    from nlpkit.core.decode.config import DecodeConfig
+    from nlpkit.core.errors import NlpkitError
+
+__all__ = ["DecodeConfig", "NlpkitError", "Toolkit", "__version__", "load"]
+
+_LAZY = {
+    "load": "nlpkit.apps.toolkit",
+    "Toolkit": "nlpkit.apps.toolkit",
+    "DecodeConfig": "nlpkit.core.decode.config",
+    "NlpkitError": "nlpkit.core.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nlpkit")
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'nlpkit' has no attribute {name!r}")

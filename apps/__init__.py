@@ -1,0 +1,1 @@
+"""What users do with the core: tasks, and the pipeline that runs them."""

@@ -1,0 +1,1 @@
+"""The GPT core: model, tokenizers, loaders, decoding. It knows no task."""

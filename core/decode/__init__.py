@@ -1,0 +1,1 @@
+"""The decode engine: prefill, decode steps, sampling, stopping, beams."""

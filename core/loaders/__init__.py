@@ -1,0 +1,1 @@
+"""Model files in, one `ModelConfig` and one stream of named tensors out."""

@@ -1,0 +1,1 @@
+"""The GPT itself: configuration, layers, attention, KV cache."""

@@ -1,0 +1,191 @@
+"""`ModelConfig`: the one authority on a model's shape.
+
+Every switch that the open decoder families need is a field here, so that one `GPT` class covers them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nlpkit.core.errors import ConfigError
+
+NormKind = Literal["rms", "layer"]
+NormPlacement = Literal["pre", "post", "sandwich"]
+Positions = Literal["rope", "learned"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+QKNorm = Literal["none", "head", "full"]
+RopeScaling = Literal["none", "linear", "dynamic", "yarn", "llama3", "longrope", "factors"]
+
+LIMITS: Mapping[str, int] = {
+    "vocab_size": 2_000_000,
+    "d_model": 131_072,
+    "n_layers": 1_024,
+    "n_heads": 1_024,
+    "n_kv_heads": 1_024,
+    "head_dim": 4_096,
+    "d_ff": 1_048_576,
+    "max_seq_len": 100_000_000,
+}
+"""Upper bounds that a model file may claim; far above any real model, low enough to stop a forged header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeConfig:
+    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864) and its context extensions.
+
+    Attributes:
+        theta: Base of the frequencies, ``theta ** (-2i / dim)``.
+        dim: How many leading dimensions of each head are rotated; None means all of them.
+        scaling: The extension method.
+        factor: Context stretch of linear, dynamic, yarn and llama3 scaling.
+        original_max_seq_len: Context length of the pre-training, where the method needs it.
+        attention_factor: Multiplier on cos and sin (yarn, longrope); None means the method's own default.
+        beta_fast: YaRN's upper rotation bound (arXiv:2309.00071).
+        beta_slow: YaRN's lower rotation bound.
+        mscale: YaRN magnitude numerator, as DeepSeek configurations give it; 0 means unused.
+        mscale_all_dim: YaRN magnitude denominator; 0 means unused.
+        truncate: Whether YaRN rounds its correction range to whole dimensions.
+        low_freq_factor: Llama 3's low-frequency bound.
+        high_freq_factor: Llama 3's high-frequency bound.
+        short_factor: LongRoPE divisors for sequences within the original context; also the one list of the
+            ``factors`` method (GGUF's ``rope_freqs`` tensor).
+        long_factor: LongRoPE divisors for longer sequences.
+    """
+
+    theta: float = 10_000.0
+    dim: int | None = None
+    scaling: RopeScaling = "none"
+    factor: float = 1.0
+    original_max_seq_len: int | None = None
+    attention_factor: float | None = None
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float = 0.0
+    mscale_all_dim: float = 0.0
+    truncate: bool = True
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape and switches of a decoder-only transformer.
+
+    Attributes:
+        family: Name of the key table in `nlpkit.core.loaders.keymaps`, such as ``llama``.
+        vocab_size: Rows of the embedding, in tokens.
+        d_model: Width of the residual stream.
+        n_layers: Number of blocks.
+        n_heads: Query heads.
+        n_kv_heads: Key and value heads; fewer than `n_heads` is grouped-query attention.
+        head_dim: Width of one head.
+        d_ff: Hidden width of the MLP.
+        max_seq_len: Longest context, in tokens.
+        norm: ``rms`` (arXiv:1910.07467) or ``layer`` (arXiv:1607.06450).
+        norm_eps: Added to the variance.
+        norm_offset: Added to the norm weight (Gemma stores ``weight - 1``).
+        norm_placement: ``pre`` before each sublayer; ``post`` after it, before the residual sum (OLMo 2);
+            ``sandwich`` both (Gemma 2 and 3).
+        parallel_residual: Attention and MLP read the same input and are summed (GPT-NeoX).
+        positions: ``rope`` or ``learned``.
+        rope: Rotary settings of full-attention layers.
+        rope_local: Rotary settings of sliding layers where they differ (Gemma 3); None means the same.
+        activation: MLP non-linearity.
+        gated_mlp: ``down(act(gate(x)) * up(x))`` instead of ``down(act(up(x)))``.
+        qkv_bias: Biases on the query, key and value projections.
+        o_bias: Bias on the attention output projection.
+        mlp_bias: Biases on the MLP projections.
+        head_bias: Bias on the output head.
+        qk_norm: Normalise queries and keys per head, over the ``full`` width, or not.
+        sliding_window: Tokens a sliding layer looks back on, itself included; None means no sliding layers.
+        sliding_layers: Indices of the sliding layers.
+        attn_scale: Multiplier on ``QK^T``; None means ``head_dim ** -0.5``.
+        attn_softcap: ``cap * tanh(scores / cap)`` on attention scores; 0 means off (Gemma 2).
+        logit_softcap: The same on the output logits; 0 means off.
+        embedding_scale: Multiplier on the embeddings (Gemma: ``sqrt(d_model)``).
+        tied_head: The head shares the embedding's weight.
+    """
+
+    family: str
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    d_ff: int
+    max_seq_len: int
+    norm: NormKind = "rms"
+    norm_eps: float = 1e-5
+    norm_offset: float = 0.0
+    norm_placement: NormPlacement = "pre"
+    parallel_residual: bool = False
+    positions: Positions = "rope"
+    rope: RopeConfig = RopeConfig()
+    rope_local: RopeConfig | None = None
+    activation: Activation = "silu"
+    gated_mlp: bool = True
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    head_bias: bool = False
+    qk_norm: QKNorm = "none"
+    sliding_window: int | None = None
+    sliding_layers: tuple[int, ...] = ()
+    attn_scale: float | None = None
+    attn_softcap: float = 0.0
+    logit_softcap: float = 0.0
+    embedding_scale: float = 1.0
+    tied_head: bool = True
+
+    def __post_init__(self) -> None:
+        for name, limit in LIMITS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+                raise ConfigError(f"The model's {name} is {value!r}; it must be a whole number from 1 to {limit:,}.")
+        if self.n_heads % self.n_kv_heads:
+            raise ConfigError(
+                f"The model has {self.n_heads} query heads and {self.n_kv_heads} key/value heads; "
+                "the first must be a multiple of the second."
+            )
+        rotated = self.rope.dim or self.head_dim
+        if self.positions == "rope" and (rotated % 2 or rotated > self.head_dim):
+            raise ConfigError(
+                f"The model rotates {rotated} of {self.head_dim} head dimensions; the number must be even and at "
+                "most the head's width."
+            )
+        if self.sliding_layers and (self.sliding_window is None or self.sliding_window < 1):
+            raise ConfigError(f"The model has sliding layers with a window of {self.sliding_window!r} tokens.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary that `from_dict` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """Build a configuration from `to_dict`'s output.
+
+        Raises:
+            ConfigError: A key is unknown or missing, or a value is out of range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"The model configuration has unknown keys: {', '.join(unknown)}.")
+        data = dict(values)
+        try:
+            for key in ("rope", "rope_local"):
+                if isinstance(data.get(key), Mapping):
+                    rope = dict(data[key])
+                    for factors in ("short_factor", "long_factor"):
+                        rope[factors] = tuple(rope.get(factors, ()))
+                    data[key] = RopeConfig(**rope)
+            data["sliding_layers"] = tuple(data.get("sliding_layers", ()))
+            return cls(**data)
+        except TypeError as error:
+            raise ConfigError(f"The model configuration cannot be used: {error}.") from error

@@ -1,0 +1,53 @@
+"""The tokenizer seam: text to token ids and back, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What the core needs of a tokenizer. No tensors, no padding, no truncation.
+
+    Attributes:
+        vocab_size: One more than the largest id that `encode` can return.
+        bos_id: Beginning-of-sequence id, or None.
+        eos_ids: Ids that end a completion; may be empty.
+        fingerprint: Hex sha256 over everything that decides how text is tokenized.
+    """
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def bos_id(self) -> int | None: ...
+
+    @property
+    def eos_ids(self) -> frozenset[int]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+        """Tokenize `text`.
+
+        Args:
+            text: Any string.
+            add_bos: Put `bos_id` in front; an error if the tokenizer has none.
+            parse_special: Read spellings such as ``<|im_end|>`` as special tokens. Off for anything a user typed:
+                then they are ordinary text.
+        """
+        ...
+
+    def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Turn ids back into text; bytes that are no valid UTF-8 become U+FFFD."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that one token adds to the text (empty for special tokens)."""
+        ...
+
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of one exact vocabulary entry, or None."""
+        ...
