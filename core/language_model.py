@@ -1,0 +1,1 @@
+"""`LanguageModel`: a model, its tokenizer and its engine, loaded by name or path."""
