@@ -1,0 +1,136 @@
+"""Masked self-attention: ``softmax(Q K^T / sqrt(d_k)) V``, with as few key/value heads as the model has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nlpkit.core.model.cache import CacheRows
+from nlpkit.core.model.config import ModelConfig
+from nlpkit.core.model.layers import build_norm
+from nlpkit.core.model.rope import rotate
+
+
+@dataclass(frozen=True)
+class Step:
+    """What every layer of one kind (full or sliding attention) shares in one forward pass.
+
+    Attributes:
+        positions: Shape ``(batch, seq)``.
+        rotary: Cos and sin, shape ``(batch, 1, seq, dim)`` each, or None for learned positions.
+        mask: True = attend, broadcastable to ``(batch, 1, seq, keys)``; None = plainly causal over equal lengths.
+        attend_all: Every query may see every key (a single query at the end of its row): no mask is needed.
+        cache: Rows to extend, or None.
+        fresh: The rows start at slot 0, so the new keys are all there are.
+    """
+
+    positions: Tensor
+    rotary: tuple[Tensor, Tensor] | None
+    mask: Tensor | None
+    attend_all: bool
+    cache: CacheRows | None
+    fresh: bool
+
+
+class Attention(nn.Module):
+    """Multi-head attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023, arXiv:2305.13245)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
+        self.scale = config.attn_scale if config.attn_scale is not None else config.head_dim**-0.5
+        self.softcap = config.attn_softcap
+        q_width, kv_width = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        self.qkv: nn.Module | None = None
+        self.q: nn.Module | None = nn.Linear(config.d_model, q_width, bias=config.qkv_bias)
+        self.k: nn.Module | None = nn.Linear(config.d_model, kv_width, bias=config.qkv_bias)
+        self.v: nn.Module | None = nn.Linear(config.d_model, kv_width, bias=config.qkv_bias)
+        self.o: nn.Module = nn.Linear(q_width, config.d_model, bias=config.o_bias)
+        self.qk_norm = config.qk_norm
+        if config.qk_norm != "none":
+            per_head = config.qk_norm == "head"
+            self.q_norm = build_norm(config, self.head_dim if per_head else q_width)
+            self.k_norm = build_norm(config, self.head_dim if per_head else kv_width)
+
+    def _project(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        batch, seq, _ = x.shape
+        heads, kv, dim = self.n_heads, self.n_kv_heads, self.head_dim
+        if self.qkv is not None and self.qk_norm == "none":
+            # One projection and one rotation for queries and keys together: fewer, larger operations.
+            joint = self.qkv(x).view(batch, seq, heads + 2 * kv, dim).transpose(1, 2)
+            qk = joint[:, : heads + kv]
+            if rotary is not None:
+                qk = rotate(qk, *rotary)
+            return qk[:, :heads], qk[:, heads:], joint[:, heads + kv :]
+        if self.qkv is not None:
+            q, k, v = self.qkv(x).split((heads * dim, kv * dim, kv * dim), -1)
+        elif self.q is not None and self.k is not None and self.v is not None:
+            q, k, v = self.q(x), self.k(x), self.v(x)
+        else:
+            raise RuntimeError("an attention layer has neither fused nor separate projections")
+        if self.qk_norm == "full":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = q.view(batch, seq, heads, dim)
+        k = k.view(batch, seq, kv, dim)
+        if self.qk_norm == "head":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        return q, k, v.view(batch, seq, kv, dim).transpose(1, 2)
+
+    def _softcapped(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        batch, heads, seq, dim = q.shape
+        grouped = q.reshape(batch, self.n_kv_heads, heads // self.n_kv_heads, seq, dim)
+        scores = (grouped @ k.unsqueeze(2).transpose(-1, -2)).float() * self.scale
+        scores = self.softcap * torch.tanh(scores / self.softcap)
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(2), torch.finfo(scores.dtype).min)
+        weights = torch.softmax(scores, -1).to(v.dtype)
+        return (weights @ v.unsqueeze(2)).view(batch, heads, seq, dim)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
+        batch, heads, seq, dim = q.shape
+        if self.softcap:
+            mask = step.mask
+            if mask is None and not step.attend_all:
+                mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril()[None, None]
+            return self._softcapped(q, k, v, mask)
+        if seq == 1:
+            # With one query a row, the heads that share keys act as so many queries: no key is ever repeated.
+            grouped = q.reshape(batch, self.n_kv_heads, heads // self.n_kv_heads, dim)
+            out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=step.mask, scale=self.scale)
+            return out.reshape(batch, heads, 1, dim)
+        # SDPA's own causal mask is aligned top-left: right only where queries and keys are equally many.
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=step.mask,
+            is_causal=step.mask is None and not step.attend_all,
+            scale=self.scale,
+            enable_gqa=heads != self.n_kv_heads,
+        )
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        """Attend within each row.
+
+        Args:
+            x: Shape ``(batch, seq, d_model)``.
+            step: Positions, rotation, mask and cache of this pass.
+
+        Returns:
+            Shape ``(batch, seq, d_model)``.
+        """
+        q, k, v = self._project(x, step.rotary)
+        if step.cache is not None:
+            cached = step.cache.update(self.layer, step.positions, k, v)
+            if not step.fresh:
+                k, v = cached
+        out = self._attend(q, k, v, step)
+        result: Tensor = self.o(out.transpose(1, 2).flatten(2))
+        return result

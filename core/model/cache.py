@@ -1,0 +1,108 @@
+"""The KV cache: keys and values of every layer, row and slot.
+
+A row's tokens sit at slots ``0 .. length - 1``, each written at its own position. How many slots of a row are valid
+is the caller's knowledge, one integer a row; the mask ``key_slot <= query_position`` hides the rest. So rows of
+unequal length live side by side, a freed row is reused as it is, and stale slots need no clearing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlpkit.core.model.config import ModelConfig
+
+SLOT_STEP = 64
+
+
+class KVCache:
+    """Preallocated keys and values, shape ``(layer, row, kv_head, slot, head_dim)`` each.
+
+    Slots grow on demand in steps, so that short answers never pay for a long context.
+
+    Attributes:
+        keys: All keys.
+        values: All values.
+    """
+
+    def __init__(self, config: ModelConfig, *, n_rows: int, dtype: torch.dtype, device: torch.device) -> None:
+        shape = (config.n_layers, n_rows, config.n_kv_heads, 0, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return self.keys.shape[1]
+
+    @property
+    def n_slots(self) -> int:
+        """Slots allocated per row."""
+        return self.keys.shape[3]
+
+    def reserve(self, n_slots: int) -> None:
+        """Make room for at least `n_slots` slots per row, keeping what is there."""
+        if n_slots <= self.n_slots:
+            return
+        # Zeros, not empty memory: a masked slot has weight 0, and 0 * NaN would still be NaN.
+        n_slots = max(-(-n_slots // SLOT_STEP) * SLOT_STEP, self.n_slots + self.n_slots // 2)
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)
+            new = torch.zeros((*old.shape[:3], n_slots, old.shape[4]), dtype=old.dtype, device=old.device)
+            new[:, :, :, : old.shape[3]] = old
+            setattr(self, name, new)
+
+    def rows(self, start: int, count: int, *, n_slots: int) -> CacheRows:
+        """Return a window on rows ``start .. start + count - 1`` and their first `n_slots` slots."""
+        self.reserve(n_slots)
+        return CacheRows(self, start, count, n_slots)
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` slots of one row to another."""
+        if source != target:
+            self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
+            self.values[:, target, :, :length] = self.values[:, source, :, :length]
+
+    def reorder(self, start: int, sources: Sequence[int], length: int) -> None:
+        """Let rows ``start ..`` take the first `length` slots of rows `sources`, all at once (beam search)."""
+        index = torch.tensor(list(sources), device=self.keys.device)
+        stop = start + len(sources)
+        self.keys[:, start:stop, :, :length] = self.keys[:, index, :, :length]
+        self.values[:, start:stop, :, :length] = self.values[:, index, :, :length]
+
+
+@dataclass(frozen=True)
+class CacheRows:
+    """The rows and slots of a cache that one forward pass reads and writes."""
+
+    cache: KVCache
+    start: int
+    count: int
+    n_slots: int
+
+    def update(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write new keys and values at their positions; return all that the rows hold so far.
+
+        Args:
+            layer: Index of the layer.
+            positions: Slots to write, shape ``(rows, seq)``; equal to the tokens' positions.
+            keys: Shape ``(rows, n_kv_heads, seq, head_dim)``.
+            values: Same shape.
+
+        Returns:
+            Keys and values of shape ``(rows, n_kv_heads, n_slots, head_dim)``, views of the cache.
+        """
+        window = slice(self.start, self.start + self.count)
+        k, v = self.cache.keys[layer, window], self.cache.values[layer, window]
+        if self.count == 1 and positions.shape[1] == 1:
+            slot = int(positions)
+            k[:, :, slot : slot + 1] = keys
+            v[:, :, slot : slot + 1] = values
+        else:
+            rows = torch.arange(self.count, device=positions.device)[:, None]
+            k[rows, :, positions] = keys.transpose(1, 2)
+            v[rows, :, positions] = values.transpose(1, 2)
+        return k[:, :, : self.n_slots], v[:, :, : self.n_slots]
