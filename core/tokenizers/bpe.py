@@ -1,0 +1,424 @@
+"""`HFTokenizer`: tokenizers in the format of the `tokenizers` library (``tokenizer.json``)."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from nlpkit.core.errors import InputError, TokenizerError
+from nlpkit.core.tokenizers.special_tokens import SpecialTokens, read_json, read_special_tokens
+
+# One text at a time is encoded here, so the library's thread pool brings nothing but a warning at every fork.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import tokenizers
+
+MAX_TOKENIZER_BYTES = 512 * 2**20
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_Kind = Literal["byte_level", "metaspace", "other"]
+_T = TypeVar("_T")
+
+
+@functools.cache
+def byte_to_char() -> tuple[str, ...]:
+    """Return the printable character that stands for each byte in byte-level BPE vocabularies (GPT-2).
+
+    Printable Latin-1 bytes stand for themselves; the other 68 take the code points from 256 on.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    table, spare = [], 256
+    for byte in range(256):
+        if byte in printable:
+            table.append(chr(byte))
+        else:
+            table.append(chr(spare))
+            spare += 1
+    return tuple(table)
+
+
+@functools.cache
+def char_to_byte() -> dict[str, int]:
+    """Return the inverse of `byte_to_char`."""
+    return {char: byte for byte, char in enumerate(byte_to_char())}
+
+
+class HFTokenizer:
+    """A `tokenizers.Tokenizer` behind the `Tokenizer` protocol.
+
+    Decoding is defined by `token_bytes`: the bytes of all tokens, joined, less one leading space where the
+    encoder puts one in front, read as UTF-8. So streamed text and whole text agree by construction. The
+    library's own decoder gives the same text, except that it spells a whole run of byte-fallback tokens as
+    U+FFFD when only a part of it is broken.
+
+    Threads may share one tokenizer: a lock serialises what changes the library object.
+
+    Args:
+        tokenizer: The library object. It is taken over: truncation, padding and BPE dropout are switched off.
+        bos_id: Beginning-of-sequence id, or None.
+        eos_ids: Ids that end a completion.
+        special_ids: Ids to treat as special beside those that the object itself marks so.
+
+    Raises:
+        TokenizerError: One of the ids is not in the vocabulary.
+    """
+
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        bos_id: int | None,
+        eos_ids: Iterable[int],
+        special_ids: Iterable[int] | None = None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._bos_id = bos_id
+        self._eos_ids = frozenset(eos_ids)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        if getattr(tokenizer.model, "dropout", None):
+            tokenizer.model.dropout = None
+        added = tokenizer.get_added_tokens_decoder()
+        unmarked = {i for i in special_ids or () if i not in added or not added[i].special}
+        if unmarked:
+            spellings = {i: tokenizer.id_to_token(i) for i in sorted(unmarked)}
+            missing = [i for i, spelling in spellings.items() if not spelling]
+            if missing:
+                raise TokenizerError(
+                    f"The special token ids {missing} are not in the tokenizer's vocabulary."
+                )
+            tokenizer.add_special_tokens(
+                [tokenizers.AddedToken(s, special=True, normalized=False) for s in spellings.values()]
+            )
+            added = tokenizer.get_added_tokens_decoder()
+        self._added = {i: token.content for i, token in added.items()}
+        self._special = frozenset(i for i, token in added.items() if token.special)
+        self._unk_id = self._find_unk()
+        self._kind, self._strip_left = _decoder_kind(tokenizer)
+        self._bytes: dict[int, bytes] = {}
+
+    @classmethod
+    def from_files(cls, directory: str | Path) -> HFTokenizer:
+        """Load from a directory in the HF layout.
+
+        Args:
+            directory: Holds ``tokenizer.json``, or GPT-2's ``vocab.json`` with ``merges.txt``; special tokens
+                come from ``tokenizer_config.json``, ``special_tokens_map.json``, ``generation_config.json``
+                and ``config.json``, each of which may be missing.
+
+        Raises:
+            TokenizerError: A file is missing or cannot be used.
+        """
+        directory = Path(directory)
+        special = read_special_tokens(directory)
+        path = directory / "tokenizer.json"
+        if path.exists():
+            tokenizer = load_tokenizer_json(path)
+        else:
+            tokenizer = _from_vocab_and_merges(directory, special.config)
+        _apply_added(tokenizer, special, directory)
+        bos_id, eos_ids = special.resolve(tokenizer.token_to_id)
+        return cls(tokenizer, bos_id=bos_id, eos_ids=eos_ids)
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def bos_id(self) -> int | None:
+        """Beginning-of-sequence id, or None."""
+        return self._bos_id
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end a completion."""
+        return self._eos_ids
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the special tokens, which ordinary text never encodes to."""
+        return self._special
+
+    @property
+    def special_spellings(self) -> dict[str, int]:
+        """Spelling and id of each special token."""
+        return {self._added[i]: i for i in sorted(self._special)}
+
+    @property
+    def is_concatenative(self) -> bool:
+        """Whether decoding joins `token_bytes` (every GPT family; not WordPiece)."""
+        return self._kind != "other"
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hex sha256 over the whole tokenizer and its special ids."""
+        digest = hashlib.sha256(self._tokenizer.to_str().encode())
+        digest.update(json.dumps([self._bos_id, sorted(self._eos_ids), sorted(self._special)]).encode())
+        return digest.hexdigest()
+
+    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+        """Tokenize `text`; see `nlpkit.core.tokenizers.base.Tokenizer.encode`.
+
+        Raises:
+            InputError: The text holds a lone surrogate, which no encoding of Unicode has.
+            TokenizerError: `add_bos` was asked of a tokenizer without a bos token.
+        """
+        if add_bos and self._bos_id is None:
+            raise TokenizerError("This tokenizer has no beginning-of-sequence token; encode without add_bos.")
+        check_unicode(text)
+        with self._lock:
+            # The library's name means "encode the spelling of special tokens as text".
+            if self._tokenizer.encode_special_tokens is parse_special:
+                self._tokenizer.encode_special_tokens = not parse_special
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if not parse_special and not self._special.isdisjoint(ids):
+            ids = [plain for token_id in ids for plain in self._spell_out(token_id)]
+        return [self._bos_id, *ids] if add_bos and self._bos_id is not None else ids
+
+    def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Turn ids back into text; see `nlpkit.core.tokenizers.base.Tokenizer.decode`.
+
+        Ids outside the vocabulary add nothing (models pad their embedding to round sizes).
+        """
+        if self._kind == "other":
+            text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special)
+            return text
+        special = self._special
+        data = b"".join(
+            self.token_bytes(i) if skip_special or i not in special else self._added[i].encode()
+            for i in token_ids
+        )
+        if self._strip_left and data.startswith(b" "):
+            data = data[1:]
+        return data.decode("utf-8", "replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that one token adds to the text, the leading space of a whole text included.
+
+        Empty for special tokens and ids outside the vocabulary.
+        """
+        known = self._bytes.get(token_id)
+        if known is None:
+            known = self._bytes[token_id] = self._bytes_of(token_id)
+        return known
+
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of one exact vocabulary entry, or None."""
+        token_id: int | None = self._tokenizer.token_to_id(token)
+        return token_id
+
+    def id_to_token(self, token_id: int) -> str | None:
+        """Return the vocabulary entry of one id, or None."""
+        if not 0 <= token_id < 2**32:
+            return None
+        token: str | None = self._tokenizer.id_to_token(token_id)
+        return token
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``special_tokens_map.json``.
+
+        Both `from_files` and `transformers.AutoTokenizer` read them back.
+
+        Args:
+            directory: Made if it does not exist.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            self._tokenizer.encode_special_tokens = False
+            (directory / "tokenizer.json").write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+        roles: dict[str, str] = {}
+        if self._bos_id is not None:
+            roles["bos_token"] = self.id_to_token(self._bos_id) or ""
+        eos = [token for i in sorted(self._eos_ids) if (token := self.id_to_token(i))]
+        if eos:
+            roles["eos_token"] = eos[0]
+        if self._unk_id is not None:
+            roles["unk_token"] = self.id_to_token(self._unk_id) or ""
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "bos_token": None,
+            **roles,
+            "eos_token_ids": sorted(self._eos_ids),
+        }
+        for name, value in (("tokenizer_config.json", config), ("special_tokens_map.json", roles)):
+            (directory / name).write_text(
+                json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+
+    def _find_unk(self) -> int | None:
+        spelling = getattr(self._tokenizer.model, "unk_token", None)
+        return self.token_to_id(spelling) if spelling else None
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        token = self.id_to_token(token_id)
+        if token is None or token_id in self._special:
+            return b""
+        if self._kind == "byte_level":
+            if token_id in self._added:
+                return token.encode()
+            table = char_to_byte()
+            try:
+                return bytes([table[char] for char in token])
+            except KeyError:
+                return token.encode()
+        if self._kind == "metaspace":
+            byte = _BYTE_TOKEN.fullmatch(token)
+            return bytes([int(byte[1], 16)]) if byte else token.replace("▁", " ").encode()
+        text: str = self._tokenizer.decode([token_id], skip_special_tokens=True)
+        return text.encode()
+
+    def _spell_out(self, token_id: int) -> list[int]:
+        # The library leaves special spellings in plain text alone, but merges learned on raw text, or a model
+        # that looks whole words up, can still arrive at a special id (Llama 2: "<", "s", ">" -> <s>).
+        if token_id not in self._special or token_id == self._unk_id:
+            return [token_id]
+        spelled: list[int] = []
+        for char in self._added[token_id]:
+            data = char.encode()
+            pieces = [byte_to_char()[b] for b in data] if self._kind == "byte_level" else [char]
+            ids = [self.token_to_id(piece) for piece in pieces]
+            if None in ids:
+                ids = [self.token_to_id(f"<0x{b:02X}>") for b in data]
+            if None in ids:
+                ids = [self._unk_id]
+            spelled.extend(i for i in ids if i is not None)
+        if not spelled or not self._special.isdisjoint(set(spelled) - {self._unk_id}):
+            raise TokenizerError(
+                f"The text holds {self._added[token_id]!r}, a special token of this model that its tokenizer "
+                "cannot spell as plain text. Take it out of the text."
+            )
+        return spelled
+
+
+def check_unicode(text: str) -> None:
+    """Refuse text that has no UTF-8 form.
+
+    Raises:
+        InputError: The text holds a lone surrogate.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The text holds a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start}: "
+            "it was decoded with the wrong encoding. Read it again as UTF-8."
+        ) from error
+
+
+def load_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
+    """Open one ``tokenizer.json``.
+
+    Raises:
+        TokenizerError: The file is missing, too large or damaged.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise TokenizerError(
+            f"The tokenizer file {path} cannot be read: {error.strerror or error}."
+        ) from error
+    if size > MAX_TOKENIZER_BYTES:
+        raise TokenizerError(
+            f"The tokenizer file {path} has {size:,} bytes; at most {MAX_TOKENIZER_BYTES:,} are allowed."
+        )
+    return _guarded(lambda: tokenizers.Tokenizer.from_file(str(path)), path)
+
+
+def _guarded(build: Callable[[], _T], path: Path) -> _T:
+    """Run library code that reads an untrusted file and turn whatever it throws into our error."""
+    try:
+        return build()
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic of the Rust code is no Exception
+        raise TokenizerError(
+            f"The tokenizer file {path} is damaged or of an unknown kind ({error}). Download it again."
+        ) from error
+
+
+def _from_vocab_and_merges(directory: Path, config: Any) -> tokenizers.Tokenizer:
+    vocab_path, merges_path = directory / "vocab.json", directory / "merges.txt"
+    missing = [path.name for path in (vocab_path, merges_path) if not path.exists()]
+    if missing:
+        raise TokenizerError(
+            f"{directory} has no tokenizer: neither tokenizer.json nor {' and '.join(missing)} is there."
+        )
+    vocab = read_json(vocab_path)
+    if not all(char in vocab for char in byte_to_char()):
+        raise TokenizerError(
+            f"{vocab_path} is no byte-level BPE vocabulary (GPT-2's kind): some of the 256 byte symbols are "
+            "missing. Convert the tokenizer to tokenizer.json with transformers first."
+        )
+    model = _guarded(lambda: tokenizers.models.BPE.from_file(str(vocab_path), str(merges_path)), merges_path)
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=bool(config.get("add_prefix_space", False))
+    )
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    return tokenizer
+
+
+def _apply_added(tokenizer: tokenizers.Tokenizer, special: SpecialTokens, directory: Path) -> None:
+    """Bring the object in line with what the files beside it say about added and special tokens."""
+    present = tokenizer.get_added_tokens_decoder()
+    for spec in special.added:
+        known = present.get(spec.id) if spec.id is not None else None
+        if known is not None and known.content == spec.content and known.special >= spec.special:
+            continue
+        token = tokenizers.AddedToken(
+            spec.content,
+            special=spec.special,
+            lstrip=spec.lstrip,
+            rstrip=spec.rstrip,
+            single_word=spec.single_word,
+            normalized=spec.normalized,
+        )
+        (tokenizer.add_special_tokens if spec.special else tokenizer.add_tokens)([token])
+        if tokenizer.token_to_id(spec.content) != spec.id:
+            raise TokenizerError(
+                f"The tokenizer in {directory} contradicts itself: its settings give {spec.content!r} the id "
+                f"{spec.id}, its vocabulary {tokenizer.token_to_id(spec.content)}."
+            )
+    present = tokenizer.get_added_tokens_decoder()
+    marked = {token.content for token in present.values() if token.special}
+    unmarked = [s for s in special.named if s not in marked and tokenizer.token_to_id(s) is not None]
+    if unmarked:
+        tokenizer.add_special_tokens(
+            [tokenizers.AddedToken(s, special=True, normalized=False) for s in unmarked]
+        )
+
+
+def _decoder_kind(tokenizer: tokenizers.Tokenizer) -> tuple[_Kind, bool]:
+    """Return how tokens spell bytes, and whether a text loses its first space on decoding."""
+    decoder = tokenizer.decoder
+    if decoder is None:
+        return "other", False
+    state: dict[str, Any] = json.loads(decoder.__getstate__())
+    steps: list[dict[str, Any]] = state["decoders"] if state.get("type") == "Sequence" else [state]
+    kinds = {step.get("type") for step in steps}
+    strip_left = any(
+        (step.get("type") == "Strip" and step.get("content") == " " and step.get("start", 0) > 0)
+        or (step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never")
+        for step in steps
+    )
+    if "ByteLevel" in kinds and kinds <= {"ByteLevel", "Fuse", "Strip"}:
+        return "byte_level", strip_left
+    if kinds & {"Metaspace", "Replace"} and kinds <= {
+        "Metaspace",
+        "Replace",
+        "ByteFallback",
+        "Fuse",
+        "Strip",
+    }:
+        return "metaspace", strip_left
+    return "other", False
