@@ -92,9 +92,10 @@ def inverse_frequencies(rope: RopeConfig, *, dim: int, max_seq_len: int, seq_len
         magnitude = 1.0
         if rope.attention_factor is not None:
             magnitude = rope.attention_factor
-        elif rope.scaling == "longrope" and max_seq_len > original:
-            # Microsoft's LongRoPE: the factor is the stretch of the context, not a number in the file.
-            magnitude = math.sqrt(1 + math.log(max_seq_len / original) / math.log(original))
+        elif rope.scaling == "longrope":
+            # Where the file names no factor, it is the stretch of the context.
+            stretch = rope.factor if rope.factor != 1.0 else max_seq_len / original
+            magnitude = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
         return _plain(rope.theta, dim) / torch.tensor(factors, dtype=torch.float32), magnitude
     return _plain(rope.theta, dim), 1.0
 

@@ -1,0 +1,90 @@
+"""From an opened model file to a `GPT` that is ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from nlpkit.core.errors import ModelFileError
+from nlpkit.core.model.config import ModelConfig
+from nlpkit.core.model.gpt import GPT
+
+_MOST_LISTED = 12
+
+
+def _listed(title: str, lines: list[str]) -> list[str]:
+    if not lines:
+        return []
+    shown = ", ".join(lines[:_MOST_LISTED])
+    more = f" and {len(lines) - _MOST_LISTED} more" if len(lines) > _MOST_LISTED else ""
+    return [f"{title}: {shown}{more}."]
+
+
+def assign_weights(
+    model: nn.Module, tensors: Iterable[tuple[str, Tensor]], *, where: str, optional: frozenset[str] = frozenset()
+) -> None:
+    """Put loaded tensors into a module built on ``meta``, without copying them.
+
+    Args:
+        model: The module.
+        tensors: Names as in the module's state dictionary, and values.
+        where: The file, for the error.
+        optional: Names that may come although the module has no such parameter.
+
+    Raises:
+        ModelFileError: Weights are missing, unexpected or of the wrong shape; all are named at once.
+    """
+    waiting = dict(model.named_parameters())
+    unexpected: list[str] = []
+    shapes: list[str] = []
+    seen: set[str] = set()
+    for name, tensor in tensors:
+        if name in seen:
+            unexpected.append(f"{name} (twice)")
+            continue
+        seen.add(name)
+        parameter = waiting.get(name)
+        if parameter is None:
+            if name not in optional:
+                unexpected.append(name)
+            continue
+        if parameter.shape != tensor.shape:
+            shapes.append(f"{name} is {tuple(tensor.shape)}, should be {tuple(parameter.shape)}")
+            continue
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor, requires_grad=False))
+    missing = [name for name in waiting if name not in seen]
+    problems = [
+        *_listed("Missing", missing),
+        *_listed("Unexpected", unexpected),
+        *_listed("Wrong shape", shapes),
+    ]
+    if problems:
+        raise ModelFileError(
+            f"The weights in {where} do not fit the model that its configuration describes. {' '.join(problems)} "
+            "Check that the weights and the configuration belong together."
+        )
+
+
+def build_model(config: ModelConfig, tensors: Iterable[tuple[str, Tensor]], *, where: str) -> GPT:
+    """Build a model around loaded weights; no parameter is ever initialised or copied.
+
+    Args:
+        config: Its shape.
+        tensors: Internal names and values, in the dtype to run in.
+        where: The file, for errors.
+
+    Returns:
+        The model in evaluation mode, gradients off.
+
+    Raises:
+        ModelFileError: The weights do not fit the configuration.
+    """
+    with torch.device("meta"):
+        model = GPT(config)
+    # Some checkpoints store a tied head as a second copy of the embedding.
+    optional = frozenset({"head.weight"} if config.tied_head else ())
+    assign_weights(model, tensors, where=where, optional=optional)
+    return model.eval()
