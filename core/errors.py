@@ -24,6 +24,10 @@ class InputError(NlpkitError):
     """A text, document or data row cannot be used."""
 
 
+class OutputError(NlpkitError):
+    """A result cannot be written."""
+
+
 class ContextOverflowError(InputError):
     """A prompt, or a prompt plus its token budget, does not fit the model's context."""
 
