@@ -1,8 +1,9 @@
 """Turning GGUF's block-coded weights into torch tensors.
 
-A coded tensor is a run of blocks; each holds scales and a few bits per weight (ggml's ``ggml-quants.c``). The common
-codings have torch kernels here, several times faster than numpy; `gguf.quants` decodes the others. Both give
-the same fp32 numbers to the bit. Blocks go through in chunks, so the temporary memory does not grow with the tensor.
+A coded tensor is a run of blocks; each holds scales and a few bits per weight (ggml's ``ggml-quants.c``). The
+common codings have torch kernels here, several times faster than numpy; `gguf.quants` decodes the others. Both
+give the same fp32 numbers to the bit. Blocks go through in chunks, so the temporary memory does not grow with
+the tensor.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from torch import Tensor
-
 from nlpkit.core.errors import ModelFileError
+from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 18
 """Weights decoded at a time: small enough for a CPU cache, large enough for torch to use its threads."""
@@ -77,8 +77,9 @@ def _q5_1(blocks: Tensor, out: Tensor) -> None:
 def _k_scales(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and minimum of the eight sub-blocks of Q4_K and Q5_K, fp32 ``(n, 8, 1)`` each.
 
-    Twelve bytes hold sixteen 6-bit numbers: the first four scales, the first four minima (low 6 bits of a byte each),
-    and the low nibbles of the others, whose upper 2 bits sit on top of the first eight bytes.
+    Twelve bytes hold sixteen 6-bit numbers: the first four scales and the first four minima take the low 6 bits
+    of a byte each; the others have their low nibbles in the last four bytes and their upper 2 bits on top of the
+    first eight.
     """
     low, mid, rest = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
     scales = torch.cat((low & 0x3F, (rest & 0x0F) | ((low >> 2) & 0x30)), -1)
@@ -153,7 +154,8 @@ def dequantize(
     n_elements = math.prod(shape)
     if not shape or shape[-1] % block or raw.size != n_elements // block * n_block_bytes:
         raise ModelFileError(
-            f"A {type_.name} tensor of shape {shape} does not fit its {raw.size:,} bytes. Download the model again."
+            f"A {type_.name} tensor of shape {shape} does not fit its {raw.size:,} bytes. "
+            "Download the model again."
         )
     if not raw.flags.writeable or raw.ctypes.data % 8:
         # torch refuses misaligned and warns about read-only memory; files from real tools need neither.
@@ -192,6 +194,6 @@ def _reference(blocks: Tensor, type_: GGMLQuantizationType) -> Tensor:
             return torch.from_numpy(gguf.quants.dequantize(blocks.numpy(), type_))
     except NotImplementedError as error:
         raise ModelFileError(
-            f"Weights of type {type_.name} cannot be decoded by the installed gguf package. Get the model in another "
-            "quantization, such as Q8_0 or Q4_K_M."
+            f"Weights of type {type_.name} cannot be decoded by the installed gguf package. Get the model "
+            "in another quantization, such as Q8_0 or Q4_K_M."
         ) from error

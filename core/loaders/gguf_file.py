@@ -1,8 +1,9 @@
 """Reading GGUF containers, bounded by the size of the file.
 
 The layout is that of the GGUF specification (ggml, ``docs/gguf.md``), versions 2 and 3, little-endian: a
-header, metadata pairs, tensor descriptions, one aligned block of tensor data. A model file is untrusted input, so
-every count, length and offset is held against the bytes that are really there before anything is allocated.
+header, metadata pairs, tensor descriptions, one aligned block of tensor data. A model file is untrusted
+input, so every count, length and offset is held against the bytes that are really there before anything is
+allocated.
 """
 
 from __future__ import annotations

@@ -1,0 +1,132 @@
+"""`GGUFSource`: a model in one GGUF file (or several parts of one)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from nlpkit.core.errors import ModelFileError
+from nlpkit.core.loaders.gguf_config import architecture_of, read_config
+from nlpkit.core.loaders.gguf_dequant import dequantize
+from nlpkit.core.loaders.gguf_file import GGUFFile, open_gguf
+from nlpkit.core.loaders.gguf_names import IGNORED, Rule, find_rule, from_gguf, part_sizes, weight_shapes
+
+if TYPE_CHECKING:
+    from nlpkit.core.tokenizers.base import Tokenizer
+    from nlpkit.core.tokenizers.chat import ChatTemplate
+
+MAX_PROBLEMS = 12
+
+
+class GGUFSource:
+    """A GGUF model as `nlpkit.core.loaders.base.ModelSource`.
+
+    Opening reads the header alone and holds every tensor's shape against the configuration, so that a file that claims
+    absurd sizes is refused before anything of that size is built.
+
+    Attributes:
+        path: The file; for a split model, its first part.
+        format: ``gguf``.
+        config: Shape of the model.
+        file: The opened container.
+        architecture: The GGUF architecture, such as ``llama``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a GGUF file.
+
+        Args:
+            path: The file, or any part of a split one.
+
+        Raises:
+            ModelFileError: It is damaged, of an unknown architecture, or its tensors do not fit its metadata.
+        """
+        self.format = "gguf"
+        self.file: GGUFFile = open_gguf(path)
+        self.path = self.file.path
+        self.architecture = architecture_of(self.file)
+        self.config = read_config(self.file)
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        expected = dict(weight_shapes(self.config))
+        problems: list[str] = []
+        found: set[str] = set()
+        for name, info in self.file.tensors.items():
+            known = find_rule(self.architecture, name)
+            if known is None:
+                if not IGNORED.fullmatch(name):
+                    problems.append(f"{name[:80]} is unknown")
+                continue
+            rule, targets = known
+            for target, shape in zip(targets, self._shapes(rule, info.shape), strict=True):
+                if target in found:
+                    problems.append(f"{target} is stored twice")
+                elif target == "head.weight" and self.config.tied_head:
+                    continue
+                elif target not in expected:
+                    problems.append(f"{name[:80]} has no place in the model")
+                elif shape != expected[target]:
+                    problems.append(f"{name[:80]} has shape {info.shape}, not {expected[target]}")
+                found.add(target)
+        problems += [f"{name} is missing" for name in expected if name not in found]
+        if problems:
+            more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+            raise ModelFileError(
+                f"The tensors of {self.path} do not fit its metadata: {'; '.join(problems[:MAX_PROBLEMS])}{more}. The "
+                "file is damaged or of a variant that nlpkit does not know; download it again or get another one."
+            )
+
+    def _shapes(self, rule: Rule, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        if len(rule.targets) == 1:
+            return [shape]
+        sizes = part_sizes(self.config, rule)
+        # A wrong sum is put on the first part, which then does not fit.
+        first = shape[0] - sum(sizes[1:])
+        return [(first, *shape[1:]), *((size, *shape[1:]) for size in sizes[1:])]
+
+    def tensors(self, *, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield ``(internal name, tensor)`` in the given floating dtype, in file order.
+
+        Args:
+            dtype: Such as ``torch.float32``.
+
+        Raises:
+            ModelFileError: A weight is of a type that cannot be decoded.
+        """
+        for name, info in self.file.tensors.items():
+            known = find_rule(self.architecture, name)
+            if known is None or (self.config.tied_head and "head.weight" in known[1]):
+                continue
+            rule, targets = known
+            # Gemma's offset is taken off in full precision: near one, bf16 has only 7 bits behind the point.
+            wide = torch.float32 if rule.op == "plus_one" else dtype
+            tensor = dequantize(self.file.raw(name), info.type, info.shape, wide)
+            for target, part in zip(targets, from_gguf(self.config, rule, tensor, name=name), strict=True):
+                yield target, part.to(dtype)
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer that the file carries.
+
+        Raises:
+            TokenizerError: There is none, or it cannot be used.
+        """
+        from nlpkit.core.tokenizers.gguf_vocab import build_tokenizer
+
+        return build_tokenizer(self.file.metadata, vocab_size=self.config.vocab_size, source=str(self.path))
+
+    def chat_template(self) -> ChatTemplate | None:
+        """Return the chat template, or None for a base model.
+
+        Raises:
+            TokenizerError: It is no valid template.
+        """
+        from nlpkit.core.tokenizers.gguf_vocab import build_chat_template
+
+        return build_chat_template(self.file.metadata)
+
+    def files(self) -> Mapping[str, Path]:
+        """Return the weight files by name."""
+        return {path.name: path for path in self.file.paths}
