@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nlpkit.core.decode.config import DecodeConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TokenFilter = Callable[[Sequence[int]], "Tensor"]
+"""Maps the ids generated so far to a bool mask of the tokens allowed next, shape ``(vocab_size,)``."""
 
 FinishReason = Literal["eos", "stop", "length"]
 
@@ -17,10 +24,12 @@ class Request:
     Attributes:
         prompt_ids: Token ids of the prompt, at least one.
         config: How to decode.
+        token_filter: Restricts the next token, step by step (a grammar); None allows all.
     """
 
     prompt_ids: tuple[int, ...]
     config: DecodeConfig = field(default_factory=DecodeConfig)
+    token_filter: TokenFilter | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +90,12 @@ class TokenEvent:
     Attributes:
         text: Text that is now final; may be empty while bytes or a possible stop string are held back.
         token_id: The token of this step, or None in an event that only flushes text.
+        index: Which of the request's ``n`` completions it belongs to.
         completion: The whole completion, in the last event only.
     """
 
     text: str
+    index: int = 0
     token_id: int | None = None
     completion: Completion | None = None
 

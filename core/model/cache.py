@@ -55,6 +55,16 @@ class KVCache:
             new[:, :, :, : old.shape[3]] = old
             setattr(self, name, new)
 
+    def reserve_rows(self, n_rows: int) -> None:
+        """Make room for at least `n_rows` rows, keeping what is there."""
+        if n_rows <= self.n_rows:
+            return
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)
+            new = torch.zeros((old.shape[0], n_rows, *old.shape[2:]), dtype=old.dtype, device=old.device)
+            new[:, : old.shape[1]] = old
+            setattr(self, name, new)
+
     def rows(self, start: int, count: int, *, n_slots: int) -> CacheRows:
         """Return a window on rows ``start .. start + count - 1`` and their first `n_slots` slots."""
         self.reserve(n_slots)

@@ -1,0 +1,176 @@
+"""One completion while it grows: its tokens, its text, and when it ends."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nlpkit.core.decode import processors
+from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.decode.request import Completion, FinishReason, Request
+from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nlpkit.core.tokenizers.base import Tokenizer
+
+
+def draw_seed() -> int:
+    """Return a fresh random seed."""
+    return secrets.randbits(63)
+
+
+def needs_processing(request: Request) -> bool:
+    """Tell whether any of the processors that precede temperature can change the logits."""
+    config = request.config
+    return bool(
+        config.logit_bias
+        or request.token_filter is not None
+        or config.repetition_penalty != 1.0
+        or config.frequency_penalty
+        or config.presence_penalty
+        or config.no_repeat_ngram
+        or config.min_tokens
+        or config.ignore_eos
+    )
+
+
+def process(logits: Tensor, request: Request, generated: Sequence[int], eos_ids: Sequence[int]) -> Tensor:
+    """Apply the processors that precede temperature, in their documented order.
+
+    Args:
+        logits: fp32, shape ``(vocab_size,)``; not changed.
+        request: Whose settings to use.
+        generated: Ids generated so far.
+        eos_ids: Ids that end a text.
+
+    Returns:
+        Shape ``(vocab_size,)``.
+    """
+    config = request.config
+    if config.logit_bias:
+        logits = processors.add_bias(logits, config.logit_bias)
+    if config.ignore_eos and eos_ids:
+        logits = processors.ban(logits, eos_ids)
+    if request.token_filter is not None:
+        logits = processors.allow_only(logits, request.token_filter(generated))
+    if config.repetition_penalty != 1.0:
+        seen = [*request.prompt_ids, *generated]
+        logits = processors.penalize_repetition(logits, seen, config.repetition_penalty)
+    if generated and (config.frequency_penalty or config.presence_penalty):
+        logits = processors.penalize_counts(
+            logits, Counter(generated), frequency=config.frequency_penalty, presence=config.presence_penalty
+        )
+    if config.no_repeat_ngram:
+        ends = processors.repeated_ngram_ends(generated, config.no_repeat_ngram)
+        if ends:
+            logits = processors.ban(logits, ends)
+    if len(generated) < config.min_tokens and eos_ids:
+        logits = processors.ban(logits, eos_ids)
+    return logits
+
+
+@dataclass
+class Row:
+    """A completion in progress.
+
+    Attributes:
+        ticket: The scheduler's number for the request.
+        index: Which of the request's ``n`` completions it is.
+        request: The request.
+        tokenizer: Turns its ids into text.
+        watch_text: Decode text step by step (streaming or stop strings) instead of once at the end.
+    """
+
+    ticket: int
+    index: int
+    request: Request
+    tokenizer: Tokenizer
+    watch_text: bool
+    seed: int | None = None
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+    def __post_init__(self) -> None:
+        config = self.config
+        if config.temperature > 0:
+            self.seed = config.seed if config.seed is not None else draw_seed()
+        self.watch_text = self.watch_text or bool(config.stop)
+        self._decoder = StreamDecoder(self.tokenizer) if self.watch_text else None
+        self._stops = StopMatcher(config.stop) if config.stop else None
+        self._pieces: list[str] = []
+
+    @property
+    def config(self) -> DecodeConfig:
+        """The request's decoding options."""
+        return self.request.config
+
+    @property
+    def length(self) -> int:
+        """Tokens of the row whose keys and values are cached: all but the newest."""
+        return len(self.request.prompt_ids) + len(self.token_ids) - 1
+
+    def append(self, token_id: int, logprob: float, eos_ids: frozenset[int]) -> str:
+        """Take the next token.
+
+        Args:
+            token_id: The id.
+            logprob: Its raw log-probability, in nats.
+            eos_ids: Ids that end the text.
+
+        Returns:
+            Text that is final now (always empty for a row that does not watch its text).
+        """
+        self.token_ids.append(token_id)
+        self.logprobs.append(logprob)
+        text = ""
+        if token_id in eos_ids and not self.config.ignore_eos:
+            self.finish_reason = "eos"
+        elif self._decoder is not None:
+            text = self._decoder.feed(token_id)
+            if self._stops is not None and len(self.token_ids) > self.config.min_tokens:
+                text, matched = self._stops.feed(text)
+                if matched:
+                    self.finish_reason = "stop"
+        if self.finish_reason is None and len(self.token_ids) >= self.config.max_tokens:
+            self.finish_reason = "length"
+        if self.finish_reason in ("eos", "length"):
+            text += self._flush()
+        if text:
+            self._pieces.append(text)
+        return text
+
+    def _flush(self) -> str:
+        if self._decoder is None:
+            return ""
+        rest = self._decoder.flush()
+        if self._stops is not None:
+            safe, matched = self._stops.feed(rest)
+            if matched:
+                self.finish_reason = "stop"
+                return safe
+            rest = safe + self._stops.flush()
+        return rest
+
+    def completion(self) -> Completion:
+        """Return the finished completion."""
+        ended = self.finish_reason or "length"
+        if self._decoder is not None:
+            text = "".join(self._pieces)
+        else:
+            text = self.tokenizer.decode(self.token_ids)
+        return Completion(
+            text=text,
+            token_ids=tuple(self.token_ids),
+            logprobs=tuple(self.logprobs),
+            top_logprobs=tuple(self.top_logprobs),
+            finish_reason=ended,
+            index=self.index,
+            seed=self.seed,
+        )

@@ -1,0 +1,162 @@
+"""The seam between the engine and a model: rows of a cache that are extended and give logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nlpkit.core.model.cache import KVCache
+from nlpkit.core.model.gpt import GPT
+
+
+class Runner(Protocol):
+    """What the engine needs of a model. Rows hold sequences; the caller knows their lengths.
+
+    Attributes:
+        max_seq_len: Longest sequence, in tokens.
+        vocab_size: Number of logits.
+    """
+
+    max_seq_len: int
+    vocab_size: int
+
+    def reserve(self, n_rows: int) -> None:
+        """Make room for `n_rows` rows."""
+        ...
+
+    def extend(self, start_row: int, tokens: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
+        """Append tokens to consecutive rows.
+
+        Args:
+            start_row: First row.
+            tokens: For each row, one or more ids to append.
+            lengths: For each row, its length before.
+
+        Returns:
+            fp32 logits after each row's last appended token, shape ``(rows, vocab_size)``.
+        """
+        ...
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Let a row take the first `length` tokens of another."""
+        ...
+
+    def reorder(self, start_row: int, sources: Sequence[int], length: int) -> None:
+        """Let rows ``start_row ..`` take the first `length` tokens of rows `sources`, all at once."""
+        ...
+
+    def logprobs(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Score tokens given what comes before them; the cache is neither read nor written.
+
+        Args:
+            tokens: Whole sequences.
+            starts: For each, the index of the first token to score, at least 1.
+
+        Returns:
+            For each sequence the log-probabilities of its tokens from ``starts`` on, in nats, and whether each was
+            the most likely one; both of shape ``(len - start,)``.
+        """
+        ...
+
+
+class GPTRunner:
+    """Runs our own `GPT` over a slot cache."""
+
+    def __init__(self, model: GPT, *, prefill_chunk: int = 2048, score_rows: int = 2048) -> None:
+        """Wrap a model.
+
+        Args:
+            model: In evaluation mode.
+            prefill_chunk: Most token positions in one forward pass: bounds the memory of activations.
+            score_rows: Most positions whose logits are held at once when scoring.
+        """
+        self.model = model
+        self.max_seq_len = model.config.max_seq_len
+        self.vocab_size = model.config.vocab_size
+        self.prefill_chunk = prefill_chunk
+        self.score_rows = score_rows
+        self._cache = KVCache(model.config, n_rows=0, dtype=model.dtype, device=model.device)
+
+    def reserve(self, n_rows: int) -> None:
+        """Make room for `n_rows` rows, keeping the rows there are."""
+        self._cache.reserve_rows(n_rows)
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Let a row take the first `length` tokens of another."""
+        self._cache.copy_row(source, target, length)
+
+    def reorder(self, start_row: int, sources: Sequence[int], length: int) -> None:
+        """Let rows ``start_row ..`` take the first `length` tokens of rows `sources`, all at once."""
+        self._cache.reorder(start_row, sources, length)
+
+    @torch.inference_mode()
+    def extend(self, start_row: int, tokens: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
+        """Append tokens to consecutive rows; see `Runner.extend`."""
+        device = self.model.device
+        n_rows, longest = len(tokens), max(map(len, tokens))
+        if longest == 1:
+            ids = torch.tensor([[row[0]] for row in tokens], device=device)
+            return self._pass(ids, start_row, list(lengths))[:, -1]
+        if max(lengths) + longest > self.max_seq_len and n_rows > 1:
+            # Padding behind a short row would point beyond the context: one row at a time needs none.
+            return torch.cat([self.extend(start_row + i, [tokens[i]], [lengths[i]]) for i in range(n_rows)])
+        last = [len(row) - 1 for row in tokens]
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens], device=device)
+        width = max(1, self.prefill_chunk // n_rows)
+        out = torch.empty(n_rows, self.vocab_size, dtype=torch.float32, device=device)
+        for chunk_start in range(0, longest, width):
+            chunk = ids[:, chunk_start : chunk_start + width]
+            starts = [length + chunk_start for length in lengths]
+            ends = [row for row in range(n_rows) if chunk_start <= last[row] < chunk_start + width]
+            hidden = self._hidden(chunk, start_row, starts)
+            if ends:
+                at = torch.tensor([last[row] - chunk_start for row in ends], device=device)
+                rows = torch.tensor(ends, device=device)
+                out[rows] = self.model.logits(hidden[rows, at]).float()
+        return out
+
+    def _hidden(self, ids: Tensor, start_row: int, starts: list[int]) -> Tensor:
+        n_rows, seq = ids.shape
+        if not any(starts):
+            return self.model.hidden(ids, cache=self._cache.rows(start_row, n_rows, n_slots=seq))
+        # Padding behind a short row is written too, to slots that its next tokens overwrite before any read.
+        longest = max(starts) + seq
+        positions = torch.tensor(starts, device=ids.device)[:, None] + torch.arange(seq, device=ids.device)
+        window = self._cache.rows(start_row, n_rows, n_slots=longest)
+        return self.model.hidden(ids, positions=positions, cache=window, longest=longest)
+
+    def _pass(self, ids: Tensor, start_row: int, starts: list[int]) -> Tensor:
+        return self.model.logits(self._hidden(ids, start_row, starts)).float()
+
+    @torch.inference_mode()
+    def logprobs(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Score tokens; see `Runner.logprobs`."""
+        device = self.model.device
+        longest = max(map(len, tokens)) - 1
+        rows_at_once = max(1, self.prefill_chunk // max(1, longest))
+        results: list[tuple[Tensor, Tensor]] = []
+        for first in range(0, len(tokens), rows_at_once):
+            group = tokens[first : first + rows_at_once]
+            width = max(len(row) for row in group) - 1
+            ids = torch.tensor([[*row[:-1], *[0] * (width + 1 - len(row))] for row in group], device=device)
+            hidden = self.model.hidden(ids)
+            for row, sequence in enumerate(group):
+                start = starts[first + row]
+                results.append(self._score_row(hidden[row, start - 1 : len(sequence) - 1], sequence[start:]))
+        return results
+
+    def _score_row(self, hidden: Tensor, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
+        wanted = torch.tensor(list(targets), dtype=torch.long, device=hidden.device)
+        logprobs, greedy = [], []
+        for start in range(0, len(targets), self.score_rows):
+            logits = self.model.logits(hidden[start : start + self.score_rows]).float()
+            part = wanted[start : start + self.score_rows]
+            chosen = logits.gather(1, part[:, None])[:, 0]
+            logprobs.append(chosen - logits.logsumexp(-1))
+            greedy.append(logits.argmax(-1) == part)
+        if not logprobs:
+            return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
+        return torch.cat(logprobs).cpu(), torch.cat(greedy).cpu()
