@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-
 from nlpkit.core.decode.request import Completion, FinishReason, Generation, Request
 from nlpkit.core.decode.row import needs_processing, process
+from torch import Tensor
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.runner import Runner
@@ -163,9 +162,7 @@ class BeamSearcher:
             searches = kept
             step += 1
             if searches:
-                lengths = [
-                    len(search.request.prompt_ids) + step - 1 for search in searches for _ in search.live
-                ]
+                lengths = [len(search.request.prompt_ids) + step - 1 for search in searches for _ in search.live]
                 if sources != list(range(first)):
                     self._runner.reorder(0, sources, max(lengths))
                 tokens = [[hypothesis.token_ids[-1]] for search in searches for hypothesis in search.live]
@@ -178,8 +175,7 @@ class BeamSearcher:
         ranked = raw
         if needs_processing(request):
             parts = [
-                process(logits[i], request, hypothesis.token_ids, self._eos)
-                for i, hypothesis in enumerate(search.live)
+                process(logits[i], request, hypothesis.token_ids, self._eos) for i, hypothesis in enumerate(search.live)
             ]
             ranked = torch.log_softmax(torch.stack(parts), -1)
         totals = torch.tensor([hypothesis.total for hypothesis in search.live], device=logits.device)
@@ -231,6 +227,4 @@ class BeamSearcher:
                     score=score,
                 )
             )
-        return Generation(
-            completions=tuple(completions), prompt_tokens=len(search.request.prompt_ids), seconds=seconds
-        )
+        return Generation(completions=tuple(completions), prompt_tokens=len(search.request.prompt_ids), seconds=seconds)

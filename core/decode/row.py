@@ -14,9 +14,8 @@ from nlpkit.core.decode.request import Completion, FinishReason, Request
 from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from nlpkit.core.tokenizers.base import Tokenizer
+    from torch import Tensor
 
 
 def draw_seed() -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
-
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT
+from torch import Tensor, nn
 
 _MOST_LISTED = 12
 

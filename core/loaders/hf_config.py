@@ -303,12 +303,16 @@ def config_to_hf(config: ModelConfig, *, dtype: str = "float32") -> dict[str, An
     else:
         common |= {"rope_parameters": rope, "rope_theta": config.rope.theta}
     if family == "gpt_neox":
-        return common | names | {
-            "layer_norm_eps": config.norm_eps,
-            "use_parallel_residual": config.parallel_residual,
-            "rotary_pct": (config.rope.dim or config.head_dim) / config.head_dim,
-            "attention_bias": config.qkv_bias,
-        }
+        return (
+            common
+            | names
+            | {
+                "layer_norm_eps": config.norm_eps,
+                "use_parallel_residual": config.parallel_residual,
+                "rotary_pct": (config.rope.dim or config.head_dim) / config.head_dim,
+                "attention_bias": config.qkv_bias,
+            }
+        )
     common |= names | {
         "num_key_value_heads": config.n_kv_heads,
         "head_dim": config.head_dim,

@@ -13,10 +13,9 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-from torch import Tensor
-
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.model.config import ModelConfig
+from torch import Tensor
 
 Op = Literal["copy", "transpose", "split", "split_transpose", "split_heads", "alias"]
 
@@ -149,7 +148,9 @@ class KeyMap:
             ModelFileError: The family has none.
         """
         if config.family not in FAMILIES:
-            raise ModelFileError(f"There is no weight table for family {config.family!r}. Known: {', '.join(FAMILIES)}.")
+            raise ModelFileError(
+                f"There is no weight table for family {config.family!r}. Known: {', '.join(FAMILIES)}."
+            )
         self.config = config
 
     def _sizes(self, targets: tuple[str, ...]) -> list[int]:

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from nlpkit.core.model.config import ModelConfig
+from torch import Tensor
 
 SLOT_STEP = 64
 

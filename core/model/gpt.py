@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from nlpkit.core.model.attention import Attention, Step
 from nlpkit.core.model.cache import CacheRows
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.layers import MLP, build_norm
 from nlpkit.core.model.rope import Rotary
+from torch import Tensor, nn
 
 
 class Block(nn.Module):
@@ -70,9 +69,7 @@ class GPT(nn.Module):
             self._rotary = Rotary(config.rope, head_dim=config.head_dim, max_seq_len=config.max_seq_len)
             self._rotary_local = self._rotary
             if config.rope_local is not None:
-                self._rotary_local = Rotary(
-                    config.rope_local, head_dim=config.head_dim, max_seq_len=config.max_seq_len
-                )
+                self._rotary_local = Rotary(config.rope_local, head_dim=config.head_dim, max_seq_len=config.max_seq_len)
 
     @property
     def dtype(self) -> torch.dtype:

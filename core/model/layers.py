@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from nlpkit.core.model.config import ModelConfig
+from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
-
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.config import RopeConfig
+from torch import Tensor
 
 
 def _plain(theta: float, dim: int) -> Tensor:
@@ -88,7 +87,9 @@ def inverse_frequencies(rope: RopeConfig, *, dim: int, max_seq_len: int, seq_len
         long = rope.scaling == "longrope" and seq_len > original
         factors = rope.long_factor if long else rope.short_factor
         if len(factors) != dim // 2:
-            raise ConfigError(f"The rotary embedding needs {dim // 2} factors, one a pair; the model has {len(factors)}.")
+            raise ConfigError(
+                f"The rotary embedding needs {dim // 2} factors, one a pair; the model has {len(factors)}."
+            )
         magnitude = 1.0
         if rope.attention_factor is not None:
             magnitude = rope.attention_factor
