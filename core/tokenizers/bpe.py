@@ -8,7 +8,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -91,9 +91,7 @@ class HFTokenizer:
             spellings = {i: tokenizer.id_to_token(i) for i in sorted(unmarked)}
             missing = [i for i, spelling in spellings.items() if not spelling]
             if missing:
-                raise TokenizerError(
-                    f"The special token ids {missing} are not in the tokenizer's vocabulary."
-                )
+                raise TokenizerError(f"The special token ids {missing} are not in the tokenizer's vocabulary.")
             tokenizer.add_special_tokens(
                 [tokenizers.AddedToken(s, special=True, normalized=False) for s in spellings.values()]
             )
@@ -183,6 +181,33 @@ class HFTokenizer:
             ids = [plain for token_id in ids for plain in self._spell_out(token_id)]
         return [self._bos_id, *ids] if add_bos and self._bos_id is not None else ids
 
+    def encode_protected(self, text: str, originals: Mapping[str, str]) -> list[int]:
+        """Encode a chat rendering; see `nlpkit.core.tokenizers.chat.ProtectingTokenizer`."""
+        check_unicode(text)
+        with self._lock:
+            self._tokenizer.encode_special_tokens = False
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        restore = str.maketrans(dict(originals))
+        ids: list[int] = []
+        section: list[int] = []
+        start = 0
+
+        def close(end: int) -> None:
+            piece = text[start:end]
+            plain = piece.translate(restore)
+            ids.extend(section if plain == piece else self._encode_section(plain, first=start == 0))
+            section.clear()
+
+        for token_id, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token_id in self._special and token_id != self._unk_id:
+                close(begin)
+                ids.append(token_id)
+                start = end
+            else:
+                section.append(token_id)
+        close(len(text))
+        return ids
+
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Turn ids back into text; see `nlpkit.core.tokenizers.base.Tokenizer.decode`.
 
@@ -193,8 +218,7 @@ class HFTokenizer:
             return text
         special = self._special
         data = b"".join(
-            self.token_bytes(i) if skip_special or i not in special else self._added[i].encode()
-            for i in token_ids
+            self.token_bytes(i) if skip_special or i not in special else self._added[i].encode() for i in token_ids
         )
         if self._strip_left and data.startswith(b" "):
             data = data[1:]
@@ -251,9 +275,7 @@ class HFTokenizer:
             "eos_token_ids": sorted(self._eos_ids),
         }
         for name, value in (("tokenizer_config.json", config), ("special_tokens_map.json", roles)):
-            (directory / name).write_text(
-                json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            (directory / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _find_unk(self) -> int | None:
         spelling = getattr(self._tokenizer.model, "unk_token", None)
@@ -276,6 +298,28 @@ class HFTokenizer:
             return bytes([int(byte[1], 16)]) if byte else token.replace("▁", " ").encode()
         text: str = self._tokenizer.decode([token_id], skip_special_tokens=True)
         return text.encode()
+
+    def _encode_section(self, text: str, *, first: bool) -> list[int]:
+        """Encode plain text that follows a special token, unless it is the `first` of its text."""
+        if first or not text:
+            return self.encode(text) if text else []
+        return self._section_tokenizer.encode(text)
+
+    @functools.cached_property
+    def _section_tokenizer(self) -> HFTokenizer:
+        # Metaspace tokenizers of the "first" scheme put their space before the first section of a text only;
+        # all other schemes treat every section alike.
+        state = json.loads(self._tokenizer.to_str())
+        steps = state.get("pre_tokenizer") or {}
+        changed = False
+        for step in steps.get("pretokenizers", [steps]):
+            if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first":
+                step["prepend_scheme"] = "never"
+                changed = True
+        if not changed:
+            return self
+        clone = tokenizers.Tokenizer.from_str(json.dumps(state))
+        return HFTokenizer(clone, bos_id=None, eos_ids=(), special_ids=self._special)
 
     def _spell_out(self, token_id: int) -> list[int]:
         # The library leaves special spellings in plain text alone, but merges learned on raw text, or a model
@@ -324,9 +368,7 @@ def load_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise TokenizerError(
-            f"The tokenizer file {path} cannot be read: {error.strerror or error}."
-        ) from error
+        raise TokenizerError(f"The tokenizer file {path} cannot be read: {error.strerror or error}.") from error
     if size > MAX_TOKENIZER_BYTES:
         raise TokenizerError(
             f"The tokenizer file {path} has {size:,} bytes; at most {MAX_TOKENIZER_BYTES:,} are allowed."
@@ -393,9 +435,7 @@ def _apply_added(tokenizer: tokenizers.Tokenizer, special: SpecialTokens, direct
     marked = {token.content for token in present.values() if token.special}
     unmarked = [s for s in special.named if s not in marked and tokenizer.token_to_id(s) is not None]
     if unmarked:
-        tokenizer.add_special_tokens(
-            [tokenizers.AddedToken(s, special=True, normalized=False) for s in unmarked]
-        )
+        tokenizer.add_special_tokens([tokenizers.AddedToken(s, special=True, normalized=False) for s in unmarked])
 
 
 def _decoder_kind(tokenizer: tokenizers.Tokenizer) -> tuple[_Kind, bool]:

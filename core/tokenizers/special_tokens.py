@@ -47,6 +47,7 @@ class SpecialTokens:
         bos_id: The id that `config.json` gives it, for tokenizers without a spelling of it.
         eos: Spelling of the end-of-sequence token.
         eos_ids: Ids that `generation_config.json`, `config.json` or our own `eos_token_ids` key name.
+        roles: Role, such as ``unk_token``, and spelling of every token that has one.
         named: Spellings of all tokens with a role (bos, eos, unk, pad, additional ...).
         added: Tokens that the files put on top of the vocabulary, by id.
         config: The whole of `tokenizer_config.json`.
@@ -56,6 +57,7 @@ class SpecialTokens:
     bos_id: int | None = None
     eos: str | None = None
     eos_ids: frozenset[int] = frozenset()
+    roles: Mapping[str, str] = field(default_factory=dict)
     named: tuple[str, ...] = ()
     added: tuple[AddedSpec, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -122,10 +124,7 @@ def read_special_tokens(directory: Path) -> SpecialTokens:
     generation = read_json(directory / "generation_config.json")
 
     spellings = {role: token_spelling(merged.get(role)) for role in _ROLES}
-    extra = [
-        token_spelling(token)
-        for token in _listed(merged, "additional_special_tokens", "extra_special_tokens")
-    ]
+    extra = [token_spelling(token) for token in _listed(merged, "additional_special_tokens", "extra_special_tokens")]
     named = dict.fromkeys(token for token in [*spellings.values(), *extra] if token)
     eos_ids = frozenset().union(
         *(
@@ -143,6 +142,7 @@ def read_special_tokens(directory: Path) -> SpecialTokens:
         bos_id=None if "bos_token" in merged or not bos_ids else bos_ids[0],
         eos=spellings["eos_token"],
         eos_ids=eos_ids,
+        roles={role: spelling for role, spelling in spellings.items() if spelling},
         named=tuple(named),
         added=_added_tokens(directory, tokenizer_config, set(named)),
         config=tokenizer_config,
@@ -160,9 +160,7 @@ def ids_of(value: object) -> frozenset[int]:
     """Return the usable ids of a JSON value that holds one id, a list of them, or nothing."""
     values = value if isinstance(value, list) else [value]
     return frozenset(
-        item
-        for item in values
-        if isinstance(item, int) and not isinstance(item, bool) and 0 <= item < _MAX_ID
+        item for item in values if isinstance(item, int) and not isinstance(item, bool) and 0 <= item < _MAX_ID
     )
 
 
@@ -177,9 +175,7 @@ def _listed(merged: Mapping[str, Any], *keys: str) -> list[object]:
     return found
 
 
-def _added_tokens(
-    directory: Path, tokenizer_config: Mapping[str, Any], named: set[str]
-) -> tuple[AddedSpec, ...]:
+def _added_tokens(directory: Path, tokenizer_config: Mapping[str, Any], named: set[str]) -> tuple[AddedSpec, ...]:
     by_id: dict[int, AddedSpec] = {}
     for content, token_id in read_json(directory / "added_tokens.json").items():
         if isinstance(token_id, int) and 0 <= token_id < _MAX_ID and content:
