@@ -1,0 +1,301 @@
+"""What every task command does: collect inputs, run the task, write results, say what a user should know."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nlpkit.apps.documents import Document, read_documents
+from nlpkit.apps.files import check_text
+from nlpkit.apps.generation import TextGeneration
+from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions
+from nlpkit.apps.output import Writer, note
+from nlpkit.apps.pipeline import TaskResult, run_task, stream_task
+from nlpkit.apps.planning import build_decoding
+from nlpkit.apps.progress import ProgressBar
+from nlpkit.apps.task import Example, Prediction, Task, check_example, load_task
+from nlpkit.core.errors import ConfigError, NlpkitError
+
+if TYPE_CHECKING:
+    from nlpkit.core.language_model import LanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCommand:
+    """One run of a task from the command line.
+
+    Attributes:
+        task: The task.
+        text: The command's text argument, or None.
+        fixed: Fields of every example, from the command's own options; None values count as not given.
+        defaults: Fields for data rows that lack them.
+        flags: For each fixed field the option that gave it, for errors.
+        overrides: Decoding options of the command itself, such as ``n``.
+        model: Shared options.
+        decode: Shared options.
+        source: Shared options.
+        sink: Shared options.
+        what: What the text argument is called in errors.
+    """
+
+    task: Task
+    text: str | None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    model: ModelOptions
+    decode: DecodeOptions
+    source: InputOptions
+    sink: OutputOptions
+    what: str = "text"
+
+    def run(self) -> int:
+        """Do it all.
+
+        Returns:
+            The exit code: 0, or 3 if inputs failed under ``--keep-going``.
+
+        Raises:
+            NlpkitError: Something cannot be used. All that can be checked without the model is checked first.
+        """
+        overrides = self._overrides()
+        documents = read_documents(
+            self.text,
+            self.source.file or (),
+            input_format=self.source.format,
+            encoding=self.source.encoding,
+            fields=self.task.fields,
+            max_bytes=self.source.max_bytes,
+            what=self.what,
+        )
+        examples = [self._example(document) for document in documents]
+        with Writer(
+            self.sink.output, as_json=self.sink.as_json, line_per_record=self.source.format == "lines"
+        ) as writer:
+            began = time.perf_counter()
+            lm = load(self.model, quiet=self.sink.quiet)
+            tally = Tally(load_seconds=time.perf_counter() - began)
+            if writer.to_terminal and len(documents) == 1 and not self.sink.as_json and overrides.get("n", 1) == 1:
+                self._stream(lm, examples[0], documents[0], overrides, writer, tally)
+            else:
+                self._batch(lm, examples, documents, overrides, writer, tally)
+        tally.report(lm.name, stats=self.sink.stats, quiet=self.sink.quiet)
+        return 3 if tally.failed else 0
+
+    def _overrides(self) -> dict[str, Any]:
+        overrides = {**self.decode.overrides(), **{k: v for k, v in self.overrides.items() if v is not None}}
+        build_decoding(self.task, overrides)
+        if overrides.get("n", 1) > 1 and self.source.format == "lines" and not self.sink.as_json:
+            raise ConfigError(
+                f"--lines promises one line for each input, but {overrides['n']} results are asked for. Add --json."
+            )
+        return overrides
+
+    def _example(self, document: Document) -> Example | NlpkitError | None:
+        """Return a checked example; None for a blank line; its error under ``--keep-going``."""
+        if document.blank:
+            return None
+        try:
+            example = self._merge(document)
+            check_example(self.task, example, where=document.name)
+            self.task.prepare(example)
+        except NlpkitError as error:
+            if self.source.keep_going:
+                return error
+            raise
+        return example
+
+    def _merge(self, document: Document) -> dict[str, Any]:
+        fixed = {name: value for name, value in self.fixed.items() if value is not None}
+        if document.values is None:
+            return {**self.defaults, **fixed, self.task.text_field: document.text}
+        for name, value in fixed.items():
+            if document.values.get(name, value) != value:
+                raise ConfigError(
+                    f"{document.name}: the row's {name!r} is {document.values[name]!r}, but "
+                    f"{self.flags.get(name, name)} is {value!r}. Leave one of the two out."
+                )
+        return {**self.defaults, **document.values, **fixed}
+
+    def _stream(
+        self,
+        lm: LanguageModel,
+        example: Example | NlpkitError | None,
+        document: Document,
+        overrides: Mapping[str, Any],
+        writer: Writer,
+        tally: Tally,
+    ) -> None:
+        if example is None or isinstance(example, NlpkitError):
+            self._batch(lm, [example], [document], overrides, writer, tally)
+            return
+        in_line = False
+        written = False
+        try:
+            for piece in stream_task(lm, self.task, example, overrides=overrides, on_overflow=self.decode.on_overflow):
+                if isinstance(piece, TaskResult):
+                    if in_line or not written:
+                        in_line = False
+                        writer.write_raw("\n")
+                    tally.add(piece, document, quiet=self.sink.quiet, many=False)
+                elif piece:
+                    writer.write_raw(piece)
+                    written, in_line = True, not piece.endswith("\n")
+        finally:
+            # After Ctrl-C: the shell's prompt must not stand at the end of half a sentence.
+            if in_line:
+                writer.write_raw("\n")
+
+    def _batch(
+        self,
+        lm: LanguageModel,
+        examples: Sequence[Example | NlpkitError | None],
+        documents: Sequence[Document],
+        overrides: Mapping[str, Any],
+        writer: Writer,
+        tally: Tally,
+    ) -> None:
+        many = len(documents) > 1
+        with ProgressBar(self.task.name, enabled=many and not self.sink.quiet) as bar:
+            results = run_task(
+                lm,
+                self.task,
+                [example for example in examples if example is not None],
+                overrides=overrides,
+                on_overflow=self.decode.on_overflow,
+                batch_tokens=self.decode.batch_tokens,
+                keep_going=self.source.keep_going,
+                progress=bar,
+            )
+            for index, (document, result) in enumerate(
+                zip(documents, self._with_blanks(lm, examples, results), strict=True)
+            ):
+                with bar.paused():
+                    tally.add(result, document, quiet=self.sink.quiet, many=many)
+                    self._write(writer, result, document, index)
+
+    @staticmethod
+    def _with_blanks(
+        lm: LanguageModel, examples: Sequence[Example | NlpkitError | None], results: Iterator[TaskResult]
+    ) -> Iterator[TaskResult]:
+        for example in examples:
+            if example is None:
+                yield TaskResult(prediction=Prediction(""), model=lm.name, adapter=lm.adapter)
+            else:
+                yield next(results)
+
+    def _write(self, writer: Writer, result: TaskResult, document: Document, index: int) -> None:
+        if self.sink.as_json:
+            row_id = (document.values or {}).get("id")
+            place = {"input": document.name, "index": index, **({} if row_id is None else {"id": row_id})}
+            writer.write({**result.to_dict(), **place})
+        elif result.error is not None and not writer.line_per_record:
+            return
+        else:
+            texts = [other.text for other in result.alternatives] or [result.text]
+            for text in texts:
+                writer.write(text, newline=document.newline)
+
+
+class Chat(TextGeneration):
+    """Puts the prompt to an instruct model as a user's message."""
+
+    raw = False
+
+
+def build_task(name: str) -> Task:
+    """Return a task by name; ``chat`` is generation through the chat template."""
+    return Chat() if name == "chat" else load_task(name)
+
+
+@dataclass
+class Tally:
+    """Counts what happened, for ``--stats`` and the exit code.
+
+    Attributes:
+        load_seconds: Time to load the model.
+    """
+
+    load_seconds: float = 0.0
+    began: float = field(default_factory=time.perf_counter)
+    inputs: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    truncated: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: TaskResult, document: Document, *, quiet: bool, many: bool) -> None:
+        """Count one result and say what a user should know about it.
+
+        Args:
+            result: The result.
+            document: Its input.
+            quiet: Whether to say nothing.
+            many: Whether there are several inputs, so that each note must name its own.
+        """
+        self.inputs += 1
+        self.input_tokens += result.used_tokens
+        self.output_tokens += result.output_tokens
+        self.truncated += result.truncated
+        if result.chunks or result.error is not None:
+            self.reasons[result.finish_reason] += 1
+        notes = list(result.warnings)
+        if result.error is not None:
+            self.failed += 1
+            # A failed input is no chatter: it is said even when notes are not wanted.
+            note(f"{document.name}: {result.error.removeprefix(document.name + ': ')}")
+        for text in notes:
+            note(f"{document.name}: {text}" if many else text, quiet=quiet)
+
+    def report(self, model: str, *, stats: bool, quiet: bool) -> None:
+        """Say at the end how many inputs failed and, if asked, how fast it went.
+
+        Args:
+            model: Name of the model.
+            stats: Whether numbers were asked for.
+            quiet: Whether to leave out notes.
+        """
+        seconds = time.perf_counter() - self.began
+        if self.failed:
+            note(f"{self.failed} of {self.inputs} inputs failed")
+        if stats:
+            speed = self.output_tokens / seconds if seconds > 0 else 0.0
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.reasons.items())) or "none"
+            note(
+                f"inputs: {self.inputs}; tokens read: {self.input_tokens}; written: {self.output_tokens} in "
+                f"{seconds:.2f} s ({speed:.1f} tokens/s); finish reasons: {reasons}; truncated: "
+                f"{self.truncated}; {model} loaded in {self.load_seconds:.2f} s"
+            )
+        elif self.truncated and self.inputs > 1:
+            note(f"{self.truncated} of {self.inputs} inputs were truncated", quiet=quiet)
+
+
+def load(options: ModelOptions, *, quiet: bool) -> LanguageModel:
+    """Load the model that the options name, with a bar while it is being downloaded.
+
+    Args:
+        options: Shared options.
+        quiet: Whether to show no bar.
+
+    Raises:
+        NlpkitError: There is no such model, or it cannot be used.
+    """
+    for flag, value in (("--model", options.model), ("--adapter", options.adapter)):
+        if value is not None:
+            check_text(value, where=flag)
+    from nlpkit.core.language_model import load_model
+
+    with ProgressBar(f"downloading {options.model}", enabled=not quiet, in_bytes=True) as bar:
+        return load_model(
+            options.model,
+            adapter=None if options.adapter == "none" else options.adapter,
+            dtype=options.dtype,
+            device=options.device,
+            threads=options.threads,
+            progress=bar,
+        )

@@ -1,0 +1,372 @@
+"""The `nlpkit` command: parse, call, print. Anything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import signal
+import sys
+import textwrap
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import typer
+from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, command
+from nlpkit.apps.output import Writer, discard_stdout, note, use_utf8
+from nlpkit.core.errors import ConfigError, NlpkitError
+
+app = typer.Typer(
+    name="nlpkit",
+    help="Language tasks on one shared GPT core, offline: translate, summarize, answer, write.",
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+models_app = typer.Typer(help="List, fetch, inspect and convert models.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+# typer brings its own copy of click or uses the installed one, by version: these are the classes it raises.
+_UsageError = typer.BadParameter.__mro__[1]
+_ClickError = _UsageError.__mro__[1]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"nlpkit {version('nlpkit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+Text = Annotated[str | None, typer.Argument(help="The text; or give -f PATH, or a pipe.", show_default=False)]
+
+
+@command(app)
+def translate(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    text: Text = None,
+    to: Annotated[
+        str | None, typer.Option("--to", "-t", metavar="LANG", help="Language to translate to: de or German.")
+    ] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="LANG", help="Language of the text; auto detects it.")
+    ] = None,
+    glossary: Annotated[
+        str | None, typer.Option(metavar="PATH", help="TSV: a term and its translation on each line.")
+    ] = None,
+    n_best: Annotated[int | None, typer.Option(min=1, help="Give the N best translations.")] = None,
+) -> int:
+    """Translate text."""
+    from nlpkit.apps.documents import read_glossary
+
+    if to is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
+        raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
+    return _run_task(
+        "translation",
+        text,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={
+            "target_lang": to,
+            "source_lang": from_,
+            "glossary": None if glossary is None else read_glossary(glossary),
+        },
+        flags={"target_lang": "--to", "source_lang": "--from", "glossary": "--glossary"},
+        defaults={"source_lang": "auto"},
+        overrides={"n": n_best},
+    )
+
+
+@command(app)
+def summarize(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    text: Text = None,
+    length: Annotated[
+        Literal["short", "medium", "long"] | None, typer.Option(help="How long the summary should be.")
+    ] = None,
+    max_words: Annotated[int | None, typer.Option(min=1, help="Most words of the summary.")] = None,
+) -> int:
+    """Summarize text."""
+    if length is not None and max_words is not None:
+        raise ConfigError(f"--length {length} and --max-words {max_words} both set the length: give one of the two.")
+    return _run_task(
+        "summarization",
+        text,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={"length": length, "max_words": max_words},
+        flags={"length": "--length", "max_words": "--max-words"},
+    )
+
+
+@command(app)
+def qa(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    question: Annotated[str | None, typer.Argument(help="The question.", show_default=False)] = None,
+    context: Annotated[
+        str | None, typer.Option("--context", "-c", metavar="PATH", help="Text that holds the answer; - is a pipe.")
+    ] = None,
+) -> int:
+    """Answer a question about a text."""
+    import dataclasses
+
+    if context is not None:
+        source = dataclasses.replace(source, file=[context, *(source.file or [])])
+    if question is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
+        raise ConfigError('The question is missing. Ask it in quotes: nlpkit qa "Who ...?" --context PATH.')
+    return _run_task(
+        "qa",
+        None,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={"question": question},
+        flags={"question": "the question"},
+        what="context",
+    )
+
+
+@command(app)
+def write(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    prompt: Annotated[str | None, typer.Argument(help="What to write about.", show_default=False)] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(help="free, story, poem, haiku, sonnet, limerick, acrostic or dialogue."),
+    ] = None,
+    keywords: Annotated[
+        list[str] | None, typer.Option("--keyword", metavar="WORD", help="Use this word. Repeatable.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Write N versions.")] = None,
+) -> int:
+    """Write a story, a poem and the like."""
+    return _run_task(
+        "writing",
+        prompt,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={"form": form, "keywords": keywords or None},
+        flags={"form": "--form", "keywords": "--keyword"},
+        overrides={"n": n},
+        what="prompt",
+    )
+
+
+@command(app)
+def generate(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    prompt: Annotated[str | None, typer.Argument(help="The text to continue.", show_default=False)] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt to an instruct model as a message.")] = False,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Write N completions.")] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(min=0, help="With --json: this many alternatives for each token.")
+    ] = None,
+) -> int:
+    """Continue a prompt: the raw model, with every decoding option."""
+    if logprobs is not None and not sink.as_json:
+        raise ConfigError("--logprobs shows only in JSON: add --json.")
+    return _run_task(
+        "chat" if chat else "generation",
+        prompt,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        overrides={"n": n, "logprobs": logprobs},
+        what="prompt",
+    )
+
+
+def _has_rows(source: InputOptions) -> bool:
+    from nlpkit.apps.rows import row_format
+
+    return any(row_format(path) for path in source.file or ()) and source.format == "auto"
+
+
+def _run_task(task: str, text: str | None, **parts: Any) -> int:
+    from nlpkit.apps.commands import TaskCommand, build_task
+
+    return TaskCommand(task=build_task(task), text=text, **parts).run()
+
+
+@command(app)
+def doctor(sink: OutputOptions) -> int:
+    """Print what matters for help: versions, processor, memory, cache, and what to do about problems."""
+    from nlpkit.apps.doctor import examine, render
+
+    report = examine()
+    with Writer(sink.output, as_json=sink.as_json) as writer:
+        writer.write(report.to_dict() if sink.as_json else render(report))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; by default those of the process.
+
+    Returns:
+        The exit code: 0 done, 2 bad usage or input, 3 some inputs failed, 130 interrupted, 1 a bug.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    use_utf8()
+    debug = "--debug" in arguments
+    with _tidy_on_sigterm():
+        code = _guarded(arguments, debug=debug)
+    return _flush(code)
+
+
+def _guarded(arguments: list[str], *, debug: bool) -> int:
+    try:
+        result = typer.main.get_command(app).main(args=arguments, prog_name="nlpkit", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except NlpkitError as error:
+        return _fail(str(error), error, debug=debug, code=error.exit_code)
+    except KeyboardInterrupt:
+        note("interrupted", new_line=True)
+        return 130
+    except BrokenPipeError:
+        discard_stdout()
+        return 0
+    except SystemExit as stop:
+        # click and rich leave with 1 when whoever reads the help goes away. Nothing else here exits so.
+        if stop.code == 1:
+            discard_stdout()
+            return 0
+        raise
+    except MemoryError as error:
+        return _fail(_OUT_OF_MEMORY, error, debug=debug, code=2)
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        if isinstance(error, _ClickError):
+            return _usage(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail("The disk is full. Free some space and run again.", error, debug=debug, code=2)
+        if "allocate memory" in str(error) or "out of memory" in str(error):
+            return _fail(_OUT_OF_MEMORY, error, debug=debug, code=2)
+        kind = type(error).__name__
+        return _fail(
+            f"internal error: {kind}: {error}. This is a bug: run again with --debug and report what it prints.",
+            error,
+            debug=debug,
+            code=1,
+        )
+
+
+_OUT_OF_MEMORY = (
+    "There is not enough memory. Lower --batch-tokens or --max-tokens, use a smaller --dtype such as int8, or a "
+    "smaller model."
+)
+
+
+def _fail(message: str, error: BaseException, *, debug: bool, code: int) -> int:
+    if debug:
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error, file=sys.stderr)
+    _complain(message)
+    discard = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+    if discard:
+        # What did not fit on the disk is still in the buffer, and would fail once more at exit.
+        discard_stdout()
+    return code
+
+
+def _usage(error: Exception) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "nlpkit"
+    message = error.format_message().strip()  # type: ignore[attr-defined]
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message)
+        return 2
+    _complain(f"{message} See `{path} --help`.")
+    return 2
+
+
+def _complain(message: str) -> None:
+    from nlpkit.apps.output import printable
+
+    text = printable(f"nlpkit: error: {' '.join(message.split())}")
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stderr.isatty():
+            text = textwrap.fill(
+                text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False
+            )
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def _flush(code: int) -> int:
+    """Flush while it can still be handled: the interpreter's own last flush prints a traceback when it fails."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        discard_stdout()
+    except OSError as error:
+        discard_stdout()
+        _complain(f"Standard output cannot be written: {error.strerror}.")
+        return code or 2
+    return code
+
+
+@contextlib.contextmanager
+def _tidy_on_sigterm() -> Any:
+    """Let SIGTERM unwind the stack, so that half-written files are removed."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:
+        # Not in the main thread: somebody else's process, and their business.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
