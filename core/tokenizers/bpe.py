@@ -117,10 +117,7 @@ class HFTokenizer:
         directory = Path(directory)
         special = read_special_tokens(directory)
         path = directory / "tokenizer.json"
-        if path.exists():
-            tokenizer = load_tokenizer_json(path)
-        else:
-            tokenizer = _from_vocab_and_merges(directory, special.config)
+        tokenizer = load_tokenizer_json(path) if path.exists() else _from_vocab_and_merges(directory, special.config)
         _apply_added(tokenizer, special, directory)
         bos_id, eos_ids = special.resolve(tokenizer.token_to_id)
         return cls(tokenizer, bos_id=bos_id, eos_ids=eos_ids)

@@ -80,9 +80,7 @@ class StopMatcher:
 
     def __init__(self, stops: Sequence[str]) -> None:
         if any(not stop for stop in stops):
-            raise ConfigError(
-                "A stop string is empty; it would stop before the first character. Leave it out."
-            )
+            raise ConfigError("A stop string is empty; it would stop before the first character. Leave it out.")
         self._stops = tuple(dict.fromkeys(stops))
         self._failures = tuple(_failure_table(stop) for stop in self._stops)
         self._states = [0] * len(self._stops)
