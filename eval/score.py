@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from nlpkit.core.errors import InputError
 from nlpkit.eval.metrics.base import FloatArray, Metric, MetricResult, Sample
 from nlpkit.eval.metrics.registry import get_metric
-from nlpkit.eval.significance import DEFAULT_SEED, bootstrap_interval, corpus_score
+from nlpkit.eval.resampling import DEFAULT_SEED
+from nlpkit.eval.significance import bootstrap_interval, corpus_score
 
 
 @dataclass(frozen=True, eq=False)

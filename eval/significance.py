@@ -3,26 +3,24 @@
 A resample of a corpus is a vector of counts, one a segment. Its statistics are ``counts @ stats``, so a block of
 resamples of all systems is one matrix product, followed by one vectorised `Metric.aggregate`. Blocks bound the memory.
 
-Both tests draw the very resamples that sacrebleu 2.x draws from the same seed, so their p-values can be compared one by
-one, not merely on average.
+Both tests draw the very resamples that sacrebleu 2.x draws from the same seed (`nlpkit.eval.resampling`), so their
+p-values can be compared one by one, not merely on average.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.eval.metrics.base import FloatArray, Metric
+from nlpkit.eval.resampling import DEFAULT_SEED, resample_counts, swap_masks
 
 Method = Literal["bootstrap", "randomization"]
 
 METHODS: tuple[Method, ...] = ("bootstrap", "randomization")
-DEFAULT_SEED = 12345
-_BLOCK_CELLS = 1 << 21  # cells of a counts matrix held at once: 16 MB as float64
 _TIE = 1e-9  # differences closer than this, relative to the values, are equal: summation order must not decide a test
 
 
@@ -136,7 +134,7 @@ def bootstrap_scores(
     stacked = np.concatenate([np.asarray(stats, dtype=np.float64) for stats in systems], axis=1)
     scores = np.empty((len(systems), n_resamples))
     done = 0
-    for counts in _resample_counts(n, n_resamples, seed):
+    for counts in resample_counts(n, n_resamples, seed):
         sums = (counts @ stacked).reshape(len(counts), len(systems), width)
         scores[:, done : done + len(counts)] = metric.aggregate(sums).T
         done += len(counts)
@@ -304,36 +302,6 @@ def _check_systems(systems: Sequence[FloatArray]) -> tuple[int, int]:
     return n, width
 
 
-def _resample_counts(n: int, n_resamples: int, seed: int) -> Iterator[FloatArray]:
-    """Yield blocks ``[block, n]`` of how often each segment is drawn, the draws being those of sacrebleu.
-
-    sacrebleu draws one array of indices. Drawing it in blocks of rows gives the same numbers, since the generator keeps
-    its unused half-word between calls.
-    """
-    rng = np.random.default_rng(seed)
-    block = max(1, _BLOCK_CELLS // n)
-    for done in range(0, n_resamples, block):
-        rows = min(block, n_resamples - done)
-        draws = rng.integers(0, n, size=(rows, n))
-        draws += n * np.arange(rows)[:, None]
-        yield np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
-
-
-def _swap_masks(n: int, n_trials: int, seed: int) -> Iterator[FloatArray]:
-    """Yield blocks ``[block, n]`` of 0 and 1, the draws being those of sacrebleu.
-
-    Booleans are cut from 32-bit words that are not kept between calls, so a block must use whole words.
-    """
-    rng = np.random.default_rng(seed)
-    unit = 32 // math.gcd(n, 32)
-    block = max(1, _BLOCK_CELLS // n // unit) * unit
-    for done in range(0, n_trials, block):
-        masks = rng.integers(2, size=(min(block, n_trials - done), n), dtype=bool)
-        step = max(1, _BLOCK_CELLS // n)
-        for start in range(0, len(masks), step):
-            yield masks[start : start + step].astype(np.float64)
-
-
 def _trial_differences(
     stats_a: FloatArray, stats_b: FloatArray, metric: Metric, n_trials: int, seed: int
 ) -> FloatArray:
@@ -344,7 +312,7 @@ def _trial_differences(
     stats_a, stats_b = np.asarray(stats_a, dtype=np.float64), np.asarray(stats_b, dtype=np.float64)
     change, total_b, total = stats_a - stats_b, stats_b.sum(axis=0), (stats_a + stats_b).sum(axis=0)
     pieces = []
-    for masks in _swap_masks(n, n_trials, seed):
+    for masks in swap_masks(n, n_trials, seed):
         first = masks @ change + total_b
         pieces.append(metric.aggregate(first) - metric.aggregate(total - first))
     return np.concatenate(pieces)

@@ -159,8 +159,8 @@ class Answers(BaseMetric):
         if sample.references and not kept:
             raise InputError(
                 f"{segment_label(index, sample)}: nothing of the answer {sample.references[0]!r} is left once "
-                f"{self.name} has normalised it ({self.normalisation}). Remove the row, or use accuracy if answers are labels; a "
-                "question without an answer has an empty list of references."
+                f"{self.name} has normalised it ({self.normalisation}). Remove the row, or use accuracy if answers are "
+                "labels; a question without an answer has an empty list of references."
             )
         return kept
 
