@@ -23,8 +23,8 @@ MAX_PROBLEMS = 12
 class GGUFSource:
     """A GGUF model as `nlpkit.core.loaders.base.ModelSource`.
 
-    Opening reads the header alone and holds every tensor's shape against the configuration, so that a file that claims
-    absurd sizes is refused before anything of that size is built.
+    Opening reads the header alone and holds every tensor's shape against the configuration, so that a file
+    that claims absurd sizes is refused before anything of that size is built.
 
     Attributes:
         path: The file; for a split model, its first part.
@@ -75,8 +75,10 @@ class GGUFSource:
         if problems:
             more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
             raise ModelFileError(
-                f"The tensors of {self.path} do not fit its metadata: {'; '.join(problems[:MAX_PROBLEMS])}{more}. The "
-                "file is damaged or of a variant that nlpkit does not know; download it again or get another one."
+                f"The tensors of {self.path} do not fit its metadata: "
+                f"{'; '.join(problems[:MAX_PROBLEMS])}{more}. The "
+                "file is damaged or of a variant that nlpkit does not know; download it again or get "
+                "another one."
             )
 
     def _shapes(self, rule: Rule, shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -1,7 +1,8 @@
 """GGUF metadata to `ModelConfig`.
 
-Keys are those of the GGUF specification, ``{architecture}.…``. What an architecture leaves unsaid is filled in as
-llama.cpp does, except where that differs from the model's original implementation: then the original wins.
+Keys are those of the GGUF specification, ``{architecture}.…``. What an architecture leaves unsaid is filled
+in as llama.cpp does, except where that differs from the model's original implementation: then the original
+wins.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ class Architecture:
         gemma: Norm offset, scaled embeddings.
         qkv_bias: Biases on queries, keys and values are part of the architecture.
         window: Sliding window where the metadata name none; 0 for none.
-        period: With a window, every how-manieth layer sees everything; 1 means that none does, 0 that the window
-            is not used.
+        period: With a window, every how-manieth layer sees everything; 1 means that none does, 0 that the
+            window is not used.
         attn_softcap: Cap on attention scores where the metadata name none.
         logit_softcap: Cap on logits where the metadata name none.
-        wide_scale_layers: Layer count of the one size whose attention scale is ``(d_model / n_heads) ** -0.5``,
-            which no metadata tells.
+        wide_scale_layers: Layer count of the one size whose attention scale is ``(d_model / n_heads) **
+            -0.5``, which no metadata tells.
     """
 
     family: str
@@ -105,7 +106,8 @@ class Metadata:
     def _refuse(self, key: str, value: Any, wanted: str) -> ModelFileError:
         shown = repr(value)
         return ModelFileError(
-            f"{self.file.path} has {self.prefix}{key} = {shown[:80]}; {wanted} is needed. The file is damaged or not "
+            f"{self.file.path} has {self.prefix}{key} = {shown[:80]}; {wanted} is needed. The file is "
+            "damaged or not "
             "a plain language model; get another one."
         )
 
@@ -123,7 +125,7 @@ class Metadata:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """Return a finite number, as the shortest decimal that its 32 bits stand for (1e-05, not 9.99999975e-06)."""
+        """Return a finite number: the shortest decimal that its 32 bits stand for (1e-05, not 9.99999975e-06)."""
         value = self.get(key)
         if value is None:
             value = default
@@ -195,7 +197,8 @@ def read_config(file: GGUFFile) -> ModelConfig:
 def _build(file: GGUFFile, name: str, arch: Architecture, meta: Metadata) -> ModelConfig:
     if meta.integer("expert_count", 0) > 0:
         raise ModelFileError(
-            f"{file.path} is a mixture-of-experts model ({name} with {meta.integer('expert_count')} experts), which "
+            f"{file.path} is a mixture-of-experts model ({name} with {meta.integer('expert_count')} "
+            "experts), which "
             "nlpkit cannot run. Get a dense model."
         )
     embedding = file.tensors.get("token_embd.weight")
@@ -284,7 +287,8 @@ def _sliding(meta: Metadata, arch: Architecture, n_layers: int) -> tuple[int | N
     if isinstance(pattern, np.ndarray):
         if pattern.size < n_layers:
             raise ModelFileError(
-                f"{meta.file.path} says for {pattern.size} of its {n_layers} layers whether they have a sliding window."
+                f"{meta.file.path} says for {pattern.size} of its {n_layers} layers whether they have a "
+                "sliding window."
             )
         layers = tuple(layer for layer in range(n_layers) if pattern[layer])
     else:

@@ -1,9 +1,9 @@
 """Turning GGUF's block-coded weights into torch tensors.
 
 A coded tensor is a run of blocks; each holds scales and a few bits per weight (ggml's ``ggml-quants.c``). The
-common codings have torch kernels here, several times faster than numpy; `gguf.quants` decodes the others. Both
-give the same fp32 numbers to the bit. Blocks go through in chunks, so the temporary memory does not grow with
-the tensor.
+common codings have torch kernels here, several times faster than numpy; `gguf.quants` decodes the others.
+Both give the same fp32 numbers to the bit. Blocks go through in chunks, so the temporary memory does not grow
+with the tensor.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def _q5_1(blocks: Tensor, out: Tensor) -> None:
 def _k_scales(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and minimum of the eight sub-blocks of Q4_K and Q5_K, fp32 ``(n, 8, 1)`` each.
 
-    Twelve bytes hold sixteen 6-bit numbers: the first four scales and the first four minima take the low 6 bits
-    of a byte each; the others have their low nibbles in the last four bytes and their upper 2 bits on top of the
-    first eight.
+    Twelve bytes hold sixteen 6-bit numbers: the first four scales and the first four minima take the low 6
+    bits of a byte each; the others have their low nibbles in the last four bytes and their upper 2 bits on
+    top of the first eight.
     """
     low, mid, rest = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
     scales = torch.cat((low & 0x3F, (rest & 0x0F) | ((low >> 2) & 0x30)), -1)

@@ -1,8 +1,9 @@
 """The GGUF name table: which tensor of a GGUF file is which weight of ours, per architecture.
 
 GGUF architectures name their tensors alike; they differ in what they fuse and in three layouts of llama.cpp's
-converter, which are undone here and redone by the exporter: rotary rows of the ``llama`` architecture are interleaved
-per head, Gemma's norms are stored with their offset of one added, and query, key and value may be one matrix.
+converter, which are undone here and redone by the exporter: rotary rows of the ``llama`` architecture are
+interleaved per head, Gemma's norms are stored with their offset of one added, and query, key and value may be
+one matrix.
 """
 
 from __future__ import annotations
@@ -172,7 +173,8 @@ def from_gguf(config: ModelConfig, rule: Rule, tensor: Tensor, *, name: str) -> 
     sizes = part_sizes(config, rule)
     if tensor.shape[0] != sum(sizes):
         raise ModelFileError(
-            f"The fused tensor {name} has {tensor.shape[0]:,} rows; the metadata ask for {sum(sizes):,}. The file "
+            f"The fused tensor {name} has {tensor.shape[0]:,} rows; the metadata ask for {sum(sizes):,}. "
+            "The file "
             "is damaged; download it again."
         )
     return [part.clone() for part in tensor.split(sizes)]
@@ -202,7 +204,8 @@ def _reorder(config: ModelConfig, tensor: Tensor, name: str, *, interleaved: boo
     half = config.head_dim // 2
     if tensor.shape[0] % (2 * half):
         raise ModelFileError(
-            f"The tensor {name} has {tensor.shape[0]:,} rows, not a multiple of the head width {2 * half}. The "
+            f"The tensor {name} has {tensor.shape[0]:,} rows, not a multiple of the head width {2 * half}. "
+            "The "
             "file is damaged; download it again."
         )
     pair = (half, 2) if interleaved else (2, half)

@@ -1,0 +1,321 @@
+"""The tokenizer and chat template that a GGUF file carries in its metadata (``tokenizer.*``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from nlpkit.core.errors import ModelFileError, NlpkitError, TokenizerError, did_you_mean
+from nlpkit.core.tokenizers.base import Tokenizer
+from nlpkit.core.tokenizers.chat import ChatTemplate
+from nlpkit.core.tokenizers.gguf_pre import PRE_TOKENIZERS, PreTokenizer
+from nlpkit.core.tokenizers.spm_model import Piece, PieceType, SpmAlgorithm, write_spm_model
+
+END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|end|>")
+"""Control tokens that end an assistant's turn; files of chat models often name only the end of the text."""
+
+_T = TypeVar("_T")
+
+
+class Vocabulary:
+    """The checked ``tokenizer.*`` metadata.
+
+    Attributes:
+        source: What the metadata came from, for messages.
+        tokens: Spellings by id.
+        types: Piece types by id.
+        bos_id: Beginning-of-sequence id, or None.
+        eos_ids: Ids that end a completion.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any], *, vocab_size: int, source: str) -> None:
+        """Check and take the metadata.
+
+        Raises:
+            TokenizerError: An entry is missing, of the wrong kind, or out of range.
+        """
+        self.metadata = metadata
+        self.source = source
+        self.tokens = self._strings("tokenizer.ggml.tokens")
+        if not 0 < len(self.tokens) <= vocab_size:
+            raise self.error(f"it has {len(self.tokens):,} tokens for an embedding of {vocab_size:,} rows")
+        self.types = self._types()
+        self.bos_id = self._id("tokenizer.ggml.bos_token_id")
+        self.pad_id = self._id("tokenizer.ggml.padding_token_id")
+        self.eos_id = self._id("tokenizer.ggml.eos_token_id")
+        ends = {self.eos_id, self._id("tokenizer.ggml.eot_token_id"), self._id("tokenizer.ggml.eom_token_id")}
+        ends |= {index for index in self.control_ids if self.tokens[index] in END_OF_TURN}
+        self.eos_ids = frozenset(index for index in ends if index is not None)
+
+    def error(self, what: str) -> TokenizerError:
+        """Return an error about this tokenizer."""
+        return TokenizerError(
+            f"The tokenizer in {self.source} cannot be used: {what}. Get the model from another source."
+        )
+
+    @property
+    def control_ids(self) -> list[int]:
+        """Ids of control tokens."""
+        return [index for index, kind in enumerate(self.types) if kind is PieceType.CONTROL]
+
+    def _strings(self, key: str) -> list[str]:
+        values = self.metadata.get(key)
+        # An empty list has no element type worth speaking of.
+        if isinstance(values, list) and all(isinstance(value, str) for value in values):
+            return values
+        raise self.error(f"{key} is missing or no list of strings")
+
+    def _types(self) -> list[PieceType]:
+        values = self.metadata.get("tokenizer.ggml.token_type")
+        if values is None:
+            return [PieceType.NORMAL] * len(self.tokens)
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "iu" or len(values) != len(self.tokens):
+            raise self.error("tokenizer.ggml.token_type does not give one whole number for each token")
+        if values.min() < 0 or values.max() > max(PieceType):
+            raise self.error("tokenizer.ggml.token_type holds an unknown type")
+        # Type 0 is "undefined" and treated as a normal token.
+        by_number = [PieceType.NORMAL, *sorted(PieceType)]
+        return [by_number[value] for value in values.tolist()]
+
+    def _id(self, key: str) -> int | None:
+        value = self.metadata.get(key)
+        if value is None or value == 0xFFFF_FFFF or value == -1:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(self.tokens):
+            raise self.error(f"{key} is {value!r}, which is not one of its {len(self.tokens):,} tokens")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Return a switch.
+
+        Raises:
+            TokenizerError: It is not a boolean.
+        """
+        value = self.metadata.get(key, default)
+        if not isinstance(value, bool):
+            raise self.error(f"{key} is {value!r}, not true or false")
+        return value
+
+    def merges(self) -> list[tuple[str, str]]:
+        """Return the merge rules, most important first.
+
+        Raises:
+            TokenizerError: They are missing or one is no pair.
+        """
+        pairs: list[tuple[str, str]] = []
+        for rule in self._strings("tokenizer.ggml.merges"):
+            # From the second character on: a token may itself begin with a space.
+            cut = rule.find(" ", 1)
+            if cut < 0 or cut == len(rule) - 1:
+                raise self.error(f"the merge rule {rule[:80]!r} is no pair of tokens")
+            pairs.append((rule[:cut], rule[cut + 1 :]))
+        return pairs
+
+    def scores(self) -> list[float]:
+        """Return one score for each token.
+
+        Raises:
+            TokenizerError: They are missing, of the wrong kind or not finite.
+        """
+        values = self.metadata.get("tokenizer.ggml.scores")
+        if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or len(values) != len(self.tokens):
+            raise self.error("tokenizer.ggml.scores does not give one number for each token")
+        scores: list[float] = values.tolist()
+        if not all(math.isfinite(score) for score in scores):
+            raise self.error("tokenizer.ggml.scores holds a number that is not finite")
+        return scores
+
+    def bytes_of(self, key: str) -> bytes:
+        """Return a list of bytes, empty where it is missing.
+
+        Raises:
+            TokenizerError: It is no list of bytes.
+        """
+        value = self.metadata.get(key)
+        if value is None:
+            return b""
+        if not isinstance(value, np.ndarray) or value.dtype.itemsize != 1:
+            raise self.error(f"{key} is no list of bytes")
+        return value.tobytes()
+
+
+def build_tokenizer(metadata: Mapping[str, Any], *, vocab_size: int, source: str) -> Tokenizer:
+    """Build the tokenizer that GGUF metadata describe.
+
+    Args:
+        metadata: `GGUFFile.metadata`.
+        vocab_size: Rows of the model's embedding: no token may have a larger id.
+        source: Where the metadata came from, for messages.
+
+    Raises:
+        TokenizerError: There is none, it is of an unknown kind, or it is damaged.
+    """
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind is None:
+        raise TokenizerError(f"{source} carries no tokenizer. Get the model from another source.")
+    if not isinstance(kind, str) or kind not in _BUILDERS:
+        raise TokenizerError(
+            f"{source} has a tokenizer of the kind {str(kind)[:80]!r}, which nlpkit does not know. "
+            f"{did_you_mean(str(kind)[:80], _BUILDERS)}"
+        )
+    vocabulary = Vocabulary(metadata, vocab_size=vocab_size, source=source)
+    return _BUILDERS[kind](vocabulary)
+
+
+def adds_bos(metadata: Mapping[str, Any]) -> bool:
+    """Return whether the file asks for a beginning-of-sequence token in front of every text.
+
+    Where it does not say, SentencePiece vocabularies do and byte-level ones do not, as in llama.cpp.
+
+    Args:
+        metadata: `GGUFFile.metadata`.
+    """
+    stated = metadata.get("tokenizer.ggml.add_bos_token")
+    if isinstance(stated, bool):
+        return stated
+    if metadata.get("tokenizer.ggml.pre") in ("llama3", "llama-v3", "llama-bpe", "tekken"):
+        return True
+    return metadata.get("tokenizer.ggml.model") == "llama"
+
+
+def build_chat_template(metadata: Mapping[str, Any]) -> ChatTemplate | None:
+    """Build the chat template of GGUF metadata.
+
+    Args:
+        metadata: `GGUFFile.metadata`.
+
+    Returns:
+        The template, or None for a base model.
+
+    Raises:
+        ModelFileError: It is no valid template.
+    """
+    source = metadata.get("tokenizer.chat_template")
+    if source is None or source == "":
+        return None
+    if not isinstance(source, str):
+        raise ModelFileError("The file's tokenizer.chat_template is no text. Get another file.")
+    tokens = metadata.get("tokenizer.ggml.tokens")
+
+    def spelling(key: str) -> str:
+        index = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if isinstance(tokens, list) and isinstance(index, int) and 0 <= index < len(tokens):
+            return str(tokens[index])
+        return ""
+
+    variables = {
+        f"{name}_token": spelling(key) for name, key in (("unk", "unknown"), ("pad", "padding")) if spelling(key)
+    }
+    return ChatTemplate(source, bos_token=spelling("bos"), eos_token=spelling("eos"), variables=variables)
+
+
+def _guarded(vocabulary: Vocabulary, build: Callable[[], _T]) -> _T:
+    """Run library code on untrusted data and turn whatever it throws into our error."""
+    try:
+        return build()
+    except (KeyboardInterrupt, SystemExit, MemoryError, NlpkitError):
+        raise
+    except BaseException as error:  # a panic of the Rust code is no Exception
+        raise vocabulary.error(str(error)[:200] or type(error).__name__) from error
+
+
+def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
+    """GPT-2's kind: byte-level BPE."""
+    from nlpkit.core.tokenizers.bpe import HFTokenizer
+
+    name = vocabulary.metadata.get("tokenizer.ggml.pre", "default")
+    rules = PRE_TOKENIZERS.get(name) if isinstance(name, str) else None
+    if rules is None:
+        hint = did_you_mean(str(name)[:80], PRE_TOKENIZERS).rstrip(".")
+        raise vocabulary.error(f"its pre-tokenizer {str(name)[:80]!r} is not known. {hint}")
+    prefix = vocabulary.flag("tokenizer.ggml.add_space_prefix", False)
+    merges = vocabulary.merges()
+    known = rules
+
+    def build() -> Tokenizer:
+        tokenizer = _bpe(vocabulary.tokens, merges, known, add_prefix_space=prefix)
+        _add_tokens(tokenizer, vocabulary)
+        return HFTokenizer(
+            tokenizer, bos_id=vocabulary.bos_id, eos_ids=vocabulary.eos_ids, special_ids=vocabulary.control_ids
+        )
+
+    return _guarded(vocabulary, build)
+
+
+def _bpe(tokens: Sequence[str], merges: list[tuple[str, str]], rules: PreTokenizer, *, add_prefix_space: bool) -> Any:
+    # `bpe` first: it settles the library's threading before the library is imported.
+    import nlpkit.core.tokenizers.bpe  # noqa: F401
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    vocab: dict[str, int] = {}
+    for index, token in enumerate(tokens):
+        vocab.setdefault(token, index)
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=rules.whole_words))
+    if rules.nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if rules.single_digits else []
+    steps += [pre_tokenizers.Split(tokenizers.Regex(split), behavior="isolated") for split in rules.splits]
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space, use_regex=rules.gpt2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _add_tokens(tokenizer: Any, vocabulary: Vocabulary) -> None:
+    import tokenizers
+
+    for kind, special in ((PieceType.CONTROL, True), (PieceType.USER_DEFINED, False)):
+        added = [
+            tokenizers.AddedToken(token, special=special, normalized=False)
+            for token, type_ in zip(vocabulary.tokens, vocabulary.types, strict=True)
+            if type_ is kind and token
+        ]
+        (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(added)
+
+
+def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
+    """Llama 2's kind: SentencePiece BPE."""
+    return _spm(vocabulary, SpmAlgorithm.BPE, remove_extra_whitespaces=False)
+
+
+def _unigram(vocabulary: Vocabulary) -> Tokenizer:
+    """T5's kind: SentencePiece unigram."""
+    return _spm(vocabulary, SpmAlgorithm.UNIGRAM, remove_extra_whitespaces=True)
+
+
+def _spm(vocabulary: Vocabulary, algorithm: SpmAlgorithm, *, remove_extra_whitespaces: bool) -> Tokenizer:
+    from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
+
+    if sum(kind is PieceType.UNKNOWN for kind in vocabulary.types) != 1:
+        raise vocabulary.error("a SentencePiece vocabulary needs exactly one token of type unknown")
+    if len(set(vocabulary.tokens)) != len(vocabulary.tokens) or "" in vocabulary.tokens:
+        raise vocabulary.error("a token is empty or appears twice")
+    pieces = []
+    for token, score, kind in zip(vocabulary.tokens, vocabulary.scores(), vocabulary.types, strict=True):
+        # Converters spell user-defined runs of spaces as they are; the library looks them up escaped.
+        text = token.replace(" ", "\u2581") if kind is PieceType.USER_DEFINED else token
+        pieces.append(Piece(text, score, kind))
+    model = write_spm_model(
+        pieces,
+        algorithm=algorithm,
+        add_dummy_prefix=vocabulary.flag("tokenizer.ggml.add_space_prefix", True),
+        remove_extra_whitespaces=vocabulary.flag("tokenizer.ggml.remove_extra_whitespaces", remove_extra_whitespaces),
+        charsmap=vocabulary.bytes_of("tokenizer.ggml.precompiled_charsmap"),
+        bos_id=vocabulary.bos_id,
+        eos_id=vocabulary.eos_id,
+        pad_id=vocabulary.pad_id,
+    )
+    return _guarded(
+        vocabulary,
+        lambda: SentencePieceTokenizer(model, bos_id=vocabulary.bos_id, eos_ids=vocabulary.eos_ids),
+    )
+
+
+_BUILDERS: Mapping[str, Callable[[Vocabulary], Tokenizer]] = {
+    "gpt2": _byte_level,
+    "llama": _sentencepiece,
+    "t5": _unigram,
+}

@@ -1,0 +1,112 @@
+"""Writing SentencePiece models.
+
+A GGUF file holds the pieces, scores and types of a SentencePiece vocabulary but not the model file. Written
+back into one, the sentencepiece library itself reads it, and so every detail of its algorithm is the
+original's. The format is protocol buffers (``sentencepiece_model.proto``); the few fields that matter are
+written by hand.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class PieceType(IntEnum):
+    """Kinds of pieces; GGUF's ``token_type`` has the same numbers."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+class SpmAlgorithm(IntEnum):
+    """Segmentation algorithms."""
+
+    UNIGRAM = 1
+    BPE = 2
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One vocabulary entry.
+
+    Attributes:
+        text: Its spelling, with U+2581 for a space.
+        score: Log-probability (unigram) or minus the merge rank (BPE).
+        type: What it stands for.
+    """
+
+    text: str
+    score: float
+    type: PieceType
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _integer(field: int, value: int) -> bytes:
+    # Negative numbers are written as their 64-bit complement.
+    return _varint(field << 3) + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+
+
+def _data(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def _float(field: int, value: float) -> bytes:
+    return _varint(field << 3 | 5) + struct.pack("<f", value)
+
+
+def write_spm_model(
+    pieces: Sequence[Piece],
+    *,
+    algorithm: SpmAlgorithm,
+    add_dummy_prefix: bool,
+    remove_extra_whitespaces: bool,
+    charsmap: bytes = b"",
+    bos_id: int | None = None,
+    eos_id: int | None = None,
+    pad_id: int | None = None,
+) -> bytes:
+    """Return the bytes of a SentencePiece model.
+
+    Args:
+        pieces: The vocabulary in the order of ids; one of them, and only one, is of type UNKNOWN.
+        algorithm: How text is segmented.
+        add_dummy_prefix: Put a space in front of every text.
+        remove_extra_whitespaces: Fold runs of spaces and strip the ends.
+        charsmap: Compiled normalisation rules; empty for none.
+        bos_id: Id of the beginning-of-sequence piece, or None.
+        eos_id: Id of the end-of-sequence piece, or None.
+        pad_id: Id of the padding piece, or None.
+    """
+    out = bytearray()
+    for piece in pieces:
+        out += _data(1, _data(1, piece.text.encode()) + _float(2, piece.score) + _integer(3, piece.type))
+    unk_id = next((index for index, piece in enumerate(pieces) if piece.type is PieceType.UNKNOWN), -1)
+    byte_fallback = any(piece.type is PieceType.BYTE for piece in pieces)
+    trainer = _integer(3, algorithm) + _integer(4, len(pieces)) + _integer(35, byte_fallback)
+    for field, spelling_field, index in ((40, 45, unk_id), (41, 46, bos_id), (42, 47, eos_id), (43, 48, pad_id)):
+        trainer += _integer(field, -1 if index is None else index)
+        if index is not None and 0 <= index < len(pieces):
+            trainer += _data(spelling_field, pieces[index].text.encode())
+    normalizer = (
+        _data(1, b"nmt_nfkc" if charsmap else b"identity")
+        + _data(2, charsmap)
+        + _integer(3, add_dummy_prefix)
+        + _integer(4, remove_extra_whitespaces)
+        + _integer(5, True)
+    )
+    return bytes(out + _data(2, trainer) + _data(3, normalizer))
