@@ -1,1 +1,328 @@
 """`LanguageModel`: a model, its tokenizer and its engine, loaded by name or path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+
+from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS, Engine
+from nlpkit.core.decode.request import Generation, Request, Score, TokenEvent
+from nlpkit.core.decode.runner import GPTRunner
+from nlpkit.core.errors import ConfigError, InputError, TokenizerError, did_you_mean
+from nlpkit.core.loaders.build import build_model
+from nlpkit.core.loaders.open import open_model
+from nlpkit.core.model.fuse import fuse_projections
+from nlpkit.core.model.quantize import quantize_model, smoke_test
+from nlpkit.core.threads import set_threads
+from nlpkit.core.tokenizers.base import Message, Tokenizer
+
+if TYPE_CHECKING:
+    from nlpkit.core.decode.runner import Runner
+    from nlpkit.core.loaders.base import ModelSource
+    from nlpkit.core.tokenizers.chat import ChatTemplate
+
+DType = Literal["auto", "fp32", "bf16", "int8", "int4"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class LanguageModel:
+    """A loaded model, ready to decode.
+
+    Attributes:
+        name: What the caller asked for, such as ``default``.
+        path: Where it was loaded from.
+        format: ``gguf``, ``hf``, ``native`` or ``transformers``.
+        adapter: Name or path of the LoRA adapter merged into the weights, or None.
+        dtype: ``fp32``, ``bf16``, ``int8`` or ``int4``.
+        device: Where it runs.
+        tokenizer: Text to ids and back.
+        chat: The chat template, or None for a base model.
+        engine: Decodes.
+        max_seq_len: Context, in tokens.
+        notes: What a user should know about how this model runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: Path,
+        format: str,  # noqa: A002
+        dtype: str,
+        device: str,
+        new_runner: Callable[[], Runner],
+        tokenizer: Tokenizer,
+        chat: ChatTemplate | None,
+        files: Mapping[str, Path],
+        family: str,
+        n_parameters: int,
+        adapter: str | None = None,
+        adapter_files: Mapping[str, Path] | None = None,
+        notes: Sequence[str] = (),
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.format = format
+        self.adapter = adapter
+        self.dtype = dtype
+        self.device = device
+        self.tokenizer = tokenizer
+        self.chat = chat
+        self.family = family
+        self.n_parameters = n_parameters
+        self.notes = tuple(notes)
+        self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens)
+        self.max_seq_len = self.engine.max_seq_len
+        self._files = dict(files)
+        self._adapter_files = dict(adapter_files or {})
+
+    def __repr__(self) -> str:
+        size = f"{self.n_parameters / 1e6:.0f}M parameters"
+        return f"LanguageModel({self.name!r}, {self.family}, {size}, {self.dtype} on {self.device})"
+
+    def encode(self, text: str) -> list[int]:
+        """Tokenize a raw prompt, with the beginning-of-sequence token where the tokenizer uses one.
+
+        Args:
+            text: The prompt; spellings of special tokens in it stay text.
+
+        Returns:
+            Token ids; empty only for an empty text and a tokenizer without BOS.
+        """
+        return self.tokenizer.encode(text, add_bos=bool(getattr(self.tokenizer, "adds_bos", False)))
+
+    def render(self, messages: Sequence[Message]) -> list[int]:
+        """Turn chat messages into the ids of a prompt that the assistant's answer continues.
+
+        Models without a chat template get the messages' contents, a blank line apart.
+
+        Args:
+            messages: The conversation so far.
+
+        Returns:
+            Token ids.
+
+        Raises:
+            InputError: There are no messages.
+        """
+        if not messages:
+            raise InputError("There are no messages to answer.")
+        if self.chat is not None:
+            return self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True)
+        return self.encode("\n\n".join(message.content for message in messages))
+
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of a text, without special ones."""
+        return len(self.tokenizer.encode(text))
+
+    def generate(
+        self, requests: Sequence[Request], *, batch_tokens: int | None = None
+    ) -> Iterator[tuple[int, Generation]]:
+        """Decode requests as `Engine.generate` does."""
+        return self.engine.generate(requests, batch_tokens=batch_tokens)
+
+    def stream(self, request: Request) -> Iterator[TokenEvent]:
+        """Decode one request step by step as `Engine.stream` does."""
+        return self.engine.stream(request)
+
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
+        """Compute log-likelihoods as `Engine.score` does."""
+        return self.engine.score(pairs)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a run record needs to name this model, hashes of its files included."""
+        from nlpkit.core.loaders.cache import sha256_file
+
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "format": self.format,
+            "family": self.family,
+            "parameters": self.n_parameters,
+            "context": self.max_seq_len,
+            "dtype": self.dtype,
+            "device": self.device,
+            "threads": torch.get_num_threads(),
+            "sha256": {name: sha256_file(path) for name, path in self._files.items()},
+            "adapter": self.adapter,
+            "adapter_sha256": {name: sha256_file(path) for name, path in self._adapter_files.items()},
+            "tokenizer": self.tokenizer.fingerprint,
+            "chat_template": self.chat.fingerprint if self.chat is not None else None,
+            "notes": list(self.notes),
+        }
+
+
+def pick_device(device: str) -> torch.device:
+    """Choose where to run.
+
+    Args:
+        device: ``auto`` takes CUDA or MPS where there is one, else the CPU.
+
+    Returns:
+        The device.
+
+    Raises:
+        ConfigError: The name is unknown, or this machine has no such device.
+    """
+    if device not in get_args(Device):
+        raise ConfigError(f"There is no device {device!r}. {did_you_mean(device, get_args(Device))}")
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, there in present.items() if there)
+    if not present[device]:
+        raise ConfigError(
+            f"This machine has no {device} device that torch {torch.__version__} can use. Use --device cpu."
+        )
+    return torch.device(device)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Tell whether the device multiplies bf16 matrices natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "mps":
+        return False
+    check = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return bool(check is not None and check() and "avx512_bf16" in _cpu_flags())
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def pick_dtype(dtype: str, device: torch.device) -> str:
+    """Choose the weights' dtype.
+
+    Args:
+        dtype: ``auto`` is bf16 where the device multiplies it natively, else fp32.
+        device: Where it will run.
+
+    Returns:
+        ``fp32``, ``bf16``, ``int8`` or ``int4``.
+
+    Raises:
+        ConfigError: The name is unknown, or the device or this build of torch cannot run it.
+    """
+    if dtype not in get_args(DType):
+        raise ConfigError(f"There is no dtype {dtype!r}. {did_you_mean(dtype, get_args(DType))}")
+    if dtype == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    if dtype in ("int8", "int4"):
+        kind: Literal["int8", "int4"] = "int8" if dtype == "int8" else "int4"
+        if device.type != "cpu" or not smoke_test(kind):
+            raise ConfigError(f"{dtype} weights need the CPU and a build of torch with its {dtype} kernels. Use bf16.")
+    return dtype
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, *, where: str) -> None:
+    """Refuse a tokenizer whose ids go beyond the embedding.
+
+    Args:
+        tokenizer: The tokenizer.
+        vocab_size: Rows of the embedding.
+        where: The model, for the error.
+
+    Raises:
+        TokenizerError: The tokenizer has more ids than the model.
+    """
+    if tokenizer.vocab_size > vocab_size:
+        raise TokenizerError(
+            f"The tokenizer of {where} has {tokenizer.vocab_size} ids, the model's embedding {vocab_size} rows: they do not "
+            "belong together."
+        )
+
+
+def load_model(
+    name: str = "default",
+    *,
+    adapter: str | Path | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> LanguageModel:
+    """Load a model by catalogue name, path or hub id.
+
+    Args:
+        name: ``default``, another catalogue name, a GGUF file, a model directory, or a Hugging Face id.
+        adapter: Directory of a LoRA adapter in PEFT layout to merge into the weights.
+        dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: CPU threads; None takes what the process may use.
+        batch_tokens: Default bound on cache slots in use at once, rows times length.
+        progress: Called with bytes done and bytes in total while a model is downloaded.
+
+    Returns:
+        The model.
+
+    Raises:
+        NlpkitError: Anything about the options, the download or the files that is not as it should be.
+    """
+    from nlpkit.core.loaders.catalogue import resolve_model
+
+    target = pick_device(device)
+    chosen = pick_dtype(dtype, target)
+    set_threads(threads)
+    path = resolve_model(name, progress=progress)
+    if path.is_dir() and (path / "config.json").exists() and not (path / "nlpkit.json").exists():
+        from nlpkit.core.loaders.hf import is_known_family
+
+        if not is_known_family(path):
+            from nlpkit.core.loaders.external import load_external
+
+            return load_external(name, path, adapter=adapter, dtype=chosen, device=target, batch_tokens=batch_tokens)
+    return _load_own(name, open_model(path), adapter, chosen, target, batch_tokens)
+
+
+def _load_own(
+    name: str, source: ModelSource, adapter: str | Path | None, dtype: str, device: torch.device, batch_tokens: int
+) -> LanguageModel:
+    tokenizer = source.tokenizer()
+    check_vocabulary(tokenizer, source.config.vocab_size, where=str(source.path))
+    # An adapter is added in fp32: the sum loses nothing before the one rounding to the final dtype.
+    wide = torch.float32 if dtype == "fp32" or adapter is not None else torch.bfloat16
+    tensors = source.tensors(dtype=wide)
+    files: dict[str, Path] = {}
+    if adapter is not None:
+        from nlpkit.core.model.lora import merge_adapter, open_adapter
+
+        opened = open_adapter(Path(adapter))
+        files = dict(opened.files)
+        tensors = merge_adapter(source.config, tensors, opened)
+    final = torch.float32 if dtype == "fp32" else torch.bfloat16
+    model = build_model(
+        source.config, ((key, tensor.to(device, final)) for key, tensor in tensors), where=str(source.path)
+    )
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    fuse_projections(model)
+    if dtype == "int8":
+        quantize_model(model, "int8")
+    elif dtype == "int4":
+        quantize_model(model, "int4")
+    return LanguageModel(
+        name=name,
+        path=source.path,
+        format=source.format,
+        adapter=None if adapter is None else str(adapter),
+        dtype=dtype,
+        device=device.type,
+        new_runner=lambda: GPTRunner(model),
+        tokenizer=tokenizer,
+        chat=source.chat_template(),
+        files=source.files(),
+        adapter_files=files,
+        family=source.config.family,
+        n_parameters=n_parameters,
+        batch_tokens=batch_tokens,
+    )

@@ -182,8 +182,8 @@ class Engine:
             # The last token is only predicted, never read.
             if len(whole) - 1 > self.max_seq_len:
                 raise ContextOverflowError(
-                    f"A sequence to score has {len(whole)} tokens; the model's context holds {self.max_seq_len}. Cut it "
-                    "into windows."
+                    f"A sequence to score has {len(whole)} tokens; the model's context holds {self.max_seq_len}. Cut "
+                    "it into windows."
                 )
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]), reverse=True)
         wanted = [i for i in order if len(pairs[i][1])]

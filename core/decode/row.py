@@ -160,10 +160,8 @@ class Row:
     def completion(self) -> Completion:
         """Return the finished completion."""
         ended = self.finish_reason or "length"
-        if self._decoder is not None:
-            text = "".join(self._pieces)
-        else:
-            text = self.tokenizer.decode(self.token_ids)
+        watched = self._decoder is not None
+        text = "".join(self._pieces) if watched else self.tokenizer.decode(self.token_ids)
         return Completion(
             text=text,
             token_ids=tuple(self.token_ids),

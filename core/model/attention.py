@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from nlpkit.core.model.cache import CacheRows
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.layers import build_norm
 from nlpkit.core.model.rope import rotate
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from nlpkit.core.model.config import ModelConfig
 from torch import Tensor
+
+from nlpkit.core.model.config import ModelConfig
 
 SLOT_STEP = 64
 

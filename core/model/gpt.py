@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from nlpkit.core.model.attention import Attention, Step
 from nlpkit.core.model.cache import CacheRows
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.layers import MLP, build_norm
 from nlpkit.core.model.rope import Rotary
-from torch import Tensor, nn
 
 
 class Block(nn.Module):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from nlpkit.core.model.config import ModelConfig
 from torch import Tensor, nn
+
+from nlpkit.core.model.config import ModelConfig
 
 
 class RMSNorm(nn.Module):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
+
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.config import RopeConfig
-from torch import Tensor
 
 
 def _plain(theta: float, dim: int) -> Tensor:

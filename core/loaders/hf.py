@@ -1,0 +1,133 @@
+"""`HFSource`: a Hugging Face directory with safetensors weights, in one file or sharded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nlpkit.core.errors import ModelFileError
+from nlpkit.core.loaders.hf_config import config_from_hf
+from nlpkit.core.loaders.keymaps import FAMILIES, KeyMap
+from nlpkit.core.loaders.safetensors_file import SafetensorsFile, open_safetensors, refuse_pickle
+
+if TYPE_CHECKING:
+    from nlpkit.core.tokenizers.base import Tokenizer
+    from nlpkit.core.tokenizers.chat import ChatTemplate
+
+MAX_JSON_BYTES = 64 * 2**20
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object of bounded size.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The object.
+
+    Raises:
+        ModelFileError: The file is missing, too large, not UTF-8 or not a JSON object.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            size = path.stat().st_size
+            raise ModelFileError(f"{path} is {size:,} bytes; a configuration may have {MAX_JSON_BYTES:,}.")
+        value = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path} holds {type(value).__name__}, not a JSON object.")
+    return value
+
+
+def weight_files(directory: Path) -> dict[str, Path]:
+    """Find a directory's safetensors files.
+
+    Args:
+        directory: A Hugging Face model directory.
+
+    Returns:
+        File name to path, in order.
+
+    Raises:
+        ModelFileError: There are none, the index names a file outside or absent, or only pickles are there.
+    """
+    index = directory / "model.safetensors.index.json"
+    single = directory / "model.safetensors"
+    if index.exists():
+        shards = read_json_object(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise ModelFileError(f"{index} has no weight_map.")
+        names = sorted({str(name) for name in shards.values()})
+        bad = [name for name in names if Path(name).name != name or not (directory / name).is_file()]
+        if bad:
+            raise ModelFileError(f"{index} names weight files that are not in the directory: {', '.join(bad[:5])}.")
+        return {name: directory / name for name in names}
+    if single.exists():
+        return {single.name: single}
+    refuse_pickle(directory)
+    raise ModelFileError(f"{directory} holds no weights: there is no model.safetensors and no index of shards in it.")
+
+
+class HFSource:
+    """A Hugging Face model directory as `nlpkit.core.loaders.base.ModelSource`.
+
+    Attributes:
+        path: The directory.
+        format: ``hf``.
+        config: Shape of the model.
+        raw_config: The parsed ``config.json``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the configuration and the weight files' headers.
+
+        Args:
+            path: The directory.
+
+        Raises:
+            ModelFileError: A file is missing or damaged, or the family is not one of ours.
+        """
+        self.path = path
+        self.format = "hf"
+        self.raw_config = read_json_object(path / "config.json")
+        self.config = config_from_hf(self.raw_config)
+        self._paths = weight_files(path)
+        self._files: list[SafetensorsFile] = [open_safetensors(file) for file in self._paths.values()]
+
+    def tensors(self, *, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield internal names and tensors; see `ModelSource.tensors`."""
+        keymap = KeyMap(self.config)
+        for file in self._files:
+            for name in file.names:
+                tensor = file.tensor(name, dtype=dtype)
+                yield from keymap.to_internal(name, tensor)
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the directory's tokenizer."""
+        from nlpkit.core.tokenizers.load import load_tokenizer
+
+        return load_tokenizer(self.path)
+
+    def chat_template(self) -> ChatTemplate | None:
+        """Return the directory's chat template, or None."""
+        from nlpkit.core.tokenizers.chat import load_chat_template
+
+        return load_chat_template(self.path)
+
+    def files(self) -> Mapping[str, Path]:
+        """Return the weight files by name."""
+        return self._paths
+
+
+def is_known_family(directory: Path) -> bool:
+    """Tell whether our own core runs the model in a Hugging Face directory."""
+    config = read_json_object(directory / "config.json")
+    return config.get("model_type") in FAMILIES or config.get("model_type") == "gemma3"

@@ -1,0 +1,140 @@
+"""Weight-only quantization of linear layers for CPU inference, through PyTorch's own kernels.
+
+``int8`` keeps one scale per output row; ``int4`` one scale and zero point per group of 32 inputs (the layout of
+``torch.ops.aten._weight_int4pack_mm_for_cpu``). Activations stay in bf16.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nlpkit.core.errors import ConfigError
+from nlpkit.core.model.gpt import GPT
+
+QuantKind = Literal["int8", "int4"]
+GROUP = 32
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with int8 weights and one bf16 scale per output."""
+
+    weight: Tensor
+    scales: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Quantize `weight`, shape ``(out, in)``."""
+        super().__init__()
+        wide = weight.float()
+        scales = wide.abs().amax(1).clamp(min=1e-12) / 127
+        self.register_buffer("weight", (wide / scales[:, None]).round_().to(torch.int8))
+        self.register_buffer("scales", scales.to(torch.bfloat16))
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in)`` in bf16 to ``(..., out)``."""
+        flat = x.reshape(-1, x.shape[-1])
+        out = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scales).view(*x.shape[:-1], -1)
+        return out if self.bias is None else out + self.bias
+
+
+class Int4Linear(nn.Module):
+    """A linear layer with 4-bit weights in groups of 32 inputs."""
+
+    weight: Tensor
+    scales_and_zeros: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Quantize `weight`, shape ``(out, in)``, by rounding to 16 levels between each group's least and greatest."""
+        super().__init__()
+        groups = weight.float().view(weight.shape[0], -1, GROUP)
+        low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
+        scale = (high - low).clamp(min=1e-8) / 15
+        levels = ((groups - low) / scale).round_().clamp_(0, 15).to(torch.int32).view(weight.shape)
+        # The kernel computes (level - 8) * scale + zero.
+        pairs = torch.stack([scale.squeeze(2), (low + 8 * scale).squeeze(2)], -1).transpose(0, 1)
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
+        self.register_buffer("weight", packed)
+        self.register_buffer("scales_and_zeros", pairs.contiguous().to(torch.bfloat16))
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in)`` in bf16 to ``(..., out)``."""
+        flat = x.reshape(-1, x.shape[-1])
+        out = torch.ops.aten._weight_int4pack_mm_for_cpu(flat, self.weight, GROUP, self.scales_and_zeros)
+        out = out.view(*x.shape[:-1], -1)
+        return out if self.bias is None else out + self.bias
+
+
+class TiedHead(nn.Module):
+    """A quantized copy of the embedding that serves as the output head of a model with tied weights."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., d_model)`` to ``(..., vocab_size)``."""
+        out: Tensor = self.inner(x)
+        return out
+
+
+def quantized_linear(layer: nn.Linear, kind: QuantKind) -> nn.Module:
+    """Return a quantized stand-in for one linear layer; int8 where the 4-bit layout does not fit its shape.
+
+    Args:
+        layer: The layer.
+        kind: ``int8`` or ``int4``.
+
+    Returns:
+        A module that computes the same up to rounding.
+    """
+    bias = layer.bias.detach() if layer.bias is not None else None
+    fits = layer.in_features % GROUP == 0 and layer.out_features % 16 == 0
+    if kind == "int4" and fits:
+        return Int4Linear(layer.weight.detach(), bias)
+    return Int8Linear(layer.weight.detach(), bias)
+
+
+def quantize_model(model: GPT, kind: QuantKind) -> None:
+    """Quantize all linear layers of a bf16 model on the CPU, in place, the head in int8.
+
+    Embedding and norms stay in bf16: they are read by the row. The head is kept in int8 even for ``int4``, since the
+    last product decides between tokens.
+
+    Args:
+        model: A model in bf16 on the CPU.
+        kind: ``int8`` or ``int4``.
+
+    Raises:
+        ConfigError: The model is elsewhere or of another dtype.
+    """
+    if model.device.type != "cpu" or model.dtype != torch.bfloat16:
+        raise ConfigError(
+            f"{kind} weights run on the CPU over bf16 activations; the model is on {model.device.type} in "
+            f"{model.dtype}."
+        )
+    for block in model.blocks:
+        for owner in (block.attn, block.mlp):
+            for name, child in list(owner.named_children()):
+                if type(child) is nn.Linear:
+                    setattr(owner, name, quantized_linear(child, kind))
+    if model.head is None:
+        model.head = TiedHead(Int8Linear(model.embed.weight.detach(), None))
+    elif type(model.head) is nn.Linear:
+        model.head = quantized_linear(model.head, "int8")
+
+
+def smoke_test(kind: QuantKind) -> bool:
+    """Tell whether this machine's PyTorch runs the kernel and gets a small product right."""
+    weight = torch.linspace(-1, 1, 64 * 64).view(64, 64).to(torch.bfloat16)
+    x = torch.ones(2, 64, dtype=torch.bfloat16)
+    layer = Int8Linear(weight, None) if kind == "int8" else Int4Linear(weight, None)
+    try:
+        out = layer(x)
+    except RuntimeError:
+        return False
+    return bool((out.float() - F.linear(x, weight).float()).abs().max() < 2.0)

@@ -1,0 +1,55 @@
+"""How many threads to compute with: what this process may really use, not what the machine has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nlpkit.core.errors import ConfigError
+
+
+def _cgroup_quota() -> float | None:
+    """Return the CPU quota of the control group in cores, or None without one."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        base = Path("/sys/fs/cgroup/cpu")
+        limit = int((base / "cpu.cfs_quota_us").read_text())
+        return limit / int((base / "cpu.cfs_period_us").read_text()) if limit > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use: its affinity, cut by its control group's quota; at least 1."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(cores, int(quota)) if quota is not None and quota >= 1 else (1 if quota is not None else cores))
+
+
+def set_threads(threads: int | None) -> int:
+    """Set the number of threads that torch computes with.
+
+    Args:
+        threads: The number; None takes OMP_NUM_THREADS if set, else `available_cores`.
+
+    Returns:
+        The number set.
+
+    Raises:
+        ConfigError: The number is below 1 or absurd.
+    """
+    import torch
+
+    if threads is None:
+        given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+        threads = int(given) if given.isdigit() and int(given) > 0 else available_cores()
+    if not 1 <= threads <= 4096:
+        raise ConfigError(f"The number of threads is {threads}; it must be from 1 to 4096.")
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return threads
