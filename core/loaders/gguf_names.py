@@ -177,7 +177,7 @@ def from_gguf(config: ModelConfig, rule: Rule, tensor: Tensor, *, name: str) -> 
             "The file "
             "is damaged; download it again."
         )
-    return [part.clone() for part in tensor.split(sizes)]
+    return [part.clone() for part in torch.split(tensor, sizes)]
 
 
 def to_gguf(config: ModelConfig, rule: Rule, parts: list[Tensor], *, name: str) -> Tensor:
