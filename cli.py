@@ -279,7 +279,7 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
         return 130
     except Exception as error:
         if isinstance(error, _ClickError):
-            return _usage(error)
+            return _usage(error, arguments)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail("The disk is full. Free some space and run again.", error, debug=debug, code=2)
         if "allocate memory" in str(error) or "out of memory" in str(error):
@@ -311,15 +311,30 @@ def _fail(message: str, error: BaseException, *, debug: bool, code: int) -> int:
     return code
 
 
-def _usage(error: Exception) -> int:
+def _usage(error: Exception, arguments: Sequence[str]) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "nlpkit"
     message = error.format_message().strip()  # type: ignore[attr-defined]
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(message)
         return 2
+    value = _value_got(error, arguments)
+    if value is not None and repr(value) not in message:
+        message = f"{message.rstrip('.')} (got {value!r})"
+    if not message.endswith((".", "?", "!")):
+        message += "."
     _complain(f"{message} See `{path} --help`.")
     return 2
+
+
+def _value_got(error: Exception, arguments: Sequence[str]) -> str | None:
+    """Return what the user gave to the option that an error is about: the parser's messages leave it out."""
+    names: Sequence[str] = getattr(getattr(error, "param", None), "opts", ())
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in names and name.startswith("-"):
+            return value if equals else next(iter(arguments[position + 1 : position + 2]), None)
+    return None
 
 
 def _complain(message: str) -> None:

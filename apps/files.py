@@ -118,7 +118,9 @@ def check_encoding(name: str) -> str:
     try:
         info = codecs.lookup(name)
         # Codecs such as rot13 and hex turn text into text or bytes into bytes: bytes.decode refuses those.
-        b"".decode(name)
+        # Not of nothing: Python answers that without asking the codec.
+        with contextlib.suppress(UnicodeDecodeError):
+            b"text".decode(name)
     except (LookupError, ValueError) as error:
         raise ConfigError(f"There is no text encoding {name!r}. {did_you_mean(name, _COMMON_ENCODINGS)}") from error
     return info.name

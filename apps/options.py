@@ -162,9 +162,9 @@ class InputOptions:
     encoding: Annotated[str, typer.Option(metavar="NAME", help="Encoding of text files.", rich_help_panel=_INPUT)] = (
         "utf-8"
     )
-    max_input_mb: Annotated[float, typer.Option(min=0.001, help="Refuse larger inputs.", rich_help_panel=_INPUT)] = (
-        MAX_BYTES / 2**20
-    )
+    max_input_mb: Annotated[
+        float, typer.Option(min=0.001, max=65536, help="Refuse larger inputs.", rich_help_panel=_INPUT)
+    ] = MAX_BYTES / 2**20
     keep_going: Annotated[
         bool,
         typer.Option(
