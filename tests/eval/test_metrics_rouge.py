@@ -13,10 +13,38 @@ from nlpkit.eval.metrics.registry import get_metric
 from nlpkit.eval.score import build_samples, measure
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-VOCABULARY = (
-    "The running dogs quickly jumped over 12 lazy foxes' dens, re-entering well-known territories; U.S. officials "
-    "said (on Monday) that policies were being reconsidered. Communities naturally relating to 3.5% growth don't"
-).split()
+VOCABULARY = [
+    "The",
+    "running",
+    "dogs",
+    "quickly",
+    "jumped",
+    "over",
+    "12",
+    "lazy",
+    "foxes'",
+    "dens,",
+    "re-entering",
+    "well-known",
+    "territories;",
+    "U.S.",
+    "officials",
+    "said",
+    "(on",
+    "Monday)",
+    "that",
+    "policies",
+    "were",
+    "being",
+    "reconsidered.",
+    "Communities",
+    "naturally",
+    "relating",
+    "to",
+    "3.5%",
+    "growth",
+    "don't",
+]
 
 
 def make_text(rng: random.Random) -> str:
