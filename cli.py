@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
+
 from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, command
 from nlpkit.apps.output import Writer, discard_stdout, note, use_utf8
 from nlpkit.core.errors import ConfigError, NlpkitError
@@ -54,6 +55,7 @@ def _root(
         raise typer.Exit(2)
 
 
+ModelName = Annotated[str, typer.Argument(help="Name, file, folder or hub id.")]
 Text = Annotated[str | None, typer.Argument(help="The text; or give -f PATH, or a pipe.", show_default=False)]
 
 
@@ -235,6 +237,62 @@ def doctor(sink: OutputOptions) -> int:
     report = examine()
     with Writer(sink.output, as_json=sink.as_json) as writer:
         writer.write(report.to_dict() if sink.as_json else render(report))
+    return 0
+
+
+@command(models_app, "list")
+def models_list(sink: OutputOptions) -> int:
+    """List the models that have a short name."""
+    from nlpkit.apps.models import catalogue, render_catalogue
+
+    rows = catalogue()
+    with Writer(sink.output, as_json=sink.as_json) as writer:
+        for record in rows if sink.as_json else [render_catalogue(rows)]:
+            writer.write(record)
+    return 0
+
+
+@command(models_app, "pull")
+def models_pull(sink: OutputOptions, name: ModelName = "default") -> int:
+    """Download a model, unless it is here already, and print where it lies."""
+    from nlpkit.apps.progress import ProgressBar
+    from nlpkit.core.loaders.catalogue import resolve_model
+
+    with Writer(sink.output, as_json=sink.as_json) as writer:
+        with ProgressBar(f"downloading {name}", enabled=not sink.quiet, in_bytes=True) as bar:
+            path = resolve_model(name, progress=bar)
+        writer.write({"name": name, "path": str(path)} if sink.as_json else str(path))
+    return 0
+
+
+@command(models_app, "show")
+def models_show(sink: OutputOptions, name: ModelName = "default") -> int:
+    """Show what is inside a model that is here."""
+    from nlpkit.apps.models import describe_model, render_model
+
+    with Writer(sink.output, as_json=sink.as_json) as writer:
+        values = describe_model(name)
+        writer.write(values if sink.as_json else render_model(values))
+    return 0
+
+
+@command(models_app, "convert")
+def models_convert(
+    name: Annotated[str, typer.Argument(help="Name, file, folder or hub id.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="hf, native or gguf-f16.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Folder or file to write.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No bars on stderr.")] = False,
+) -> int:
+    """Convert a model to another format."""
+    from nlpkit.apps.progress import ProgressBar
+    from nlpkit.core.loaders.catalogue import resolve_model
+    from nlpkit.core.loaders.export import convert_model
+
+    with ProgressBar(f"downloading {name}", enabled=not quiet, in_bytes=True) as bar:
+        path = resolve_model(name, progress=bar)
+    written = convert_model(path, to, output)
+    with Writer(None) as writer:
+        writer.write(str(written))
     return 0
 
 

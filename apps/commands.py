@@ -18,6 +18,7 @@ from nlpkit.apps.planning import build_decoding
 from nlpkit.apps.progress import ProgressBar
 from nlpkit.apps.task import Example, Prediction, Task, check_example, load_task
 from nlpkit.core.errors import ConfigError, NlpkitError
+from nlpkit.core.loaders.catalogue import find_entry, resolve_model
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -288,10 +289,13 @@ def load(options: ModelOptions, *, quiet: bool) -> LanguageModel:
     for flag, value in (("--model", options.model), ("--adapter", options.adapter)):
         if value is not None:
             check_text(value, where=flag)
-    from nlpkit.core.language_model import load_model
-
     with ProgressBar(f"downloading {options.model}", enabled=not quiet, in_bytes=True) as bar:
-        return load_model(
+        if find_entry(options.model) is None:
+            # A wrong name is told at once and not after the seconds that torch takes to import.
+            resolve_model(options.model, progress=bar)
+        from nlpkit.core.language_model import load_model
+
+        lm = load_model(
             options.model,
             adapter=None if options.adapter == "none" else options.adapter,
             dtype=options.dtype,
@@ -299,3 +303,6 @@ def load(options: ModelOptions, *, quiet: bool) -> LanguageModel:
             threads=options.threads,
             progress=bar,
         )
+    for text in lm.notes:
+        note(text, quiet=quiet)
+    return lm

@@ -117,11 +117,16 @@ def cli() -> Callable[..., CliResult]:
 @pytest.fixture(scope="session")
 def default_model() -> str:
     """Name of the default model, in the cache: fetched once where it is missing."""
-    command = [sys.executable, "-m", "nlpkit.cli", "models", "pull", "default"]
-    if os.environ.get("NLPKIT_TEST_OFFLINE"):
-        command.append("--offline")
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
-    if done.returncode and os.environ.get("NLPKIT_TEST_OFFLINE"):
+    offline = bool(os.environ.get("NLPKIT_TEST_OFFLINE"))
+    done = subprocess.run(
+        [sys.executable, "-m", "nlpkit.cli", "models", "pull", "default"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        env={**os.environ, **({"NLPKIT_OFFLINE": "1"} if offline else {})},
+    )
+    if done.returncode and offline:
         pytest.skip(f"the default model is not in the cache: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     return "default"

@@ -26,6 +26,7 @@ class FakeModel:
         self.delay = delay
         self.name = "fake"
         self.adapter: str | None = None
+        self.notes: tuple[str, ...] = ()
         self.requests: list[Request] = []
         self.loaded_with: dict[str, object] = {}
 

@@ -1,0 +1,92 @@
+"""What `nlpkit models` shows: the catalogue, and what is inside a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from nlpkit.core.loaders.cache import sha256_file
+from nlpkit.core.loaders.catalogue import ModelEntry, find_entry, list_models, resolve_model
+from nlpkit.core.loaders.open import open_model
+
+
+def describe_entry(entry: ModelEntry, *, cached: bool) -> dict[str, Any]:
+    """Return a catalogue entry, JSON-ready."""
+    return {
+        "name": entry.name,
+        "aliases": list(entry.aliases),
+        "description": entry.description,
+        "licence": entry.licence,
+        "size": entry.size,
+        "sha256": entry.sha256,
+        "cached": cached,
+        "path": str(entry.path) if cached else None,
+    }
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """Return all models with a short name."""
+    return [describe_entry(status.entry, cached=status.cached) for status in list_models()]
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """Look inside a model that is here, without reading its weights.
+
+    Args:
+        name: Catalogue name, path or hub id.
+
+    Returns:
+        Its files with their hashes, its shape, its tokenizer; and its catalogue entry, where it has one.
+
+    Raises:
+        NlpkitError: It is not here, or cannot be used.
+    """
+    path = resolve_model(name, allow_download=False)
+    source = open_model(path)
+    entry = find_entry(name) if not Path(name).expanduser().exists() else None
+    tokenizer = source.tokenizer()
+    return {
+        **({} if entry is None else describe_entry(entry, cached=True)),
+        "path": str(path),
+        "format": source.format,
+        "files": {file: {"size": at.stat().st_size, "sha256": sha256_file(at)} for file, at in source.files().items()},
+        "config": _plain(dataclasses.asdict(source.config)),
+        "tokenizer": {
+            "vocab_size": tokenizer.vocab_size,
+            "bos_id": tokenizer.bos_id,
+            "eos_ids": sorted(tokenizer.eos_ids),
+            "fingerprint": tokenizer.fingerprint,
+        },
+        "chat_template": source.chat_template() is not None,
+    }
+
+
+def render_catalogue(rows: list[dict[str, Any]]) -> str:
+    """Lay the catalogue out as text, one model a paragraph."""
+    blocks = []
+    for row in rows:
+        names = row["name"] + (f" ({', '.join(row['aliases'])})" if row["aliases"] else "")
+        state = "downloaded" if row["cached"] else "not downloaded"
+        blocks.append(f"{names}\n  {row['description']}\n  {row['size'] / 1e6:.0f} MB, {row['licence']}, {state}")
+    return "\n".join(blocks)
+
+
+def render_model(values: dict[str, Any], indent: str = "") -> str:
+    """Lay a description out as ``name: value`` lines."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", render_model(value, indent + "  ")]
+        elif value is not None:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines.append(f"{indent}{name}: {shown}")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
