@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
 from nlpkit.core.errors import ModelFileError, NlpkitError, TokenizerError, did_you_mean
 from nlpkit.core.tokenizers.base import Tokenizer
 from nlpkit.core.tokenizers.chat import ChatTemplate
 from nlpkit.core.tokenizers.gguf_pre import PRE_TOKENIZERS, PreTokenizer
 from nlpkit.core.tokenizers.spm_model import Piece, PieceType, SpmAlgorithm, write_spm_model
+
+if TYPE_CHECKING:
+    import tokenizers
 
 END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|end|>")
 """Control tokens that end an assistant's turn; files of chat models often name only the end of the text."""
@@ -235,7 +239,7 @@ def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
     known = rules
 
     def build() -> Tokenizer:
-        tokenizer = _bpe(vocabulary.tokens, merges, known, add_prefix_space=prefix)
+        tokenizer = new_bpe(vocabulary.tokens, merges, known, add_prefix_space=prefix)
         _add_tokens(tokenizer, vocabulary)
         return HFTokenizer(
             tokenizer, bos_id=vocabulary.bos_id, eos_ids=vocabulary.eos_ids, special_ids=vocabulary.control_ids
@@ -244,11 +248,22 @@ def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
     return _guarded(vocabulary, build)
 
 
-def _bpe(tokens: Sequence[str], merges: list[tuple[str, str]], rules: PreTokenizer, *, add_prefix_space: bool) -> Any:
+def new_bpe(
+    tokens: Sequence[str], merges: list[tuple[str, str]], rules: PreTokenizer, *, add_prefix_space: bool
+) -> tokenizers.Tokenizer:
+    """Assemble a byte-level BPE tokenizer without its added tokens.
+
+    Args:
+        tokens: Spellings by id.
+        merges: Merge rules, most important first.
+        rules: How text is cut first.
+        add_prefix_space: Put a space in front of every text.
+    """
     # `bpe` first: it settles the library's threading before the library is imported.
-    import nlpkit.core.tokenizers.bpe  # noqa: F401
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    import nlpkit.core.tokenizers.bpe  # noqa: F401
 
     vocab: dict[str, int] = {}
     for index, token in enumerate(tokens):

@@ -1,4 +1,4 @@
-"""Writing SentencePiece models.
+"""Writing and reading SentencePiece models.
 
 A GGUF file holds the pieces, scores and types of a SentencePiece vocabulary but not the model file. Written
 back into one, the sentencepiece library itself reads it, and so every detail of its algorithm is the
@@ -9,9 +9,11 @@ written by hand.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+
+from nlpkit.core.errors import TokenizerError
 
 
 class PieceType(IntEnum):
@@ -110,3 +112,91 @@ def write_spm_model(
         + _integer(5, True)
     )
     return bytes(out + _data(2, trainer) + _data(3, normalizer))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpmModel:
+    """What `read_spm_model` found.
+
+    Attributes:
+        pieces: The vocabulary in the order of ids.
+        algorithm: Its number; see `SpmAlgorithm` for those that GGUF knows.
+        add_dummy_prefix: Whether a space is put in front of every text.
+        remove_extra_whitespaces: Whether runs of spaces are folded.
+        charsmap: Compiled normalisation rules.
+    """
+
+    pieces: tuple[Piece, ...]
+    algorithm: int
+    add_dummy_prefix: bool
+    remove_extra_whitespaces: bool
+    charsmap: bytes
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Walk over one protocol buffer message: field number and value."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            if at >= len(data) or shift > 63:
+                raise TokenizerError("A SentencePiece model is cut short or damaged.")
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                return value
+
+    while at < len(data):
+        key = number()
+        kind = key & 7
+        if kind == 0:
+            yield key >> 3, number()
+            continue
+        length = number() if kind == 2 else {1: 8, 5: 4}.get(kind, len(data) + 1)
+        if length > len(data) - at:
+            raise TokenizerError("A SentencePiece model is cut short or damaged.")
+        yield key >> 3, data[at : at + length]
+        at += length
+
+
+def read_spm_model(data: bytes) -> SpmModel:
+    """Read the vocabulary and switches of a serialized SentencePiece model.
+
+    Args:
+        data: The contents of a ``tokenizer.model`` file.
+
+    Raises:
+        TokenizerError: It is damaged.
+    """
+    pieces: list[Piece] = []
+    algorithm, flags, charsmap = int(SpmAlgorithm.UNIGRAM), {3: True, 4: True}, b""
+    for field, value in _fields(data):
+        if not isinstance(value, bytes):
+            continue
+        if field == 1:
+            entry = dict(_fields(value))
+            text, score, kind = entry.get(1, b""), entry.get(2, bytes(4)), entry.get(3, 1)
+            if not isinstance(text, bytes) or not isinstance(score, bytes) or len(score) != 4:
+                raise TokenizerError("A SentencePiece model is damaged: a piece is no text with a score.")
+            if not isinstance(kind, int) or kind not in set(PieceType):
+                raise TokenizerError("A SentencePiece model is damaged: a piece is of an unknown type.")
+            pieces.append(Piece(text.decode("utf-8", "replace"), struct.unpack("<f", score)[0], PieceType(kind)))
+        elif field == 2:
+            number = dict(_fields(value)).get(3, algorithm)
+            algorithm = number if isinstance(number, int) else algorithm
+        elif field == 3:
+            settings = dict(_fields(value))
+            flags = {key: bool(settings.get(key, True)) for key in (3, 4)}
+            rules = settings.get(2, b"")
+            charsmap = rules if isinstance(rules, bytes) else b""
+    return SpmModel(
+        pieces=tuple(pieces),
+        algorithm=algorithm,
+        add_dummy_prefix=flags[3],
+        remove_extra_whitespaces=flags[4],
+        charsmap=charsmap,
+    )
