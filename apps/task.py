@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.core.tokenizers.base import Message
 
 Example = Mapping[str, Any]
-"""One data row, with the task's field names as keys."""
+"""One data row, with the task's field names as keys. Keys that start with ``_`` are a task's own notes."""
+
+Overflow = Literal["error", "chunk", "truncate"]
+"""What to do with an input that does not fit the model's context."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,17 @@ class Field:
 
     Attributes:
         name: Key in the row.
-        kind: ``str`` or ``list`` (of strings).
+        kind: ``str``, ``list`` (of strings), ``dict`` (string to string) or ``int`` (or its digits).
         required: Whether a row without it is refused when the task runs. Reference columns are not required then.
         help: What it holds.
+        may_be_empty: Whether a required string may be blank.
     """
 
     name: str
     kind: type = str
     required: bool = True
     help: str = ""
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,12 @@ class Prediction:
     Attributes:
         text: The answer as text; may be empty.
         fields: Further JSON-ready values, such as ``start`` and ``end`` of a question's answer.
+        warnings: What a user should know about the text, one sentence each.
     """
 
     text: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,11 @@ class Task(Protocol):
         fields: Columns of its data rows.
         metrics: Names of its metrics, the main one first.
         decoding: Default decoding options.
-        streams: Whether showing the raw completion as it grows makes sense.
+        streams: Whether showing the completion as it grows makes sense.
+        raw: Whether the prompt's text goes to the model as it is, without the chat template.
+        text_field: The field that holds the long text, which chunking and truncation cut.
+        on_overflow: What to do with inputs that do not fit, unless the user says otherwise.
+        retries_loops: Whether a greedy completion that runs in circles is decoded once more without repeats.
     """
 
     name: ClassVar[str]
@@ -99,21 +110,45 @@ class Task(Protocol):
     metrics: ClassVar[tuple[str, ...]]
     decoding: ClassVar[DecodeConfig]
     streams: ClassVar[bool]
+    raw: ClassVar[bool]
+    text_field: ClassVar[str]
+    on_overflow: ClassVar[Overflow]
+    retries_loops: ClassVar[bool]
+
+    def prepare(self, example: Example) -> Example:
+        """Normalise an example once, before anything else: names to codes, defaults filled in. Idempotent.
+
+        Raises:
+            NlpkitError: A value cannot be used.
+        """
+        ...
 
     def prompt(self, example: Example) -> list[Message]:
-        """Render the chat messages of one example. Deterministic."""
+        """Render the chat messages of one prepared example. Deterministic."""
         ...
 
     def parse(self, completion: str, example: Example) -> Prediction:
         """Read a completion. Pure; never raises, whatever the model wrote."""
         ...
 
+    def preview(self, partial: str, example: Example) -> str:
+        """Return text that `parse` is sure to begin with, whatever follows the partial completion."""
+        ...
+
     def split(self, example: Example, budget: Budget) -> list[Example]:
-        """Cut a long example into chunks that each fit the budget, losing nothing."""
+        """Cut an example into chunks that each fit the budget, losing nothing.
+
+        Returns:
+            The chunks; just the example where it fits; none where there is nothing to ask the model.
+        """
         ...
 
     def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
-        """Join the chunks' predictions."""
+        """Join the chunks' predictions. Called for one chunk, and for none, as well."""
+        ...
+
+    def frame(self, chunk: Example) -> tuple[str, str] | None:
+        """Return what `merge` puts before and after this chunk's text, or None if it does more than concatenate."""
         ...
 
     def reduce(self, prediction: Prediction, example: Example) -> Example | None:
@@ -142,10 +177,22 @@ class BaseTask:
     metrics: ClassVar[tuple[str, ...]]
     decoding: ClassVar[DecodeConfig] = DecodeConfig()
     streams: ClassVar[bool] = True
+    raw: ClassVar[bool] = False
+    text_field: ClassVar[str] = "text"
+    on_overflow: ClassVar[Overflow] = "error"
+    retries_loops: ClassVar[bool] = False
+
+    def prepare(self, example: Example) -> Example:
+        """Change nothing."""
+        return example
 
     def parse(self, completion: str, example: Example) -> Prediction:
         """Take the stripped completion as it is."""
         return Prediction(completion.strip())
+
+    def preview(self, partial: str, example: Example) -> str:
+        """Strip the partial completion: right for every `parse` that only strips."""
+        return partial.strip()
 
     def split(self, example: Example, budget: Budget) -> list[Example]:
         """Keep the example whole."""
@@ -153,7 +200,11 @@ class BaseTask:
 
     def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
         """Take the only part's prediction."""
-        return parts[0].prediction
+        return parts[0].prediction if parts else Prediction("")
+
+    def frame(self, chunk: Example) -> tuple[str, str] | None:
+        """Say that merging is more than concatenation."""
+        return None
 
     def reduce(self, prediction: Prediction, example: Example) -> Example | None:
         """Reduce nothing."""
@@ -178,10 +229,17 @@ TASKS: dict[str, str] = {
     "qa": "nlpkit.apps.qa:QuestionAnswering",
     "summarization": "nlpkit.apps.summarization:Summarization",
     "writing": "nlpkit.apps.writing:Writing",
+    "generation": "nlpkit.apps.generation:TextGeneration",
 }
 """The built-in tasks. Others register an entry point in the group ``nlpkit.tasks``."""
 
-ALIASES: dict[str, str] = {"translate": "translation", "summarize": "summarization", "write": "writing"}
+ALIASES: dict[str, str] = {
+    "translate": "translation",
+    "summarize": "summarization",
+    "answer": "qa",
+    "write": "writing",
+    "generate": "generation",
+}
 """Command names that may stand for a task's name."""
 
 
@@ -211,6 +269,27 @@ def load_task(name: str) -> Task:
     raise ConfigError(f"There is no task {name!r}. {did_you_mean(name, task_names())}")
 
 
+def _strings(values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().isdecimal()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
+    str: (lambda value: isinstance(value, str), "a string"),
+    list: (lambda value: isinstance(value, list) and _strings(value), "a list of strings"),
+    dict: (
+        lambda value: isinstance(value, Mapping) and _strings(value) and _strings(value.values()),
+        "an object of strings",
+    ),
+    int: (_is_whole, "a whole number"),
+}
+
+
 def check_example(task: Task, example: Example, *, where: str) -> None:
     """Check one data row against the task's fields.
 
@@ -231,10 +310,10 @@ def check_example(task: Task, example: Example, *, where: str) -> None:
                 )
             continue
         value = example[column.name]
-        if column.kind is list:
-            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-                raise InputError(f"{where}: {column.name!r} must be a list of strings, not {value!r}.")
-        elif not isinstance(value, str):
-            raise InputError(f"{where}: {column.name!r} must be a string, not {value!r}.")
-        elif column.required and not value.strip():
+        accepts, kind = _KINDS[column.kind]
+        if not accepts(value):
+            shown = repr(value)
+            shown = shown if len(shown) <= 80 else shown[:77] + "..."
+            raise InputError(f"{where}: {column.name!r} must be {kind}, not {shown}.")
+        if column.kind is str and column.required and not column.may_be_empty and not value.strip():
             raise InputError(f"{where}: {column.name!r} is empty.")

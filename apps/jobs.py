@@ -1,0 +1,252 @@
+"""`Run` moves one example after another from row to result: plan, record completions, retry, merge, reduce."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nlpkit.apps.planning import Plan, Planner, build_decoding, explicit_limit
+from nlpkit.apps.repetition import is_loop
+from nlpkit.apps.results import Alternative, TaskResult
+from nlpkit.apps.task import Example, Overflow, Part, Prediction, Task, check_example
+from nlpkit.core.decode.request import Completion, Generation, Request
+from nlpkit.core.errors import NlpkitError
+
+if TYPE_CHECKING:
+    from nlpkit.core.language_model import LanguageModel
+
+MAX_ROUNDS = 8
+"""Most reductions of one example; a summary of summaries needs two or three."""
+
+RETRY_NGRAM = 4
+"""Length of the token n-grams that a second try of a looping completion must not repeat."""
+
+
+@dataclass
+class Job:
+    """One example on its way.
+
+    Attributes:
+        row: As it was given.
+        example: Prepared; in later rounds what `Task.reduce` made of it.
+        plan: Chunks and requests of this round.
+        generations: One a request, None while it runs.
+        todo: Requests to hand to the engine, with their places in `generations`.
+        outstanding: Requests of this round that have not finished.
+        retried: Places that were decoded a second time.
+        result: The outcome, once there is one.
+    """
+
+    row: Mapping[str, Any]
+    example: Example = field(default_factory=dict)
+    plan: Plan = field(default_factory=lambda: Plan(chunks=(), requests=(), input_tokens=0))
+    generations: list[Generation | None] = field(default_factory=list)
+    todo: list[tuple[int, Request]] = field(default_factory=list)
+    outstanding: int = 0
+    retried: set[int] = field(default_factory=set)
+    round: int = 0
+    first: Plan | None = None
+    used_tokens: int = 0
+    output_tokens: int = 0
+    limited: list[int] = field(default_factory=list)
+    reasons: set[str] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    admitted: float = math.inf
+    finished: float = -math.inf
+    result: TaskResult | None = None
+
+
+class Run:
+    """One task on one model.
+
+    Args:
+        lm: The model.
+        task: The task.
+        overrides: `DecodeConfig` fields that the user set.
+        on_overflow: What to do with inputs that do not fit; None is the task's own default.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, task: Task, overrides: Mapping[str, Any], on_overflow: Overflow | None
+    ) -> None:
+        self.lm = lm
+        self.task = task
+        self.planner = Planner(
+            lm=lm,
+            task=task,
+            decoding=build_decoding(task, overrides),
+            explicit_max_tokens=explicit_limit(overrides),
+            on_overflow=on_overflow or task.on_overflow,
+        )
+        self.may_retry = task.retries_loops and not overrides.get("no_repeat_ngram")
+
+    def start(self, row: Mapping[str, Any], *, where: str) -> Job:
+        """Check, prepare and plan one row.
+
+        Args:
+            row: The row.
+            where: Its place, for errors.
+
+        Raises:
+            NlpkitError: The row cannot be used.
+        """
+        began = time.perf_counter()
+        check_example(self.task, row, where=where)
+        job = Job(row=row, example=self.task.prepare(row))
+        self._enter(job, self.planner.plan(job.example))
+        job.seconds = time.perf_counter() - began
+        if not job.todo:
+            self.advance(job)
+        return job
+
+    def _enter(self, job: Job, plan: Plan) -> None:
+        job.plan = plan
+        job.first = job.first or plan
+        job.generations = [None] * len(plan.requests)
+        job.todo = list(enumerate(plan.requests))
+        job.outstanding = len(job.todo)
+        job.retried = set()
+        job.warnings.extend(plan.warnings)
+
+    def record(self, job: Job, index: int, generation: Generation) -> None:
+        """Take one finished request.
+
+        Args:
+            job: Whose it is.
+            index: Its place in the round.
+            generation: What the engine gave.
+        """
+        now = time.perf_counter()
+        job.admitted = min(job.admitted, now - generation.seconds)
+        job.finished = max(job.finished, now)
+        job.outstanding -= 1
+        job.used_tokens += len(job.plan.requests[index].prompt_ids)
+        job.output_tokens += generation.completion_tokens
+        before = job.generations[index]
+        # A second try that loops as well is no better than the first, plain one.
+        if before is None or not self._loops(job, index, generation.completions[0]):
+            job.generations[index] = generation
+
+    def advance(self, job: Job, *, retry: bool = True) -> None:
+        """After all requests of a round: try loops again, start the next round, or build the result.
+
+        Args:
+            job: A job with nothing outstanding.
+            retry: Whether completions that loop may be decoded again.
+        """
+        if retry and self.may_retry and self._retry_loops(job):
+            return
+        generations = [generation for generation in job.generations if generation is not None]
+        predictions = self._merge(job, generations)
+        for generation, request in zip(generations, job.plan.requests, strict=True):
+            job.reasons.add(generation.completions[0].finish_reason)
+            if generation.completions[0].finish_reason == "length":
+                job.limited.append(request.config.max_tokens)
+        following = self.task.reduce(predictions[0], job.example) if job.round < MAX_ROUNDS else None
+        if following is not None:
+            job.round += 1
+            job.example = following
+            self._enter(job, self.planner.plan(following, on_overflow="chunk"))
+            if not job.todo:
+                self.advance(job, retry=retry)
+            return
+        job.result = self._result(job, generations, predictions)
+
+    def _merge(self, job: Job, generations: Sequence[Generation]) -> list[Prediction]:
+        n = min((len(generation.completions) for generation in generations), default=1)
+        return [
+            self.task.merge(
+                [
+                    Part(
+                        chunk,
+                        self.task.parse(generation.completions[i].text, chunk),
+                        _mean_logprob(generation.completions[i]),
+                    )
+                    for chunk, generation in zip(job.plan.chunks, generations, strict=True)
+                ],
+                job.example,
+            )
+            for i in range(n)
+        ]
+
+    def _loops(self, job: Job, index: int, completion: Completion) -> bool:
+        text = str(job.plan.chunks[index].get(self.task.text_field, ""))
+        return len(completion.token_ids) > 0 and is_loop(completion.token_ids, reference=self.lm.encode(text))
+
+    def _retry_loops(self, job: Job) -> bool:
+        for index, generation in enumerate(job.generations):
+            request = job.plan.requests[index]
+            if generation is None or index in job.retried or request.config.temperature > 0:
+                continue
+            if self._loops(job, index, generation.completions[0]):
+                job.retried.add(index)
+                job.outstanding += 1
+                config = request.config.replace(no_repeat_ngram=RETRY_NGRAM)
+                job.todo.append((index, Request(prompt_ids=request.prompt_ids, config=config)))
+        return bool(job.todo)
+
+    def _result(
+        self,
+        job: Job,
+        generations: Sequence[Generation],
+        predictions: Sequence[Prediction],
+    ) -> TaskResult:
+        first = job.first or job.plan
+        loops = [i for i, generation in enumerate(generations) if self._loops(job, i, generation.completions[0])]
+        warnings = [*job.warnings, *predictions[0].warnings]
+        if job.limited:
+            which = "the completion" if len(first.chunks) < 2 else f"{len(job.limited)} completions"
+            warnings.append(f"{which} stopped at the limit of {max(job.limited)} tokens: use --max-tokens for more")
+        if loops:
+            which = "the completion" if len(generations) < 2 else f"{len(loops)} of {len(generations)} completions"
+            warnings.append(f"{which} repeats itself over and over; it is not to be trusted")
+        alternatives = [
+            Alternative(text=prediction.text, score=sum(_ranking(g.completions[i]) for g in generations))
+            for i, prediction in enumerate(predictions)
+        ]
+        wall = job.finished - job.admitted if generations else 0.0
+        return TaskResult(
+            prediction=predictions[0],
+            completion="\n".join(generation.completions[0].text for generation in generations),
+            finish_reason=next((reason for reason in ("length", "stop") if reason in job.reasons), "eos"),
+            input_tokens=first.input_tokens,
+            used_tokens=job.used_tokens,
+            output_tokens=job.output_tokens,
+            truncated=first.truncated,
+            chunks=len(first.chunks),
+            degenerate=bool(loops),
+            model=self.lm.name,
+            adapter=self.lm.adapter,
+            seconds=job.seconds + max(wall, 0.0),
+            seed=generations[0].completions[0].seed if generations else None,
+            alternatives=tuple(alternatives) if len(alternatives) > 1 else (),
+            warnings=tuple(dict.fromkeys(warnings)),
+            example=job.row,
+        )
+
+    def fail(self, row: Mapping[str, Any], error: NlpkitError) -> Job:
+        """Return the finished job of a row that failed."""
+        return Job(row=row, result=self.failure(row, error))
+
+    def failure(self, row: Mapping[str, Any], error: NlpkitError) -> TaskResult:
+        """Return the result of a row that failed."""
+        return TaskResult(
+            prediction=Prediction(""),
+            finish_reason="error",
+            model=self.lm.name,
+            adapter=self.lm.adapter,
+            error=str(error),
+            example=row,
+        )
+
+
+def _mean_logprob(completion: Completion) -> float:
+    return completion.logprob / len(completion.token_ids) if completion.token_ids else 0.0
+
+
+def _ranking(completion: Completion) -> float:
+    return completion.score if completion.score is not None else completion.logprob

@@ -1,0 +1,236 @@
+"""From one example to the engine's requests: decoding options, overflow, chunks."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nlpkit.apps.chunking import cut_to_fit
+from nlpkit.apps.task import Budget, Example, Overflow, Task
+from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.decode.request import Request
+from nlpkit.core.errors import ConfigError, ContextOverflowError
+
+if TYPE_CHECKING:
+    from nlpkit.core.language_model import LanguageModel
+
+SPLIT_ATTEMPTS = 6
+"""How often a split is repeated with a smaller budget: token counts of parts do not quite add up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to ask the model about one example.
+
+    Attributes:
+        chunks: The example, or its parts.
+        requests: One request a chunk.
+        input_tokens: Tokens of the whole prompt before any cut.
+        truncated: Whether text was cut off.
+        warnings: What a user should know.
+    """
+
+    chunks: tuple[Example, ...]
+    requests: tuple[Request, ...]
+    input_tokens: int
+    truncated: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def build_decoding(task: Task, overrides: Mapping[str, Any]) -> DecodeConfig:
+    """Combine a task's decoding options with the user's.
+
+    Asking for several completions of a task that does not sample means beam search; asking for beam search of one
+    that does means not to sample.
+
+    Args:
+        task: The task.
+        overrides: `DecodeConfig` fields that the user set; None values count as not set.
+
+    Raises:
+        ConfigError: An option is unknown, out of range, or contradicts another one.
+    """
+    changes = {name: value for name, value in overrides.items() if value is not None}
+    if isinstance(changes.get("stop"), (list, str)):
+        changes["stop"] = (changes["stop"],) if isinstance(changes["stop"], str) else tuple(changes["stop"])
+    beams = changes.get("beam_size", 1)
+    if beams > 1 and "temperature" not in changes:
+        changes |= {"temperature": 0.0}
+    temperature = changes.get("temperature", task.decoding.temperature)
+    if changes.get("n", 1) > 1 and temperature == 0 and "beam_size" not in changes:
+        changes |= {"beam_size": changes["n"]}
+    if "max_tokens" not in changes and changes.get("min_tokens", 0) > task.decoding.max_tokens:
+        changes["max_tokens"] = changes["min_tokens"]
+    return task.decoding.replace(**changes)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans the examples of one task on one model.
+
+    Attributes:
+        lm: The model.
+        task: The task.
+        decoding: Options from `build_decoding`.
+        explicit_max_tokens: The user's own limit on the completion, or None for the task's.
+        on_overflow: What to do with an input that does not fit.
+    """
+
+    lm: LanguageModel
+    task: Task
+    decoding: DecodeConfig
+    explicit_max_tokens: int | None
+    on_overflow: Overflow
+
+    def plan(self, example: Example, *, on_overflow: Overflow | None = None) -> Plan:
+        """Plan one prepared example.
+
+        Args:
+            example: The example.
+            on_overflow: Overrides the planner's own policy.
+
+        Raises:
+            ContextOverflowError: It does not fit and may not be cut, or nothing would be left of it.
+        """
+        policy = on_overflow or self.on_overflow
+        whole = self.render(example)
+        limit = self.max_prompt_tokens(example)
+        decoding = self._seeded()
+        warnings: tuple[str, ...] = ()
+        truncated = False
+        cut = example
+        if len(whole) > limit:
+            if policy == "error":
+                raise ContextOverflowError(self._overflow_message(len(whole), limit))
+            if policy == "truncate":
+                cut, kept = self._truncate(example, limit)
+                truncated = True
+                total = self.lm.count_tokens(str(example[self.task.text_field]))
+                warnings = (f"the {self.task.text_field} was cut to its first {kept} of {total} tokens",)
+        chunks = self._split(cut, limit)
+        prompts = [self.render(chunk) for chunk in chunks]
+        if chunks == [example]:
+            prompts = [whole]
+        requests = tuple(
+            Request(prompt_ids=tuple(prompt), config=self._configure(decoding, chunk, len(prompt)))
+            for chunk, prompt in zip(chunks, prompts, strict=True)
+        )
+        return Plan(
+            chunks=tuple(chunks),
+            requests=requests,
+            input_tokens=len(whole),
+            truncated=truncated,
+            warnings=warnings,
+        )
+
+    def render(self, example: Example) -> list[int]:
+        """Return the token ids of an example's prompt."""
+        messages = self.task.prompt(example)
+        if self.task.raw:
+            return self.lm.encode("\n\n".join(message.content for message in messages))
+        return self.lm.render(messages)
+
+    def max_prompt_tokens(self, example: Example) -> int:
+        """Return the longest prompt that leaves room for the completion.
+
+        Raises:
+            ContextOverflowError: The completion's limit alone fills the context.
+        """
+        context = self.lm.max_seq_len
+        if self.explicit_max_tokens is not None:
+            if self.explicit_max_tokens >= context:
+                raise ContextOverflowError(
+                    f"The limit of {self.explicit_max_tokens} tokens for the completion leaves no room for a prompt: "
+                    f"the context of {self.lm.name} has {context} tokens. Lower --max-tokens."
+                )
+            return context - self.explicit_max_tokens
+        low, high = 1, context - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if middle + self._default_max_tokens(example, middle) <= context:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _default_max_tokens(self, example: Example, prompt_tokens: int) -> int:
+        return max(1, self.task.max_tokens(example, prompt_tokens), self.decoding.min_tokens)
+
+    def _configure(self, decoding: DecodeConfig, chunk: Example, prompt_tokens: int) -> DecodeConfig:
+        room = self.lm.max_seq_len - prompt_tokens
+        if self.explicit_max_tokens is not None:
+            return decoding
+        wanted = self._default_max_tokens(chunk, prompt_tokens)
+        return decoding.replace(max_tokens=max(min(wanted, room), decoding.min_tokens))
+
+    def _seeded(self) -> DecodeConfig:
+        # One seed for all chunks, drawn here, so that the one reported seed reproduces the whole example.
+        if self.decoding.temperature > 0 and self.decoding.seed is None:
+            return self.decoding.replace(seed=secrets.randbits(31))
+        return self.decoding
+
+    def _overhead(self, example: Example) -> int:
+        return len(self.render({**example, self.task.text_field: ""}))
+
+    def _split(self, example: Example, limit: int) -> list[Example]:
+        overhead = self._overhead(example)
+        longest = 0
+        for attempt in range(SPLIT_ATTEMPTS):
+            budget = Budget(
+                count_tokens=self.lm.count_tokens,
+                max_prompt_tokens=max(1, limit - (attempt * (limit - overhead)) // (2 * SPLIT_ATTEMPTS)),
+                overhead=overhead,
+            )
+            chunks = self.task.split(example, budget)
+            longest = max((len(self.render(chunk)) for chunk in chunks), default=0)
+            if longest <= limit:
+                return chunks
+            if overhead >= limit:
+                break
+        raise ContextOverflowError(
+            f"The prompt for {self.task.name} does not fit even in pieces: a piece takes {longest} tokens, "
+            f"{overhead} of them around the {self.task.text_field}, and {limit} fit beside the completion in the "
+            f"context of {self.lm.name} ({self.lm.max_seq_len} tokens). Shorten the other texts of the prompt, lower "
+            "--max-tokens, or use a model with a longer context."
+        )
+
+    def _truncate(self, example: Example, limit: int) -> tuple[Example, int]:
+        text = str(example[self.task.text_field])
+        room = limit - self._overhead(example)
+        for _ in range(SPLIT_ATTEMPTS):
+            if room < 1:
+                break
+            kept = cut_to_fit(text, room, self.lm.count_tokens)
+            cut = {**example, self.task.text_field: kept}
+            excess = len(self.render(cut)) - limit
+            if kept and excess <= 0:
+                return cut, self.lm.count_tokens(kept)
+            room -= max(1, excess)
+        raise ContextOverflowError(
+            f"Nothing of the {self.task.text_field} would be left after cutting it to fit: the prompt around it "
+            f"takes {self._overhead(example)} of {limit} tokens. Shorten the other texts of the prompt or lower "
+            "--max-tokens."
+        )
+
+    def _overflow_message(self, measured: int, limit: int) -> str:
+        fixes: Sequence[str] = ("--on-overflow truncate to cut it",)
+        if self.task.on_overflow == "chunk":
+            fixes = ("--on-overflow chunk to read it in pieces", *fixes)
+        return (
+            f"The input is too long: its prompt has {measured} tokens, and {limit} fit beside the completion in the "
+            f"context of {self.lm.name} ({self.lm.max_seq_len} tokens). Use {', or '.join(fixes)}."
+        )
+
+
+def explicit_limit(overrides: Mapping[str, Any]) -> int | None:
+    """Return the user's own `max_tokens`, or None.
+
+    Raises:
+        ConfigError: It is no whole number.
+    """
+    value = overrides.get("max_tokens")
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ConfigError(f"max_tokens is {value!r}; it must be a whole number.")
+    return value

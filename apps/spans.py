@@ -1,0 +1,156 @@
+"""Finding an answer's words in the text they came from, with exact offsets."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from nlpkit.apps.chunking import split_sentences
+
+# Words without spaces between them (Han, kana) count character by character.
+_TOKEN = re.compile(
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
+)
+
+COMMON_WORDS: frozenset[str] = frozenset(
+    "the a an of and or to in on at by for from with as is are was were be been it its that this these those he she "
+    "they his her their which who whom what when where how why did do does has have had not no yes there".split()
+)
+"""English words that are no answer on their own."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of a text: ``text[start:end]``.
+
+    Attributes:
+        start: First character.
+        end: One past the last character.
+        exact: Whether it holds all of the answer's words, not only the longest run of them.
+    """
+
+    start: int
+    end: int
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str
+    start: int
+    end: int
+
+
+def tokenize(text: str) -> list[_Token]:
+    """Return words, case-folded and NFKC-normalised, with their places."""
+    return [
+        _Token(unicodedata.normalize("NFKC", match.group()).casefold(), match.start(), match.end())
+        for match in _TOKEN.finditer(text)
+    ]
+
+
+def find_span(text: str, answer: str, *, question: str = "") -> Span | None:
+    """Find an answer in a text, whatever its case, white space and punctuation.
+
+    Of several occurrences the one whose sentence shares most words with the question is taken, the first of equals.
+    If the answer as a whole does not occur, the longest run of its words that does is taken, provided that it holds a
+    word that is neither common nor in the question (so that "It happened in 2008." finds "in 2008").
+
+    Args:
+        text: Where to look.
+        answer: What to look for.
+        question: Decides between occurrences.
+
+    Returns:
+        The span, or None.
+    """
+    words, sought = tokenize(text), tokenize(answer)
+    if not words or not sought:
+        return None
+    places = _occurrences([word.text for word in words], [word.text for word in sought])
+    if places:
+        spans = [_widen(text, words[at].start, words[at + len(sought) - 1].end, answer, sought) for at in places]
+        return _best(text, spans, question)
+    return _longest_run(text, words, sought, question)
+
+
+def sentence_around(text: str, start: int, end: int) -> str:
+    """Return the sentence or sentences that hold ``text[start:end]``, stripped."""
+    return " ".join(text[begin:stop].strip() for begin, stop in _sentences(text) if begin < end and stop > start)
+
+
+def _sentences(text: str) -> list[tuple[int, int]]:
+    edges = [0]
+    for sentence in split_sentences(text):
+        edges.append(edges[-1] + len(sentence))
+    return list(pairwise(edges))
+
+
+def _occurrences(words: Sequence[str], sought: Sequence[str]) -> list[int]:
+    first, length = sought[0], len(sought)
+    return [
+        at
+        for at in range(len(words) - length + 1)
+        if words[at] == first and list(words[at : at + length]) == list(sought)
+    ]
+
+
+def _widen(text: str, start: int, end: int, answer: str, sought: Sequence[_Token]) -> Span:
+    """Take in the signs around the words that the answer has as well, as in ``$3`` and ``90%``."""
+    lead = answer[: sought[0].start].strip()
+    trail = answer[sought[-1].end :].strip().rstrip(".,;:!?")
+    if lead and text[:start].endswith(lead):
+        start -= len(lead)
+    if trail and text.startswith(trail, end):
+        end += len(trail)
+    return Span(start, end)
+
+
+def _best(text: str, spans: Sequence[Span], question: str) -> Span:
+    if len(spans) == 1 or not question:
+        return spans[0]
+    asked = {token.text for token in tokenize(question)} - COMMON_WORDS
+    sentences = [({token.text for token in tokenize(text[b:e])}, b, e) for b, e in _sentences(text)]
+
+    def shared(span: Span) -> int:
+        return max((len(asked & words) for words, begin, end in sentences if begin <= span.start < end), default=0)
+
+    return max(spans, key=shared)
+
+
+def _longest_run(text: str, words: Sequence[_Token], sought: Sequence[_Token], question: str) -> Span | None:
+    plain = {token.text for token in tokenize(question)} | COMMON_WORDS
+    places: dict[str, list[int]] = {}
+    for at, word in enumerate(words):
+        places.setdefault(word.text, []).append(at)
+    best: tuple[int, int, int, int] | None = None
+    for begin, token in enumerate(sought):
+        for at in places.get(token.text, ()):
+            length = 0
+            while (
+                begin + length < len(sought)
+                and at + length < len(words)
+                and sought[begin + length].text == words[at + length].text
+            ):
+                length += 1
+            content = sum(words[at + i].text not in plain for i in range(length))
+            if content and (best is None or (content, length) > best[:2]):
+                best = (content, length, at, begin)
+    if best is None:
+        return None
+    _, length, at, _ = best
+    run = _trim(words[at : at + length], plain)
+    return Span(run[0].start, run[-1].end, exact=False)
+
+
+def _trim(run: Sequence[_Token], plain: Collection[str]) -> Sequence[_Token]:
+    """Drop words at the ends that say nothing new."""
+    begin, end = 0, len(run)
+    while begin < end - 1 and run[begin].text in plain:
+        begin += 1
+    while end - 1 > begin and run[end - 1].text in plain:
+        end -= 1
+    return run[begin:end]

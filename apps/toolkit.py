@@ -1,0 +1,328 @@
+"""`Toolkit`: the tasks as methods, for Python programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from nlpkit.apps.pipeline import run_task, stream_task
+from nlpkit.apps.results import TaskResult
+from nlpkit.apps.task import Example, Overflow, load_task
+from nlpkit.core.errors import InputError
+
+if TYPE_CHECKING:
+    from nlpkit.core.language_model import LanguageModel
+
+Texts = list[str] | tuple[str, ...]
+Options = Mapping[str, Any]
+"""`DecodeConfig` fields, such as ``{"max_tokens": 100, "temperature": 0.7}``."""
+
+
+class Toolkit:
+    """A model and the tasks that it does. `load` makes one.
+
+    Each task method takes one text and returns a `TaskResult`, or a list of texts and returns a list of results, run
+    together in batches. ``str(result)`` is the text, ``result.to_dict()`` has everything. `options` are decoding
+    options by name; `on_overflow` says what to do with a text that does not fit the model's context: ``error``,
+    ``chunk`` or ``truncate``, None being the task's own default.
+
+    Attributes:
+        lm: The model.
+    """
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = lm
+
+    def __repr__(self) -> str:
+        return f"Toolkit({self.lm.name!r})"
+
+    def run(
+        self,
+        task: str,
+        rows: Sequence[Example],
+        *,
+        options: Options | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> list[TaskResult]:
+        """Run any task on data rows.
+
+        Args:
+            task: Its name.
+            rows: Rows with the task's fields.
+            options: Decoding options.
+            on_overflow: What to do with rows that do not fit.
+
+        Raises:
+            NlpkitError: The task is unknown, or a row or an option cannot be used.
+        """
+        return list(run_task(self.lm, load_task(task), rows, overrides=options, on_overflow=on_overflow))
+
+    def stream(
+        self,
+        task: str,
+        row: Example,
+        *,
+        options: Options | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> Iterator[str | TaskResult]:
+        """Run any task on one row: pieces of text as they are written, then the result.
+
+        Args:
+            task: Its name.
+            row: The row.
+            options: Decoding options.
+            on_overflow: What to do with a row that does not fit.
+
+        Raises:
+            NlpkitError: The task is unknown, or the row or an option cannot be used.
+        """
+        return stream_task(self.lm, load_task(task), row, overrides=options, on_overflow=on_overflow)
+
+    @overload
+    def translate(
+        self,
+        text: str,
+        *,
+        target_lang: str,
+        source_lang: str = ...,
+        glossary: Mapping[str, str] | None = ...,
+        options: Options | None = ...,
+        on_overflow: Overflow | None = ...,
+    ) -> TaskResult: ...
+    @overload
+    def translate(
+        self,
+        text: Texts,
+        *,
+        target_lang: str,
+        source_lang: str = ...,
+        glossary: Mapping[str, str] | None = ...,
+        options: Options | None = ...,
+        on_overflow: Overflow | None = ...,
+    ) -> list[TaskResult]: ...
+    def translate(
+        self,
+        text: str | Texts,
+        *,
+        target_lang: str,
+        source_lang: str = "auto",
+        glossary: Mapping[str, str] | None = None,
+        options: Options | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> TaskResult | list[TaskResult]:
+        """Translate.
+
+        Args:
+            text: One source or several.
+            target_lang: Code or name of the language to translate into.
+            source_lang: Code or name of the source's language, or ``auto``.
+            glossary: Source terms and how to translate them.
+            options: Decoding options.
+            on_overflow: What to do with texts that do not fit.
+
+        Raises:
+            NlpkitError: A text or an option cannot be used.
+        """
+        fixed: dict[str, Any] = {"target_lang": target_lang, "source_lang": source_lang}
+        if glossary:
+            fixed["glossary"] = dict(glossary)
+        return self._each("translation", "source", text, fixed, options, on_overflow)
+
+    @overload
+    def summarize(
+        self,
+        text: str,
+        *,
+        length: str | None = ...,
+        max_words: int | None = ...,
+        options: Options | None = ...,
+        on_overflow: Overflow | None = ...,
+    ) -> TaskResult: ...
+    @overload
+    def summarize(
+        self,
+        text: Texts,
+        *,
+        length: str | None = ...,
+        max_words: int | None = ...,
+        options: Options | None = ...,
+        on_overflow: Overflow | None = ...,
+    ) -> list[TaskResult]: ...
+    def summarize(
+        self,
+        text: str | Texts,
+        *,
+        length: str | None = None,
+        max_words: int | None = None,
+        options: Options | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> TaskResult | list[TaskResult]:
+        """Summarize.
+
+        Args:
+            text: One document or several.
+            length: ``short``, ``medium`` (the default) or ``long``.
+            max_words: Length in words, instead of `length`.
+            options: Decoding options.
+            on_overflow: What to do with texts that do not fit.
+
+        Raises:
+            NlpkitError: A text or an option cannot be used.
+        """
+        fixed = {"length": length, "max_words": max_words}
+        return self._each("summarization", "document", text, fixed, options, on_overflow)
+
+    @overload
+    def answer(
+        self, question: str, context: str, *, options: Options | None = ..., on_overflow: Overflow | None = ...
+    ) -> TaskResult: ...
+    @overload
+    def answer(
+        self, question: Texts, context: str, *, options: Options | None = ..., on_overflow: Overflow | None = ...
+    ) -> list[TaskResult]: ...
+    def answer(
+        self,
+        question: str | Texts,
+        context: str,
+        *,
+        options: Options | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> TaskResult | list[TaskResult]:
+        """Answer questions with words of a text.
+
+        Args:
+            question: One question or several, all about the same text.
+            context: The text.
+            options: Decoding options.
+            on_overflow: What to do with a text that does not fit.
+
+        Raises:
+            NlpkitError: A text or an option cannot be used.
+        """
+        return self._each("qa", "question", question, {"context": context}, options, on_overflow)
+
+    qa = answer
+
+    @overload
+    def write(
+        self,
+        prompt: str,
+        *,
+        form: str = ...,
+        keywords: Texts | None = ...,
+        seed: int | None = ...,
+        options: Options | None = ...,
+        on_overflow: Overflow | None = ...,
+    ) -> TaskResult: ...
+    @overload
+    def write(
+        self,
+        prompt: Texts,
+        *,
+        form: str = ...,
+        keywords: Texts | None = ...,
+        seed: int | None = ...,
+        options: Options | None = ...,
+        on_overflow: Overflow | None = ...,
+    ) -> list[TaskResult]: ...
+    def write(
+        self,
+        prompt: str | Texts,
+        *,
+        form: str = "free",
+        keywords: Texts | None = None,
+        seed: int | None = None,
+        options: Options | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> TaskResult | list[TaskResult]:
+        """Write a text in a form. Sampled: the result's `seed` repeats it.
+
+        Args:
+            prompt: What to write about, one or several.
+            form: ``free``, ``story``, ``poem``, ``haiku``, ``sonnet``, ``limerick``, ``acrostic`` or ``dialogue``.
+            keywords: Words to use.
+            seed: Seed of the sampler; None draws one.
+            options: Decoding options.
+            on_overflow: What to do with prompts that do not fit.
+
+        Raises:
+            NlpkitError: A text or an option cannot be used.
+        """
+        fixed: dict[str, Any] = {"form": form}
+        if keywords:
+            fixed["keywords"] = list(keywords)
+        if seed is not None:
+            options = {**(options or {}), "seed": seed}
+        return self._each("writing", "prompt", prompt, fixed, options, on_overflow)
+
+    @overload
+    def generate(
+        self, prompt: str, *, options: Options | None = ..., on_overflow: Overflow | None = ...
+    ) -> TaskResult: ...
+    @overload
+    def generate(
+        self, prompt: Texts, *, options: Options | None = ..., on_overflow: Overflow | None = ...
+    ) -> list[TaskResult]: ...
+    def generate(
+        self,
+        prompt: str | Texts,
+        *,
+        options: Options | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> TaskResult | list[TaskResult]:
+        """Continue a text, without a chat template around it.
+
+        Args:
+            prompt: The beginning, one or several.
+            options: Decoding options.
+            on_overflow: What to do with prompts that do not fit.
+
+        Raises:
+            NlpkitError: A text or an option cannot be used.
+        """
+        return self._each("generation", "prompt", prompt, {}, options, on_overflow)
+
+    def _each(
+        self,
+        task: str,
+        text_field: str,
+        text: str | Texts,
+        fixed: Mapping[str, Any],
+        options: Options | None,
+        on_overflow: Overflow | None,
+    ) -> TaskResult | list[TaskResult]:
+        if not isinstance(text, (str, list, tuple)):
+            raise InputError(f"The {text_field} must be a string or a list of strings, not {type(text).__name__}.")
+        texts = [text] if isinstance(text, str) else text
+        given = {name: value for name, value in fixed.items() if value is not None}
+        rows = [{text_field: one, **given} for one in texts]
+        results = self.run(task, rows, options=options, on_overflow=on_overflow)
+        return results[0] if isinstance(text, str) else results
+
+
+def load(
+    name: str = "default",
+    *,
+    adapter: str | Path | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Toolkit:
+    """Load a model and return the tasks on it.
+
+    Args:
+        name: Name in the catalogue, path of a model file or directory, or hub id.
+        adapter: Name or path of an adapter, or None.
+        dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: CPU threads; None lets the engine choose.
+        progress: Called with bytes done and bytes in total while the model is downloaded.
+
+    Raises:
+        NlpkitError: There is no such model, or it cannot be used.
+    """
+    from nlpkit.core.language_model import load_model
+
+    return Toolkit(load_model(name, adapter=adapter, dtype=dtype, device=device, threads=threads, progress=progress))
