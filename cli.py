@@ -286,10 +286,11 @@ def models_convert(
     """Convert a model to another format."""
     from nlpkit.apps.progress import ProgressBar
     from nlpkit.core.loaders.catalogue import resolve_model
-    from nlpkit.core.loaders.export import convert_model
 
     with ProgressBar(f"downloading {name}", enabled=not quiet, in_bytes=True) as bar:
         path = resolve_model(name, progress=bar)
+    from nlpkit.core.loaders.export import convert_model
+
     written = convert_model(path, to, output)
     with Writer(None) as writer:
         writer.write(str(written))

@@ -115,12 +115,21 @@ class TaskCommand:
         if document.values is None:
             return {**self.defaults, **fixed, self.task.text_field: document.text}
         for name, value in fixed.items():
-            if document.values.get(name, value) != value:
+            if not self._agree(document.values, name, value):
                 raise ConfigError(
                     f"{document.name}: the row's {name!r} is {document.values[name]!r}, but "
                     f"{self.flags.get(name, name)} is {value!r}. Leave one of the two out."
                 )
         return {**self.defaults, **document.values, **fixed}
+
+    def _agree(self, row: Mapping[str, Any], name: str, value: Any) -> bool:
+        """Tell whether a row's value and an option's mean the same, as ``de`` and ``German`` do."""
+        if row.get(name, value) == value:
+            return True
+        try:
+            return self.task.prepare(row)[name] == self.task.prepare({**row, name: value})[name]
+        except (NlpkitError, KeyError):
+            return False
 
     def _stream(
         self,

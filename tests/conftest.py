@@ -109,7 +109,8 @@ def cli() -> Callable[..., CliResult]:
             patch.setattr(sys, "stderr", kind(raw_err, encoding="latin-1", write_through=True))
             patch.setenv("COLUMNS", "100")
             code = main(arguments)
-        return CliResult(code, raw_out.getvalue().decode("utf-8"), raw_err.getvalue().decode("utf-8"))
+            # Here: closing a text stream, as forgetting it does, closes what is below it.
+            return CliResult(code, raw_out.getvalue().decode("utf-8"), raw_err.getvalue().decode("utf-8"))
 
     return run
 
