@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+
 from nlpkit.eval.metrics.base import FloatArray
 
 DEFAULT_SEED = 12345

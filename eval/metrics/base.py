@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from nlpkit.core.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from nlpkit.core.errors import ConfigError, did_you_mean
 from nlpkit.eval.metrics.base import BaseMetric, FloatArray, Sample, check_references, ratio
 from nlpkit.eval.metrics.sacrebleu_adapter import extract_stats, render_signature

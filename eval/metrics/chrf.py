@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from nlpkit.eval.metrics.base import BaseMetric, FloatArray, Sample, check_references, ratio
 from nlpkit.eval.metrics.sacrebleu_adapter import extract_stats, render_signature
 from nlpkit.eval.metrics.text import tokenized_notes

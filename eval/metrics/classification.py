@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.eval.metrics.base import (
     BaseMetric,
@@ -59,8 +60,8 @@ class LabelScore(BaseMetric):
     abstains; both 0-100. `mcc` is 100 times the Matthews correlation for several classes, the R_K of Gorodkin (2004),
     -100 to 100, and 0 where it is undefined (one label only).
 
-    The labels are those of the references unless given. A prediction that is none of them is a label of its own, which
-    is always wrong; it is not one that `macro_f1` averages over, so two systems are averaged over the same labels.
+    The labels are those of the references unless given. Predictions that are none of them count together as one further
+    label, which is always wrong; `macro_f1` does not average over it, so two systems are averaged over the same labels.
 
     Statistics per segment (``3 L + 2`` for L labels): for each label, true positives, predictions, references; then
     predictions outside the labels, and abstentions. A segment's score is 100 if it is right, else 0.

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+
 from nlpkit.core.errors import InputError
 from nlpkit.eval.metrics.base import BaseMetric, FloatArray, Sample, ratio, stack_rows
 from nlpkit.eval.metrics.bleu import bleu_from_stats

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.eval.metrics.base import BaseMetric, FloatArray, Sample, ratio, segment_label, stack_rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from nlpkit.core.errors import InputError
 from nlpkit.eval.metrics.base import (
     BaseMetric,

@@ -66,7 +66,8 @@ def main() -> None:
     start = time.perf_counter()
     names = list(systems)
     others = {name: stats[name] for name in names[1:]}
-    rows = compare_systems((names[0], stats[names[0]]), others, metric, n_resamples=options.resamples)
+    baseline = (names[0], stats[names[0]])
+    rows = compare_systems(baseline, others, metric, method="bootstrap", n_resamples=options.resamples)
     ours = time.perf_counter() - start
 
     table = {systems[name][0]: stats[name].astype(int).tolist() for name in names}

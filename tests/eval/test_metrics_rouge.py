@@ -14,36 +14,12 @@ from nlpkit.eval.score import build_samples, measure
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 VOCABULARY = [
-    "The",
-    "running",
-    "dogs",
-    "quickly",
-    "jumped",
-    "over",
-    "12",
-    "lazy",
-    "foxes'",
-    "dens,",
-    "re-entering",
-    "well-known",
-    "territories;",
-    "U.S.",
-    "officials",
-    "said",
-    "(on",
-    "Monday)",
-    "that",
-    "policies",
-    "were",
-    "being",
-    "reconsidered.",
-    "Communities",
-    "naturally",
-    "relating",
-    "to",
-    "3.5%",
-    "growth",
-    "don't",
+    word
+    for text in (
+        "The running dogs quickly jumped over 12 lazy foxes' dens, re-entering well-known territories; U.S. officials",
+        "said (on Monday) that policies were being reconsidered. Communities naturally relating to 3.5% growth don't",
+    )
+    for word in text.split()
 ]
 
 
