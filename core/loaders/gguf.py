@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.loaders.gguf_config import architecture_of, read_config
 from nlpkit.core.loaders.gguf_dequant import dequantize
@@ -75,10 +76,9 @@ class GGUFSource:
         if problems:
             more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
             raise ModelFileError(
-                f"The tensors of {self.path} do not fit its metadata: "
-                f"{'; '.join(problems[:MAX_PROBLEMS])}{more}. The "
-                "file is damaged or of a variant that nlpkit does not know; download it again or get "
-                "another one."
+                f"The tensors of {self.path} do not fit its metadata: {'; '.join(problems[:MAX_PROBLEMS])}{more}. "
+                "The file is damaged or of a variant that nlpkit does not know; download it again or get another "
+                "one."
             )
 
     def _shapes(self, rule: Rule, shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from nlpkit.core.errors import ConfigError, ModelFileError, did_you_mean
 from nlpkit.core.loaders.gguf_dequant import dequantize
 from nlpkit.core.loaders.gguf_file import GGUFFile
@@ -106,9 +107,8 @@ class Metadata:
     def _refuse(self, key: str, value: Any, wanted: str) -> ModelFileError:
         shown = repr(value)
         return ModelFileError(
-            f"{self.file.path} has {self.prefix}{key} = {shown[:80]}; {wanted} is needed. The file is "
-            "damaged or not "
-            "a plain language model; get another one."
+            f"{self.file.path} has {self.prefix}{key} = {shown[:80]}; {wanted} is needed. The file is damaged or "
+            "not a plain language model; get another one."
         )
 
     def integer(self, key: str, default: int | None = None) -> int:
@@ -197,15 +197,12 @@ def read_config(file: GGUFFile) -> ModelConfig:
 def _build(file: GGUFFile, name: str, arch: Architecture, meta: Metadata) -> ModelConfig:
     if meta.integer("expert_count", 0) > 0:
         raise ModelFileError(
-            f"{file.path} is a mixture-of-experts model ({name} with {meta.integer('expert_count')} "
-            "experts), which "
-            "nlpkit cannot run. Get a dense model."
+            f"{file.path} is a mixture-of-experts model ({name} with {meta.integer('expert_count')} experts), "
+            "which nlpkit cannot run. Get a dense model."
         )
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
-        raise ModelFileError(
-            f"{file.path} holds no token embedding (token_embd.weight), so it is no usable model."
-        )
+        raise ModelFileError(f"{file.path} holds no token embedding (token_embd.weight), so it is no usable model.")
     d_model, n_layers = meta.integer("embedding_length"), meta.integer("block_count")
     n_heads = meta.integer("attention.head_count")
     n_kv_heads = meta.integer("attention.head_count_kv", n_heads)
@@ -215,9 +212,7 @@ def _build(file: GGUFFile, name: str, arch: Architecture, meta: Metadata) -> Mod
             raise ModelFileError(f"{file.path} has {key} = {value}; from 1 to {LIMITS[key]:,} is possible.")
     head_dim = meta.integer("attention.key_length", d_model // n_heads)
     if meta.integer("attention.value_length", head_dim) != head_dim:
-        raise ModelFileError(
-            f"{file.path} has value heads of another width than its keys, which nlpkit cannot run."
-        )
+        raise ModelFileError(f"{file.path} has value heads of another width than its keys, which nlpkit cannot run.")
     max_seq_len = meta.integer("context_length")
     window, sliding_layers = _sliding(meta, arch, n_layers)
     rope = RopeConfig()
@@ -287,17 +282,14 @@ def _sliding(meta: Metadata, arch: Architecture, n_layers: int) -> tuple[int | N
     if isinstance(pattern, np.ndarray):
         if pattern.size < n_layers:
             raise ModelFileError(
-                f"{meta.file.path} says for {pattern.size} of its {n_layers} layers whether they have a "
-                "sliding window."
+                f"{meta.file.path} says for {pattern.size} of its {n_layers} layers whether they have a sliding window."
             )
         layers = tuple(layer for layer in range(n_layers) if pattern[layer])
     else:
         period = meta.integer("attention.sliding_window_pattern", arch.period)
         if period < 0:
             raise ModelFileError(f"{meta.file.path} has a sliding window pattern of {period} layers.")
-        layers = tuple(
-            layer for layer in range(n_layers) if period == 1 or (period > 1 and (layer + 1) % period)
-        )
+        layers = tuple(layer for layer in range(n_layers) if period == 1 or (period > 1 and (layer + 1) % period))
     return (window, layers) if layers else (None, ())
 
 
@@ -313,9 +305,7 @@ def _rope(meta: Metadata, *, head_dim: int, max_seq_len: int) -> RopeConfig:
     kind = meta.text("rope.scaling.type") or "none"
     factor = meta.number("rope.scaling.factor", meta.number("rope.scale_linear", 1.0))
     if not factor > 0:
-        raise ModelFileError(
-            f"{meta.file.path} has a rotary scaling factor of {factor}; it must be positive."
-        )
+        raise ModelFileError(f"{meta.file.path} has a rotary scaling factor of {factor}; it must be positive.")
     if kind == "none" and meta.get("rope.scaling.type") is None and factor != 1.0:
         kind = "linear"
     original = meta.integer("rope.scaling.original_context_length", 0) or None
@@ -361,7 +351,5 @@ def _rope(meta: Metadata, *, head_dim: int, max_seq_len: int) -> RopeConfig:
             beta_slow=meta.number("rope.scaling.yarn_beta_slow", 1.0),
         )
     if kind not in ("none", "longrope"):
-        raise ModelFileError(
-            f"{meta.file.path} has the rotary scaling {kind[:80]!r}, which nlpkit does not know."
-        )
+        raise ModelFileError(f"{meta.file.path} has the rotary scaling {kind[:80]!r}, which nlpkit does not know.")
     return RopeConfig(theta=theta, dim=dim)

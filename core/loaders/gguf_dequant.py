@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from nlpkit.core.errors import ModelFileError
 from torch import Tensor
+
+from nlpkit.core.errors import ModelFileError
 
 CHUNK_ELEMENTS = 1 << 18
 """Weights decoded at a time: small enough for a CPU cache, large enough for torch to use its threads."""
@@ -154,8 +155,7 @@ def dequantize(
     n_elements = math.prod(shape)
     if not shape or shape[-1] % block or raw.size != n_elements // block * n_block_bytes:
         raise ModelFileError(
-            f"A {type_.name} tensor of shape {shape} does not fit its {raw.size:,} bytes. "
-            "Download the model again."
+            f"A {type_.name} tensor of shape {shape} does not fit its {raw.size:,} bytes. Download the model again."
         )
     if not raw.flags.writeable or raw.ctypes.data % 8:
         # torch refuses misaligned and warns about read-only memory; files from real tools need neither.
@@ -194,6 +194,6 @@ def _reference(blocks: Tensor, type_: GGMLQuantizationType) -> Tensor:
             return torch.from_numpy(gguf.quants.dequantize(blocks.numpy(), type_))
     except NotImplementedError as error:
         raise ModelFileError(
-            f"Weights of type {type_.name} cannot be decoded by the installed gguf package. Get the model "
-            "in another quantization, such as Q8_0 or Q4_K_M."
+            f"Weights of type {type_.name} cannot be decoded by the installed gguf package. Get the model in "
+            "another quantization, such as Q8_0 or Q4_K_M."
         ) from error

@@ -65,8 +65,7 @@ def write_gguf(
     architecture = _BY_FAMILY.get(config.family)
     if architecture is None:
         raise ModelFileError(
-            f"The family {config.family!r} has no GGUF architecture here. Known: "
-            f"{', '.join(sorted(_BY_FAMILY))}."
+            f"The family {config.family!r} has no GGUF architecture here. Known: {', '.join(sorted(_BY_FAMILY))}."
         )
     _check_complete(config, tensors)
     values = {"general.name": name, "general.file_type": _FILE_TYPES[dtype], **_metadata(config, architecture)}
@@ -294,9 +293,8 @@ def _verify(path: Path, config: ModelConfig) -> None:
             lost.append("rope_local")
     if lost:
         raise ModelFileError(
-            f"A GGUF file cannot express this {config.family} model's {', '.join(sorted(lost))}. Convert to "
-            "the native or "
-            "the Hugging Face format instead."
+            f"A GGUF file cannot express this {config.family} model's {', '.join(sorted(lost))}. Convert to the "
+            "native or the Hugging Face format instead."
         )
 
 

@@ -42,9 +42,8 @@ def tokenizer_metadata(tokenizer: Tokenizer, *, vocab_size: int, chat: ChatTempl
             values = _sentencepiece(Path(directory), vocab_size)
         else:
             raise ModelFileError(
-                f"A tokenizer of the kind {type(tokenizer).__name__} cannot be stored in a GGUF file. "
-                "Convert to the "
-                "native or the Hugging Face format instead."
+                f"A tokenizer of the kind {type(tokenizer).__name__} cannot be stored in a GGUF file. Convert to "
+                "the native or the Hugging Face format instead."
             )
     if tokenizer.bos_id is not None:
         values["tokenizer.ggml.bos_token_id"] = tokenizer.bos_id
@@ -76,9 +75,8 @@ def _byte_level(state: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     decoder = (state.get("decoder") or {}).get("type")
     if model.get("type") != "BPE" or decoder != "ByteLevel" or model.get("byte_fallback"):
         raise ModelFileError(
-            "Of the tokenizers in tokenizer.json files, only byte-level BPE can be stored in a GGUF file. "
-            "Convert to the "
-            "native or the Hugging Face format instead."
+            "Of the tokenizers in tokenizer.json files, only byte-level BPE can be stored in a GGUF file. Convert "
+            "to the native or the Hugging Face format instead."
         )
     name, prefix = _name_of(state)
     tokens = {index: token for token, index in model["vocab"].items()}
@@ -121,9 +119,8 @@ def _name_of(state: dict[str, Any]) -> tuple[str, bool]:
         if _steps(known)[0] == wanted:
             return name, prefix
     raise ModelFileError(
-        "The tokenizer cuts text in a way that GGUF has no name for, so a GGUF file would tokenize "
-        "differently. Convert "
-        "to the native or the Hugging Face format instead."
+        "The tokenizer cuts text in a way that GGUF has no name for, so a GGUF file would tokenize differently. "
+        "Convert to the native or the Hugging Face format instead."
     )
 
 

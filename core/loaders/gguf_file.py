@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
 from nlpkit.core.errors import ModelFileError
 
 MAGIC = b"GGUF"
@@ -140,8 +141,8 @@ def open_gguf(path: str | Path) -> GGUFFile:
     if n_parts > 1:
         if not match or int(match["count"]) != n_parts:
             raise ModelFileError(
-                f"{path} is the first of {n_parts} files of one model, but it is not named like one. Restore "
-                f"the names (NAME-00001-of-{n_parts:05d}.gguf and so on) and open the first file."
+                f"{path} is the first of {n_parts} files of one model, but it is not named like one. Restore the "
+                f"names (NAME-00001-of-{n_parts:05d}.gguf and so on) and open the first file."
             )
         for number in range(2, n_parts + 1):
             sibling = path.with_name(f"{match['stem']}-{number:05d}-of-{match['count']}.gguf")
@@ -150,15 +151,13 @@ def open_gguf(path: str | Path) -> GGUFFile:
     for part in parts:
         for name, info in part.tensors.items():
             if name in tensors:
-                raise ModelFileError(
-                    f"{part.path} holds tensor {name!r} a second time. Download the model again."
-                )
+                raise ModelFileError(f"{part.path} holds tensor {name!r} a second time. Download the model again.")
             tensors[name] = info
     declared = parts[0].metadata.get("split.tensors.count")
     if n_parts > 1 and declared is not None and declared != len(tensors):
         raise ModelFileError(
-            f"{path} announces {declared!r} tensors over {n_parts} files, which hold {len(tensors)}. "
-            "The files do not belong together; download the model again."
+            f"{path} announces {declared!r} tensors over {n_parts} files, which hold {len(tensors)}. The files do "
+            "not belong together; download the model again."
         )
     return GGUFFile(
         paths=tuple(part.path for part in parts),
@@ -218,19 +217,15 @@ class _Reader:
         n_tensors, n_pairs = self._preamble()
         metadata = self._metadata(n_pairs)
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-        if (
-            not isinstance(alignment, int)
-            or not 1 <= alignment <= MAX_ALIGNMENT
-            or alignment & (alignment - 1)
-        ):
+        if not isinstance(alignment, int) or not 1 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
             self._fail(f"its alignment is {alignment!r}, which is no power of two up to {MAX_ALIGNMENT}")
         tensors = self._tensors(n_tensors, alignment)
         return _Part(self.path, self.map, metadata, tensors)
 
     def _fail(self, what: str) -> NoReturn:
         raise ModelFileError(
-            f"{self.path} is damaged or no usable GGUF file: {what} (near byte {self.at:,} of "
-            f"{self.size:,}). Download it again, or convert the model anew."
+            f"{self.path} is damaged or no usable GGUF file: {what} (near byte {self.at:,} of {self.size:,}). "
+            "Download it again, or convert the model anew."
         )
 
     def _need(self, n_bytes: int, what: str) -> None:
@@ -247,28 +242,24 @@ class _Reader:
         """Read a 64-bit count of things that take at least `smallest` bytes each."""
         count = self._number(_U64, f"the number of {what}")
         if count * smallest > self.size - self.at:
-            self._fail(
-                f"it claims {count:,} {what}, more than fit in the remaining {self.size - self.at:,} bytes"
-            )
+            self._fail(f"it claims {count:,} {what}, more than fit in the remaining {self.size - self.at:,} bytes")
         return count
 
     def _preamble(self) -> tuple[int, int]:
         if self.map[:4] != MAGIC:
             raise ModelFileError(
-                f"{self.path} is no GGUF file: it starts with {self.map[:4]!r}, not {MAGIC!r}. "
-                "Give a .gguf file."
+                f"{self.path} is no GGUF file: it starts with {self.map[:4]!r}, not {MAGIC!r}. Give a .gguf file."
             )
         self.at = 4
         version = self._number(_U32, "the version")
         if version & 0xFFFF == 0 and version:
             raise ModelFileError(
-                f"{self.path} is a big-endian GGUF file, which nlpkit does not read. Get the "
-                "little-endian one."
+                f"{self.path} is a big-endian GGUF file, which nlpkit does not read. Get the little-endian one."
             )
         if version not in VERSIONS:
             raise ModelFileError(
-                f"{self.path} has GGUF version {version}; versions 2 and 3 can be read. Convert the "
-                "model anew with a current tool."
+                f"{self.path} has GGUF version {version}; versions 2 and 3 can be read. Convert the model anew "
+                "with a current tool."
             )
         # The least tensor description: name length, dimension count, type and offset. The least pair: key
         # length, type, one byte of value.
@@ -298,6 +289,8 @@ class _Reader:
         metadata: dict[str, Any] = {}
         for _ in range(n_pairs):
             key = self._string("a metadata key")
+            if not key:
+                self._fail("a metadata key is empty")
             if key in metadata:
                 self._fail(f"the metadata key {key[:80]!r} appears twice")
             metadata[key] = self._value(self._number(_U32, f"the type of {key[:80]!r}"), key[:80], depth=0)
@@ -365,9 +358,7 @@ class _Reader:
                 self._fail(f"the tensor {name!r} appears twice")
             block, n_block_bytes = GGML_QUANT_SIZES[type_]
             if shape and shape[-1] % block:
-                self._fail(
-                    f"the rows of tensor {name!r} have {shape[-1]:,} elements, not a multiple of {block}"
-                )
+                self._fail(f"the rows of tensor {name!r} have {shape[-1]:,} elements, not a multiple of {block}")
             n_elements = 1
             for size in shape:
                 n_elements *= size
@@ -376,8 +367,8 @@ class _Reader:
                 self._fail(f"tensor {name!r} lies at {offset:,}, which is not aligned to {alignment}")
             if start + offset + n_bytes > self.size:
                 self._fail(
-                    f"tensor {name!r} of shape {shape} would end "
-                    f"{start + offset + n_bytes - self.size:,} bytes after the end of the file"
+                    f"tensor {name!r} of shape {shape} would end {start + offset + n_bytes - self.size:,} bytes "
+                    "after the end of the file"
                 )
             tensors[name] = TensorInfo(
                 name=name, shape=shape, type=type_, offset=start + offset, n_bytes=n_bytes, part=self.part

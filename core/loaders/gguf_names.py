@@ -15,9 +15,10 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
+from torch import Tensor
+
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.model.config import ModelConfig
-from torch import Tensor
 
 Op = Literal["copy", "interleaved", "plus_one"]
 
@@ -106,9 +107,7 @@ TABLES: Mapping[str, tuple[Rule, ...]] = {
 }
 """Rules by GGUF architecture."""
 
-IGNORED = re.compile(
-    r"(rope_freqs|rope_factors_(long|short)|blk\.\d+\.(attn_rot_embd|rope_freqs))(\.weight)?"
-)
+IGNORED = re.compile(r"(rope_freqs|rope_factors_(long|short)|blk\.\d+\.(attn_rot_embd|rope_freqs))(\.weight)?")
 """Tensors that belong to the configuration (rotary factors) or can be computed; never weights."""
 
 
@@ -173,8 +172,7 @@ def from_gguf(config: ModelConfig, rule: Rule, tensor: Tensor, *, name: str) -> 
     sizes = part_sizes(config, rule)
     if tensor.shape[0] != sum(sizes):
         raise ModelFileError(
-            f"The fused tensor {name} has {tensor.shape[0]:,} rows; the metadata ask for {sum(sizes):,}. "
-            "The file "
+            f"The fused tensor {name} has {tensor.shape[0]:,} rows; the metadata ask for {sum(sizes):,}. The file "
             "is damaged; download it again."
         )
     return [part.clone() for part in torch.split(tensor, sizes)]
@@ -204,8 +202,7 @@ def _reorder(config: ModelConfig, tensor: Tensor, name: str, *, interleaved: boo
     half = config.head_dim // 2
     if tensor.shape[0] % (2 * half):
         raise ModelFileError(
-            f"The tensor {name} has {tensor.shape[0]:,} rows, not a multiple of the head width {2 * half}. "
-            "The "
+            f"The tensor {name} has {tensor.shape[0]:,} rows, not a multiple of the head width {2 * half}. The "
             "file is damaged; download it again."
         )
     pair = (half, 2) if interleaved else (2, half)

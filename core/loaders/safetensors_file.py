@@ -128,8 +128,7 @@ class _Header:
 
     def _fail(self, what: str) -> NoReturn:
         raise ModelFileError(
-            f"{self.path} is damaged or no safetensors file: {what}. Download it again, or save the model "
-            "anew."
+            f"{self.path} is damaged or no safetensors file: {what}. Download it again, or save the model anew."
         )
 
     def read(self) -> SafetensorsFile:
@@ -177,10 +176,9 @@ class _Header:
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             self._fail(f"the entry of tensor {shown} is not made of dtype, shape and data_offsets")
         kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if isinstance(kind, str) and kind.startswith(("F8", "F4", "F6")):
+        if isinstance(kind, str) and kind not in DTYPES and kind.startswith(("F8", "F4", "F6")):
             raise ModelFileError(
-                f"{self.path} stores tensor {shown} in {kind[:20]}, which nlpkit does not read. Get the "
-                "model in "
+                f"{self.path} stores tensor {shown} in {kind[:20]}, which nlpkit does not read. Get the model in "
                 "BF16, F16 or F32."
             )
         dtype = DTYPES.get(kind) if isinstance(kind, str) else None
@@ -224,9 +222,7 @@ def refuse_pickle(path: str | Path) -> None:
     pickles = [file for file in files if file.suffix.lower() in PICKLE_SUFFIXES]
     if pickles:
         raise ModelFileError(
-            f"{pickles[0]} is a pickle checkpoint. Loading one runs whatever code it holds, so nlpkit never "
-            "does. Use the "
-            "model's safetensors or GGUF files; if there are none and you trust this one, convert it with "
-            "the program "
-            "that made it, for example by `save_pretrained` of transformers, which writes safetensors."
+            f"{pickles[0]} is a pickle checkpoint. Loading one runs whatever code it holds, so nlpkit never does. "
+            "Use the model's safetensors or GGUF files; if there are none and you trust this one, convert it with "
+            "the program that made it, for example by `save_pretrained` of transformers, which writes safetensors."
         )
