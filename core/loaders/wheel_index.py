@@ -146,7 +146,7 @@ def find_link(page_url: str, *, wheel: str) -> str:
     for href in _links(body, content_type):
         url = urllib.parse.urldefrag(urllib.parse.urljoin(base, href))[0]
         if urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2] == wheel:
-            return url
+            return _with_credentials(url, page_url)
     raise DownloadError(f"{hide_password(page_url)} has no {wheel}", kind="absent")
 
 
@@ -162,6 +162,14 @@ def local_path(location: str) -> Path | None:
 def hide_password(url: str) -> str:
     """Return the URL without the user and password that may be in it, for messages."""
     return re.sub(r"(?<=://)[^/@]*@", "", url)
+
+
+def _with_credentials(url: str, page_url: str) -> str:
+    """Carry the user and password of an index over to files on the same host, as pip does."""
+    page, link = urllib.parse.urlsplit(page_url), urllib.parse.urlsplit(url)
+    user, at, host = page.netloc.rpartition("@")
+    same = (link.scheme, link.netloc) == (page.scheme, host)
+    return link._replace(netloc=user + at + host).geturl() if at and same else url
 
 
 def _links(body: bytes, content_type: str) -> list[str]:
