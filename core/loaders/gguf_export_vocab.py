@@ -141,7 +141,7 @@ def _sentencepiece(directory: Path, vocab_size: int) -> dict[str, Any]:
             types[spec.id] = PieceType.CONTROL if spec.special else PieceType.USER_DEFINED
     spellings, kinds = _filled(tokens, types, vocab_size)
     values: dict[str, Any] = {
-        "tokenizer.ggml.model": "llama" if model.algorithm is SpmAlgorithm.BPE else "t5",
+        "tokenizer.ggml.model": "llama" if model.algorithm == SpmAlgorithm.BPE else "t5",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": spellings,
         "tokenizer.ggml.token_type": kinds,
