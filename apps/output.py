@@ -8,9 +8,10 @@ import io
 import json
 import os
 import re
+import secrets
 import stat
 import sys
-import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, TextIO
@@ -18,7 +19,6 @@ from typing import Any, TextIO
 from nlpkit.apps.files import display_name
 from nlpkit.core.errors import OutputError
 
-_TEMPORARY = ".nlpkit-"
 _BREAKS = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 
 
@@ -124,17 +124,20 @@ class Writer:
             raise OutputError(f"{self.name} cannot be written: there is no folder {display_name(folder)!r}. Create it.")
         if mode is not None and not os.access(target, os.W_OK):
             raise OutputError(f"{self.name} is read-only. Change its mode, or write elsewhere.")
-        handle, self._temporary = tempfile.mkstemp(prefix=_TEMPORARY, suffix=".part", dir=folder)
-        os.chmod(self._temporary, stat.S_IMODE(mode) if mode is not None else 0o666 & ~_umask())
-        return os.fdopen(handle, "w", encoding="utf-8", newline="")
+        self._temporary = os.path.join(folder, f".nlpkit-{os.getpid()}-{secrets.token_hex(4)}.part")
+        # Armed before the file is there: a signal may come at any moment, also before the ``with`` block begins.
+        weakref.finalize(self, _unlink, self._temporary)
+        stream = open(self._temporary, "x", encoding="utf-8", newline="")  # noqa: SIM115
+        if mode is not None:
+            os.chmod(self._temporary, stat.S_IMODE(mode))
+        return stream
 
     def _discard(self) -> None:
         # Closing flushes, which fails again on a full disk.
         with contextlib.suppress(OSError):
             self._stream.close()
         if self._temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._temporary)
+            _unlink(self._temporary)
             self._temporary = None
 
     @contextlib.contextmanager
@@ -210,8 +213,6 @@ def _open_stdout() -> TextIO:
     return sys.stdout
 
 
-def _umask() -> int:
-    # The only way to read it is to set it.
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
