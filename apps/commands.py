@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,7 +129,7 @@ class TaskCommand:
         if row.get(name, value) == value:
             return True
         try:
-            return self.task.prepare(row)[name] == self.task.prepare({**row, name: value})[name]
+            return bool(self.task.prepare(row)[name] == self.task.prepare({**row, name: value})[name])
         except (NlpkitError, KeyError):
             return False
 
@@ -184,9 +186,11 @@ class TaskCommand:
             for index, (document, result) in enumerate(
                 zip(documents, self._with_blanks(lm, examples, results), strict=True)
             ):
-                with bar.paused():
+                # Taking the bar away costs a thread each time: only where it shares the terminal.
+                shared = writer.to_terminal or result.error is not None
+                with bar.paused() if shared else contextlib.nullcontext():
                     tally.add(result, document, quiet=self.sink.quiet, many=many)
-                    self._write(writer, result, document, index)
+                    self._write(writer, result, document, index, self._logprobs(lm, result, overrides))
 
     @staticmethod
     def _with_blanks(
@@ -198,17 +202,54 @@ class TaskCommand:
             else:
                 yield next(results)
 
-    def _write(self, writer: Writer, result: TaskResult, document: Document, index: int) -> None:
+    @staticmethod
+    def _logprobs(lm: LanguageModel, result: TaskResult, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        if overrides.get("logprobs") is None:
+            return {}
+
+        def spelled(token_id: int) -> str:
+            return lm.tokenizer.token_bytes(token_id).decode("utf-8", "backslashreplace")
+
+        return {
+            "logprobs": [
+                {
+                    "token_ids": list(completion.token_ids),
+                    "tokens": [spelled(token_id) for token_id in completion.token_ids],
+                    "token_logprobs": [_finite(value) for value in completion.logprobs],
+                    "top_logprobs": [
+                        [
+                            {"token_id": other, "token": spelled(other), "logprob": _finite(value)}
+                            for other, value in step
+                        ]
+                        for step in completion.top_logprobs
+                    ],
+                }
+                for completion in result.completions
+            ]
+        }
+
+    def _write(
+        self, writer: Writer, result: TaskResult, document: Document, index: int, more: Mapping[str, Any]
+    ) -> None:
         if self.sink.as_json:
             row_id = (document.values or {}).get("id")
             place = {"input": document.name, "index": index, **({} if row_id is None else {"id": row_id})}
-            writer.write({**result.to_dict(), **place})
+            writer.write({**result.to_dict(), **more, **place})
         elif result.error is not None and not writer.line_per_record:
             return
         else:
             texts = [other.text for other in result.alternatives] or [result.text]
             for text in texts:
                 writer.write(text, newline=document.newline)
+
+
+def _finite(value: float) -> float | None:
+    """Return a number that JSON has: None for minus infinity."""
+    return value if math.isfinite(value) else None
+
+
+MAX_NOTES = 10
+"""Most different notes after a run over many inputs."""
 
 
 class Chat(TextGeneration):
@@ -238,6 +279,7 @@ class Tally:
     output_tokens: int = 0
     truncated: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    warned: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, result: TaskResult, document: Document, *, quiet: bool, many: bool) -> None:
         """Count one result and say what a user should know about it.
@@ -246,7 +288,7 @@ class Tally:
             result: The result.
             document: Its input.
             quiet: Whether to say nothing.
-            many: Whether there are several inputs, so that each note must name its own.
+            many: Whether there are several inputs, whose notes then wait for `report`.
         """
         self.inputs += 1
         self.input_tokens += result.used_tokens
@@ -260,7 +302,10 @@ class Tally:
             # A failed input is no chatter: it is said even when notes are not wanted.
             note(f"{document.name}: {result.error.removeprefix(document.name + ': ')}")
         for text in notes:
-            note(f"{document.name}: {text}" if many else text, quiet=quiet)
+            if many:
+                self.warned.setdefault(text, []).append(document.name)
+            else:
+                note(text, quiet=quiet)
 
     def report(self, model: str, *, stats: bool, quiet: bool) -> None:
         """Say at the end how many inputs failed and, if asked, how fast it went.
@@ -271,6 +316,12 @@ class Tally:
             quiet: Whether to leave out notes.
         """
         seconds = time.perf_counter() - self.began
+        # Together and at the end: a note between any two lines of output would bury both.
+        for text, names in list(self.warned.items())[:MAX_NOTES]:
+            where = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+            note(f"{text} ({where})", quiet=quiet)
+        if len(self.warned) > MAX_NOTES:
+            note(f"{len(self.warned) - MAX_NOTES} more notes; --json has them all", quiet=quiet)
         if self.failed:
             note(f"{self.failed} of {self.inputs} inputs failed")
         if stats:

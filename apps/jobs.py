@@ -226,6 +226,7 @@ class Run:
             alternatives=tuple(alternatives) if len(alternatives) > 1 else (),
             warnings=tuple(dict.fromkeys(warnings)),
             example=job.row,
+            completions=generations[0].completions if len(generations) == 1 else (),
         )
 
     def fail(self, row: Mapping[str, Any], error: NlpkitError) -> Job:

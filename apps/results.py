@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nlpkit.apps.task import Prediction
+from nlpkit.core.decode.request import Completion
 
 RESERVED = frozenset(
     {
@@ -67,6 +68,7 @@ class TaskResult:
         warnings: What a user should know, one sentence each.
         error: Why the row failed, or None.
         example: The row as it was given.
+        completions: What the engine gave, token by token, where one request did it all; not part of `to_dict`.
     """
 
     prediction: Prediction
@@ -86,6 +88,7 @@ class TaskResult:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     example: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    completions: tuple[Completion, ...] = field(default=(), repr=False)
 
     @property
     def text(self) -> str:

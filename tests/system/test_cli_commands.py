@@ -167,6 +167,14 @@ def test_row_and_option_contradict_each_other(cli: Cli, tmp_path: Path) -> None:
     assert "rows.jsonl:1: the row's 'target_lang' is 'de', but --to is 'fr'" in result.err
 
 
+def test_notes_on_many_inputs_come_once(cli: Cli) -> None:
+    result = cli("generate", "--lines", "--max-tokens", "2", stdin=b"one\ntwo\nthree\n")
+    assert result.err == (
+        "nlpkit: the completion stopped at the limit of 2 tokens: use --max-tokens for more "
+        "(standard input:1 and 2 more)\n"
+    )
+
+
 def test_keep_going(cli: Cli, fake_model: Any) -> None:
     fake_model.max_seq_len = 20
     text = b"one\n" + b"x" * 30 + b"\nthree\n"

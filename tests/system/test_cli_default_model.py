@@ -40,10 +40,16 @@ def records(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 
 def test_generate(nlpkit: Any) -> None:
-    (record,) = records(
-        nlpkit("generate", "The capital of France is", "--max-tokens", "8", "--dtype", "fp32", "--json")
-    )
+    options = ("--max-tokens", "8", "--dtype", "fp32", "--json", "--logprobs", "2")
+    (record,) = records(nlpkit("generate", "The capital of France is", *options))
     assert "Paris" in record["prediction"]
+    (logprobs,) = record["logprobs"]
+    assert "".join(logprobs["tokens"]) == record["completion"]
+    for token_id, logprob, (best, second) in zip(
+        logprobs["token_ids"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
+    ):
+        assert (best["token_id"], best["logprob"]) == (token_id, pytest.approx(logprob))
+        assert best["logprob"] >= second["logprob"]
     assert (record["output_tokens"], record["finish_reason"]) == (8, "length")
 
 
