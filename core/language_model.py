@@ -237,8 +237,8 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, *, where: str) -> No
     """
     if tokenizer.vocab_size > vocab_size:
         raise TokenizerError(
-            f"The tokenizer of {where} has {tokenizer.vocab_size} ids, the model's embedding {vocab_size} rows: they do not "
-            "belong together."
+            f"The tokenizer of {where} has {tokenizer.vocab_size} ids, the model's embedding {vocab_size} rows: they "
+            "do not belong together."
         )
 
 
@@ -295,7 +295,7 @@ def _load_own(
     tensors = source.tensors(dtype=wide)
     files: dict[str, Path] = {}
     if adapter is not None:
-        from nlpkit.core.model.lora import merge_adapter, open_adapter
+        from nlpkit.core.loaders.adapter import merge_adapter, open_adapter
 
         opened = open_adapter(Path(adapter))
         files = dict(opened.files)

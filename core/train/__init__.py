@@ -1,0 +1,1 @@
+"""Training: from scratch, full fine-tuning and LoRA, in one loop."""
