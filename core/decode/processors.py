@@ -29,8 +29,8 @@ def add_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
         Shape ``(vocab_size,)``.
     """
     ids = torch.tensor(list(bias), dtype=torch.long, device=logits.device)
-    values = torch.tensor([NEVER if value <= BAN_BIAS else value for value in bias.values()], device=logits.device)
-    return logits.index_add(0, ids, values.to(logits.dtype))
+    amounts = [NEVER if value <= BAN_BIAS else value for value in bias.values()]
+    return logits.index_add(0, ids, torch.tensor(amounts, dtype=logits.dtype, device=logits.device))
 
 
 def ban(logits: Tensor, token_ids: Sequence[int]) -> Tensor:
@@ -73,8 +73,8 @@ def penalize_counts(logits: Tensor, counts: Mapping[int, int], *, frequency: flo
         Shape ``(vocab_size,)``.
     """
     index = torch.tensor(list(counts), dtype=torch.long, device=logits.device)
-    amounts = torch.tensor([-(count * frequency + presence) for count in counts.values()], device=logits.device)
-    return logits.index_add(0, index, amounts.to(logits.dtype))
+    amounts = [-(count * frequency + presence) for count in counts.values()]
+    return logits.index_add(0, index, torch.tensor(amounts, dtype=logits.dtype, device=logits.device))
 
 
 def repeated_ngram_ends(token_ids: Sequence[int], n: int) -> list[int]:

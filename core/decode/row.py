@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nlpkit.core.decode import processors
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Completion, FinishReason, Request
+from nlpkit.core.errors import ConfigError
 from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def needs_processing(request: Request) -> bool:
 def process(logits: Tensor, request: Request, generated: Sequence[int], eos_ids: Sequence[int]) -> Tensor:
     """Apply the processors that precede temperature, in their documented order.
 
+    The n-gram ban and the minimum length give way where they would leave no token at all.
+
     Args:
         logits: fp32, shape ``(vocab_size,)``; not changed.
         request: Whose settings to use.
@@ -49,6 +52,9 @@ def process(logits: Tensor, request: Request, generated: Sequence[int], eos_ids:
 
     Returns:
         Shape ``(vocab_size,)``.
+
+    Raises:
+        ConfigError: Biases and the token filter together allow no token.
     """
     config = request.config
     if config.logit_bias:
@@ -57,6 +63,8 @@ def process(logits: Tensor, request: Request, generated: Sequence[int], eos_ids:
         logits = processors.ban(logits, eos_ids)
     if request.token_filter is not None:
         logits = processors.allow_only(logits, request.token_filter(generated))
+    if (config.logit_bias or request.token_filter is not None) and not _any_left(logits):
+        raise ConfigError("The logit biases and the token filter together leave no token to generate. Allow at least one.")
     if config.repetition_penalty != 1.0:
         seen = [*request.prompt_ids, *generated]
         logits = processors.penalize_repetition(logits, seen, config.repetition_penalty)
@@ -67,10 +75,19 @@ def process(logits: Tensor, request: Request, generated: Sequence[int], eos_ids:
     if config.no_repeat_ngram:
         ends = processors.repeated_ngram_ends(generated, config.no_repeat_ngram)
         if ends:
-            logits = processors.ban(logits, ends)
+            logits = _ban_unless_last(logits, ends)
     if len(generated) < config.min_tokens and eos_ids:
-        logits = processors.ban(logits, eos_ids)
+        logits = _ban_unless_last(logits, eos_ids)
     return logits
+
+
+def _any_left(logits: Tensor) -> bool:
+    return bool((logits > processors.NEVER).any())
+
+
+def _ban_unless_last(logits: Tensor, token_ids: Sequence[int]) -> Tensor:
+    banned = processors.ban(logits, token_ids)
+    return banned if _any_left(banned) else logits
 
 
 @dataclass

@@ -79,14 +79,17 @@ class GPTRunner:
         self.score_rows = score_rows
         self._cache = KVCache(model.config, n_rows=0, dtype=model.dtype, device=model.device)
 
+    @torch.inference_mode()
     def reserve(self, n_rows: int) -> None:
         """Make room for `n_rows` rows, keeping the rows there are."""
         self._cache.reserve_rows(n_rows)
 
+    @torch.inference_mode()
     def copy_row(self, source: int, target: int, length: int) -> None:
         """Let a row take the first `length` tokens of another."""
         self._cache.copy_row(source, target, length)
 
+    @torch.inference_mode()
     def reorder(self, start_row: int, sources: Sequence[int], length: int) -> None:
         """Let rows ``start_row ..`` take the first `length` tokens of rows `sources`, all at once."""
         self._cache.reorder(start_row, sources, length)

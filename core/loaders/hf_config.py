@@ -235,8 +235,8 @@ def _build(family: str, values: Mapping[str, Any], read: _Values) -> ModelConfig
 def _rope_to_hf(rope: RopeConfig, head_dim: int) -> dict[str, Any]:
     if rope.scaling == "factors":
         raise ModelFileError(
-            "This model's rotary embedding has free factors (from a GGUF file), which Hugging Face configurations cannot "
-            "hold. Convert it to the native format instead."
+            "This model's rotary embedding has free factors (from a GGUF file), which Hugging Face configurations "
+            "cannot hold. Convert it to the native format instead."
         )
     out: dict[str, Any] = {"rope_type": "default" if rope.scaling == "none" else rope.scaling, "rope_theta": rope.theta}
     if rope.dim is not None:

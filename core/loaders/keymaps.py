@@ -196,7 +196,7 @@ class KeyMap:
         sizes = self._sizes(rule.targets)
         if tensor.dim() == 0 or tensor.shape[0] != sum(sizes):
             raise ModelFileError(
-                f"The fused weight {name} has shape {tuple(tensor.shape)}; the configuration asks for {sum(sizes)} rows."
+                f"The fused weight {name} has shape {tuple(tensor.shape)}; the configuration needs {sum(sizes)} rows."
             )
         if rule.op == "split_heads":
             heads, dim = self.config.n_heads, self.config.head_dim

@@ -1,0 +1,170 @@
+"""Families that our own core does not know, run through `transformers` behind the same interface.
+
+Slower by design: every row is its own batch with its own cache, which is right for any family, whatever its positions,
+masks or states look like. No remote code is run and only safetensors weights are read.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlpkit.core.errors import ConfigError, ModelFileError
+from nlpkit.core.language_model import LanguageModel, check_vocabulary
+from nlpkit.core.loaders.hf import read_json_object, weight_files
+
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+_DEFAULT_CONTEXT = 2048
+
+
+class ExternalRunner:
+    """A `transformers` causal language model as `nlpkit.core.decode.runner.Runner`."""
+
+    def __init__(self, model: Any, *, max_seq_len: int, vocab_size: int) -> None:
+        """Wrap a model.
+
+        Args:
+            model: A ``PreTrainedModel`` in evaluation mode.
+            max_seq_len: Its context, in tokens.
+            vocab_size: Rows of its output head.
+        """
+        self.model = model
+        self.max_seq_len = max_seq_len
+        self.vocab_size = vocab_size
+        self._caches: list[Any] = []
+        self._last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def reserve(self, n_rows: int) -> None:
+        """Make room for `n_rows` rows."""
+        self._caches.extend([None] * (n_rows - len(self._caches)))
+
+    @torch.inference_mode()
+    def extend(self, start_row: int, tokens: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
+        """Append tokens to consecutive rows; see `Runner.extend`."""
+        out = []
+        for offset, (row, length) in enumerate(zip(tokens, lengths, strict=True)):
+            cache = self._caches[start_row + offset] if length else None
+            ids = torch.tensor([list(row)], device=self.model.device)
+            options: dict[str, Any] = {"logits_to_keep": 1} if self._last_only else {}
+            result = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
+            self._caches[start_row + offset] = result.past_key_values
+            out.append(result.logits[0, -1, : self.vocab_size].float())
+        return torch.stack(out)
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Let a row take all tokens of another."""
+        if source != target:
+            self._caches[target] = copy.deepcopy(self._caches[source])
+
+    def reorder(self, start_row: int, sources: Sequence[int], length: int) -> None:
+        """Let rows ``start_row ..`` take the tokens of rows `sources`, all at once."""
+        taken: set[int] = set()
+        chosen = []
+        for source in sources:
+            cache = self._caches[source]
+            chosen.append(copy.deepcopy(cache) if source in taken else cache)
+            taken.add(source)
+        self._caches[start_row : start_row + len(chosen)] = chosen
+
+    @torch.inference_mode()
+    def logprobs(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Score tokens; see `Runner.logprobs`."""
+        results = []
+        for sequence, start in zip(tokens, starts, strict=True):
+            ids = torch.tensor([list(sequence[:-1])], device=self.model.device)
+            logits = self.model(input_ids=ids, use_cache=False).logits[0, start - 1 :, : self.vocab_size].float()
+            targets = torch.tensor(list(sequence[start:]), device=logits.device)
+            chosen = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)
+            results.append((chosen.cpu(), (logits.argmax(-1) == targets).cpu()))
+        return results
+
+
+def load_external(
+    name: str,
+    path: Path,
+    *,
+    adapter: str | Path | None,
+    dtype: str,
+    device: torch.device,
+    batch_tokens: int,
+) -> LanguageModel:
+    """Load a model of another family through `transformers`.
+
+    Args:
+        name: What the user asked for.
+        path: A Hugging Face directory with safetensors weights.
+        adapter: Must be None: adapters are merged by our own core only.
+        dtype: ``fp32`` or ``bf16``.
+        device: Where to run.
+        batch_tokens: Bound on cache slots in use at once.
+
+    Returns:
+        The model; `LanguageModel.notes` says that it runs through `transformers`.
+
+    Raises:
+        ConfigError: An adapter or a quantized dtype was asked for.
+        ModelFileError: `transformers` cannot load the directory without remote code.
+    """
+    from nlpkit.core.tokenizers.chat import load_chat_template
+    from nlpkit.core.tokenizers.load import load_tokenizer
+
+    config = read_json_object(path / "config.json")
+    family = str(config.get("model_type"))
+    if adapter is not None:
+        raise ConfigError(
+            f"The model {name!r} is of family {family!r}, which runs through transformers; adapters can only be used "
+            "with families that nlpkit's own core runs. Merge the adapter into the model first."
+        )
+    if dtype not in ("fp32", "bf16"):
+        raise ConfigError(f"The family {family!r} runs through transformers, in fp32 or bf16 only, not in {dtype}.")
+    files = weight_files(path)
+    import transformers
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=torch.float32 if dtype == "fp32" else torch.bfloat16,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except Exception as error:  # whatever a foreign loader raises on a foreign file is that file's fault
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelFileError(
+            f"The family {family!r} of {path} is not one that nlpkit's own core runs, and transformers "
+            f"{transformers.__version__} cannot load it either: {first}"
+        ) from error
+    model = model.eval().to(device)
+    head = model.get_output_embeddings()
+    vocab_size = int(head.weight.shape[0]) if head is not None else int(config["vocab_size"])
+    context = next((config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)), None)
+    notes = [f"The family {family!r} runs through transformers {transformers.__version__}: right, but slower."]
+    if context is None:
+        context = _DEFAULT_CONTEXT
+        notes.append(f"Its configuration names no context length; {context} tokens are assumed.")
+    tokenizer = load_tokenizer(path)
+    check_vocabulary(tokenizer, vocab_size, where=str(path))
+    return LanguageModel(
+        name=name,
+        path=path,
+        format="transformers",
+        dtype=dtype,
+        device=device.type,
+        new_runner=lambda: ExternalRunner(model, max_seq_len=context, vocab_size=vocab_size),
+        tokenizer=tokenizer,
+        chat=load_chat_template(path),
+        files=files,
+        family=family,
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        notes=notes,
+        batch_tokens=batch_tokens,
+    )
