@@ -183,7 +183,7 @@ def pick_device(device: str) -> torch.device:
 def has_fast_bf16(device: torch.device) -> bool:
     """Tell whether the device multiplies bf16 matrices natively."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type == "mps":
         return False
     check = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)

@@ -45,7 +45,7 @@ class Hypothesis:
 
     def score(self, length_penalty: float) -> float:
         """Return ``total / length ** length_penalty``."""
-        return self.total / max(1, len(self.token_ids)) ** length_penalty
+        return self.total / float(max(1, len(self.token_ids)) ** length_penalty)
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Search:
             return False
         penalty = self.request.config.length_penalty
         length = self.request.config.max_tokens if penalty > 0 else len(self.live[0].token_ids) + 1
-        bound = max(hypothesis.total for hypothesis in self.live) / max(1, length) ** penalty
+        bound = max(hypothesis.total for hypothesis in self.live) / float(max(1, length) ** penalty)
         return bound <= self.ended[0][0]
 
     def results(self) -> list[tuple[float, Hypothesis]]:

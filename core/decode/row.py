@@ -64,7 +64,9 @@ def process(logits: Tensor, request: Request, generated: Sequence[int], eos_ids:
     if request.token_filter is not None:
         logits = processors.allow_only(logits, request.token_filter(generated))
     if (config.logit_bias or request.token_filter is not None) and not _any_left(logits):
-        raise ConfigError("The logit biases and the token filter together leave no token to generate. Allow at least one.")
+        raise ConfigError(
+            "The logit biases and the token filter together leave no token to generate. Allow at least one."
+        )
     if config.repetition_penalty != 1.0:
         seen = [*request.prompt_ids, *generated]
         logits = processors.penalize_repetition(logits, seen, config.repetition_penalty)

@@ -127,10 +127,11 @@ def load_external(
     import transformers
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet: Any = logging
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.float32 if dtype == "fp32" else torch.bfloat16,
             local_files_only=True,

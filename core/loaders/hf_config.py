@@ -161,7 +161,7 @@ def config_from_hf(values: Mapping[str, Any]) -> ModelConfig:
     if family == "gemma3" and isinstance(values.get("text_config"), Mapping):
         values = {**values["text_config"], "model_type": "gemma3_text"}
         family = "gemma3_text"
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ModelFileError(f"The model family {family!r} is not one that nlpkit's own core runs.")
     if family == "gpt2":
         values = {**values, **{ours: values[theirs] for ours, theirs in _GPT2_NAMES.items() if theirs in values}}

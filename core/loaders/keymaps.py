@@ -202,7 +202,7 @@ class KeyMap:
             heads, dim = self.config.n_heads, self.config.head_dim
             parts = tensor.view(heads, 3, dim, *tensor.shape[1:]).unbind(1)
             return [part.reshape(heads * dim, *tensor.shape[1:]).contiguous() for part in parts]
-        return [part.contiguous() for part in tensor.split(sizes, 0)]
+        return [part.contiguous() for part in torch.split(tensor, sizes, 0)]
 
     def to_source(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Translate all our weights back to the checkpoint's names and layouts.

@@ -18,6 +18,13 @@ def _joined(layers: list[nn.Linear]) -> nn.Linear:
     return joint
 
 
+def _plain(layers: list[nn.Module | None]) -> list[nn.Linear] | None:
+    """Return the layers if all are plain linear ones, else None."""
+    # The exact type: a subclass may add an adapter or hold its weights in another form.
+    plain = [layer for layer in layers if isinstance(layer, nn.Linear) and type(layer) is nn.Linear]
+    return plain if len(plain) == len(layers) else None
+
+
 def fuse_projections(model: GPT) -> None:
     """Replace separate projections by joint ones, in place, one block at a time.
 
@@ -27,12 +34,13 @@ def fuse_projections(model: GPT) -> None:
     Args:
         model: A model for inference.
     """
-    for block in model.blocks:
+    for block in model.iter_blocks():
         attn, mlp = block.attn, block.mlp
-        parts = [attn.q, attn.k, attn.v]
-        if all(type(part) is nn.Linear for part in parts):
+        parts = _plain([attn.q, attn.k, attn.v])
+        if parts is not None:
             attn.qkv = _joined(parts)
             attn.q = attn.k = attn.v = None
-        if type(mlp.gate) is nn.Linear and type(mlp.up) is nn.Linear:
-            mlp.gate_up = _joined([mlp.gate, mlp.up])
+        parts = _plain([mlp.gate, mlp.up])
+        if parts is not None:
+            mlp.gate_up = _joined(parts)
             mlp.gate, mlp.up = None, nn.Identity()

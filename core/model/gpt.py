@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,12 +77,18 @@ class GPT(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the residual stream."""
-        return self.final_norm.weight.dtype  # type: ignore[return-value, union-attr]
+        return self.final_norm.weight.dtype  # type: ignore[return-value]
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.embed.weight.device
+
+    def iter_blocks(self) -> Iterator[Block]:
+        """Yield the blocks, first to last."""
+        for block in self.blocks:
+            if isinstance(block, Block):
+                yield block
 
     def _steps(
         self, positions: Tensor, mask: Tensor | None, cache: CacheRows | None, *, longest: int, fresh: bool

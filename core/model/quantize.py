@@ -37,7 +37,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` in bf16 to ``(..., out)``."""
         flat = x.reshape(-1, x.shape[-1])
-        out = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scales).view(*x.shape[:-1], -1)
+        out: Tensor = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scales).view(*x.shape[:-1], -1)
         return out if self.bias is None else out + self.bias
 
 
@@ -64,7 +64,7 @@ class Int4Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` in bf16 to ``(..., out)``."""
         flat = x.reshape(-1, x.shape[-1])
-        out = torch.ops.aten._weight_int4pack_mm_for_cpu(flat, self.weight, GROUP, self.scales_and_zeros)
+        out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(flat, self.weight, GROUP, self.scales_and_zeros)
         out = out.view(*x.shape[:-1], -1)
         return out if self.bias is None else out + self.bias
 
@@ -117,14 +117,14 @@ def quantize_model(model: GPT, kind: QuantKind) -> None:
             f"{kind} weights run on the CPU over bf16 activations; the model is on {model.device.type} in "
             f"{model.dtype}."
         )
-    for block in model.blocks:
+    for block in model.iter_blocks():
         for owner in (block.attn, block.mlp):
             for name, child in list(owner.named_children()):
-                if type(child) is nn.Linear:
+                if isinstance(child, nn.Linear):
                     setattr(owner, name, quantized_linear(child, kind))
     if model.head is None:
         model.head = TiedHead(Int8Linear(model.embed.weight.detach(), None))
-    elif type(model.head) is nn.Linear:
+    elif isinstance(model.head, nn.Linear):
         model.head = quantized_linear(model.head, "int8")
 
 

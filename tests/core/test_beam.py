@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tiny_models import tiny_engine, tiny_gpt, tiny_config
+from tiny_models import tiny_config, tiny_engine, tiny_gpt
 
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Completion, Request
@@ -87,9 +87,7 @@ def test_a_stop_string_ends_a_hypothesis() -> None:
 
 
 def test_processors_apply_to_beams() -> None:
-    config = DecodeConfig(
-        max_tokens=6, beam_size=3, n=3, logit_bias={1: -100.0}, no_repeat_ngram=1, ignore_eos=True
-    )
+    config = DecodeConfig(max_tokens=6, beam_size=3, n=3, logit_bias={1: -100.0}, no_repeat_ngram=1, ignore_eos=True)
     generation = next(iter(tiny_engine(vocab_size=9).generate([Request(prompt_ids=(2, 3), config=config)])))[1]
     for completion in generation.completions:
         assert 1 not in completion.token_ids

@@ -183,7 +183,7 @@ def test_finish_reasons() -> None:
     stopped = run(ENGINE, [stop])[0].completions[0]
     assert stopped.finish_reason == "stop"
     assert stopped.text == text[: text.index(text[2])]
-    forced = DecodeConfig(max_tokens=5, logit_bias={token: -100.0 for token in range(1, 29)})
+    forced = DecodeConfig(max_tokens=5, logit_bias=dict.fromkeys(range(1, 29), -100.0))
     ended = run(ENGINE, [Request(prompt_ids=(1,), config=forced)])[0].completions[0]
     assert (ended.finish_reason, ended.token_ids, ended.text) == ("eos", (0,), "")
     # An end-of-sequence token at the very last step is an end, not a limit.
@@ -225,9 +225,7 @@ def test_a_token_filter_restricts_every_step() -> None:
 
 def test_the_whole_context_can_be_used() -> None:
     for prompt in (127, 100):
-        request = Request(
-            prompt_ids=(3,) * prompt, config=DecodeConfig(max_tokens=128 - prompt, ignore_eos=True)
-        )
+        request = Request(prompt_ids=(3,) * prompt, config=DecodeConfig(max_tokens=128 - prompt, ignore_eos=True))
         short = Request(prompt_ids=(4, 5), config=DecodeConfig(max_tokens=9, ignore_eos=True))
         results = run(ENGINE, [request, short])
         assert len(results[0].completions[0].token_ids) == 128 - prompt
@@ -250,9 +248,7 @@ def test_learned_positions_reach_the_end_of_their_table() -> None:
         (Request(prompt_ids=(1,), config=DecodeConfig(max_tokens=5, logit_bias={99: 1.0})), ConfigError, "99"),
     ],
 )
-def test_bad_requests_are_refused_before_anything_runs(
-    request_: Request, error: type[Exception], part: str
-) -> None:
+def test_bad_requests_are_refused_before_anything_runs(request_: Request, error: type[Exception], part: str) -> None:
     with pytest.raises(error, match=part):
         ENGINE.generate([Request(prompt_ids=(1,), config=DecodeConfig(max_tokens=3)), request_])
 

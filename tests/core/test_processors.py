@@ -112,9 +112,7 @@ def test_all_processors_in_order(
     row: list[float], config: DecodeConfig, prompt: list[int], generated: list[int], filtered: bool
 ) -> None:
     allowed = torch.tensor([token % 4 != 1 for token in range(VOCAB)])
-    request = Request(
-        prompt_ids=tuple(prompt), config=config, token_filter=(lambda ids: allowed) if filtered else None
-    )
+    request = Request(prompt_ids=tuple(prompt), config=config, token_filter=(lambda ids: allowed) if filtered else None)
     logits = torch.tensor(row, dtype=torch.float64)
     expected = oracle(logits.numpy(), request, generated, [0, 1])
     got = process(logits, request, generated, [0, 1])

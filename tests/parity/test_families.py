@@ -75,7 +75,15 @@ CLASSES = {"Gemma3Text": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel"}
 def reference_model(kind: str, options: dict[str, Any]) -> transformers.PreTrainedModel:
     sizes = dict(SIZES)
     if kind == "GPT2":
-        sizes = {"vocab_size": 97, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 2}
+        sizes = {
+            "vocab_size": 97,
+            "n_embd": 32,
+            "n_layer": 3,
+            "n_head": 4,
+            "n_positions": 64,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        }
     elif kind == "GPTNeoX":
         del sizes["num_key_value_heads"]
     config = getattr(transformers, kind + "Config")(**{**sizes, **options})
