@@ -18,12 +18,14 @@ LINE_ENDS = "\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 _LINE = re.compile(f"[^{LINE_ENDS}]*(?:\r\n|[{LINE_ENDS}])|[^{LINE_ENDS}]+")
 _BLANK_LINES = re.compile(r"(?:\r\n|\n|\r)(?:[ \t]*(?:\r\n|\n|\r))+")
-_CLOSERS = "\"'”’»›)]}｣」』）】》〉〕"
+# “ and « open in some languages and close in others; before white space they close.
+_CLOSERS = "\"'”’“‘»«›)]}｣」』）】》〉〕"
+_CJK_CLOSERS = "\"'”’)]」』）】》〉〕"
 _CJK_STOPS = "。！？｡．"
 # A stop needs white space after it, so that numbers, versions, addresses and links stay whole.
 _STOP = re.compile(
     rf"(?P<stop>[.!?…‽۔؟।॥።։៕]+)(?P<close>(?:[{re.escape(_CLOSERS)}*_]|[\u00a0\u202f ]»)*)(?P<space>\s+)"
-    rf"|(?P<cjk>[{_CJK_STOPS}]+[{_CJK_STOPS}!?…]*)[{re.escape(_CLOSERS)}]*\s*"
+    rf"|(?P<cjk>[{_CJK_STOPS}]+[{_CJK_STOPS}!?…]*)[{re.escape(_CJK_CLOSERS)}]*\s*"
 )
 _LAST_WORD = re.compile(r"[^\s(\[{\"'“‘„«‹]+$")
 _AFTER_ORDINAL = re.compile(

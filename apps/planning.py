@@ -97,7 +97,7 @@ class Planner:
         policy = on_overflow or self.on_overflow
         whole = self.render(example)
         limit = self.max_prompt_tokens(example)
-        decoding = self._seeded()
+        decoding = self._seeded(example)
         warnings: tuple[str, ...] = ()
         truncated = False
         cut = example
@@ -165,10 +165,11 @@ class Planner:
         wanted = self._default_max_tokens(chunk, prompt_tokens)
         return decoding.replace(max_tokens=max(min(wanted, room), decoding.min_tokens))
 
-    def _seeded(self) -> DecodeConfig:
+    def _seeded(self, example: Example) -> DecodeConfig:
         # One seed for all chunks, drawn here, so that the one reported seed reproduces the whole example.
         if self.decoding.temperature > 0 and self.decoding.seed is None:
-            return self.decoding.replace(seed=secrets.randbits(31))
+            own = example.get("_seed")
+            return self.decoding.replace(seed=own if isinstance(own, int) else secrets.randbits(31))
         return self.decoding
 
     def _overhead(self, example: Example) -> int:

@@ -57,18 +57,21 @@ class QuestionAnswering(BaseTask):
 
     def prompt(self, example: Example) -> list[Message]:
         """Give the context, then the question."""
-        text = (
-            f"{str(example['context']).strip()}\n\nQuestion: {str(example['question']).strip()}\n"
-            f'Answer with the exact words from the text, or "{NO_ANSWER}".'
-        )
+        context, question = str(example["context"]).strip(), str(example["question"]).strip()
+        text = f'{context}\n\nQuestion: {question}\nShort answer, or "{NO_ANSWER}":'
         return [Message("user", text)]
 
     def parse(self, completion: str, example: Example) -> Prediction:
-        """Find the first line's words in the context."""
+        """Find the words of the first line, or else of its first sentence, in the context."""
         context = str(example.get("context", ""))
-        said = _LABEL.sub("", LINE_BREAK.split(clean(completion), maxsplit=1)[0])
-        said = strip_quotes(said.strip())
-        span = find_span(context, said, question=str(example.get("question", ""))) if said else None
+        line = LINE_BREAK.split(clean(completion), maxsplit=1)[0]
+        said = strip_quotes(_LABEL.sub("", line).strip())
+        question = str(example.get("question", ""))
+        span = find_span(context, said, question=question)
+        if span is None or not span.exact:
+            # Models explain themselves: the first sentence holds the answer, the rest would only mislead the search.
+            said = "".join(split_sentences(said)[:1])
+            span = find_span(context, said, question=question)
         refused = _NO_ANSWER.search(said) is not None and not (span and span.exact)
         if span is None or refused:
             return Prediction("", _fields(None, None, "", exact=False))

@@ -15,11 +15,14 @@ _TOKEN = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
 )
 
-COMMON_WORDS: frozenset[str] = frozenset(
-    "the a an of and or to in on at by for from with as is are was were be been it its that this these those he she "
-    "they his her their which who whom what when where how why did do does has have had not no yes there".split()
-)
+_COMMON = """the a an of and or to in on at by for from with as is are was were be been it its that this these those he
+she they his her their which who whom what when where how why did do does has have had not no yes there"""
+
+COMMON_WORDS: frozenset[str] = frozenset(_COMMON.split())
 """English words that are no answer on their own."""
+
+STEM = 4
+"""Words that begin with another of at least this length count as forms of it: occur, occurred."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ def _best(text: str, spans: Sequence[Span], question: str) -> Span:
 
 
 def _longest_run(text: str, words: Sequence[_Token], sought: Sequence[_Token], question: str) -> Span | None:
-    plain = {token.text for token in tokenize(question)} | COMMON_WORDS
+    asked = {token.text for token in tokenize(question)}
+    plain = COMMON_WORDS | {word.text for word in words if _asked(word.text, asked)}
     places: dict[str, list[int]] = {}
     for at, word in enumerate(words):
         places.setdefault(word.text, []).append(at)
@@ -144,6 +148,12 @@ def _longest_run(text: str, words: Sequence[_Token], sought: Sequence[_Token], q
     _, length, at, _ = best
     run = _trim(words[at : at + length], plain)
     return Span(run[0].start, run[-1].end, exact=False)
+
+
+def _asked(word: str, asked: Collection[str]) -> bool:
+    return word in asked or any(
+        min(len(word), len(other)) >= STEM and (word.startswith(other) or other.startswith(word)) for other in asked
+    )
 
 
 def _trim(run: Sequence[_Token], plain: Collection[str]) -> Sequence[_Token]:

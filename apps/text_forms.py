@@ -47,6 +47,8 @@ def find_title(text: str) -> str | None:
 def acrostic_word(prompt: str) -> str:
     """Return the word that an acrostic on a prompt spells: one in quotes or capitals, else the longest.
 
+    Of words of equal length the last one is taken: in ``the sea`` it is the sea.
+
     Args:
         prompt: Such as ``HOPE``, ``a poem on "spring"`` or ``the sea``.
 
@@ -58,7 +60,7 @@ def acrostic_word(prompt: str) -> str:
         return quoted.group("word")
     words = _WORD.findall(prompt)
     capitals = [word for word in words if len(word) > 1 and word.isupper()]
-    return capitals[0] if capitals else max(words, key=len, default="")
+    return capitals[0] if capitals else max(reversed(words), key=len, default="")
 
 
 def check_form(text: str, form: str, *, acrostic: str = "") -> dict[str, Any]:

@@ -80,10 +80,9 @@ class Writing(BaseTask):
         form, subject = _form(example), str(example.get("prompt") or "").strip()
         letters = ", ".join(acrostic_word(subject).upper())
         ask = FORMS[form].ask.format(letters=letters)
+        text = subject or "Write a text."
         if ask:
             text = f"{ask} about {subject}." if subject else f"{ask}."
-        else:
-            text = subject or "Write a text."
         keywords = [str(word) for word in example.get("keywords") or []]
         if keywords:
             text += f" Use these words: {', '.join(keywords)}."
