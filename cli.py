@@ -17,7 +17,7 @@ import typer
 
 from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, command
 from nlpkit.apps.output import Writer, discard_stdout, note, use_utf8
-from nlpkit.core.errors import ConfigError, NlpkitError
+from nlpkit.core.errors import ConfigError, NlpkitError, OutputError
 
 app = typer.Typer(
     name="nlpkit",
@@ -155,6 +155,7 @@ def qa(
         fixed={"question": question},
         flags={"question": "the question"},
         what="context",
+        ways="as a file with --context PATH, or through a pipe",
     )
 
 
@@ -363,8 +364,7 @@ def _fail(message: str, error: BaseException, *, debug: bool, code: int) -> int:
         with contextlib.suppress(OSError):
             traceback.print_exception(error, file=sys.stderr)
     _complain(message)
-    discard = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-    if discard:
+    if isinstance(error, (OSError, OutputError)):
         # What did not fit on the disk is still in the buffer, and would fail once more at exit.
         discard_stdout()
     return code

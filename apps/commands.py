@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.documents import Document, read_documents
-from nlpkit.apps.files import check_text
+from nlpkit.apps.files import check_text, is_file
 from nlpkit.apps.generation import TextGeneration
 from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions
 from nlpkit.apps.output import Writer, note
@@ -41,7 +41,8 @@ class TaskCommand:
         decode: Shared options.
         source: Shared options.
         sink: Shared options.
-        what: What the text argument is called in errors.
+        what: What the text is called in errors.
+        ways: How it can be given, for the error when it is not.
     """
 
     task: Task
@@ -55,6 +56,7 @@ class TaskCommand:
     source: InputOptions
     sink: OutputOptions
     what: str = "text"
+    ways: str = "as an argument, as a file with -f PATH, or through a pipe"
 
     def run(self) -> int:
         """Do it all.
@@ -74,7 +76,10 @@ class TaskCommand:
             fields=self.task.fields,
             max_bytes=self.source.max_bytes,
             what=self.what,
+            ways=self.ways,
         )
+        if self.text is not None and is_file(self.text):
+            note(f"took {self.text!r} as the {self.what}; to read the file of that name, use -f", quiet=self.sink.quiet)
         examples = [self._example(document) for document in documents]
         with Writer(
             self.sink.output, as_json=self.sink.as_json, line_per_record=self.source.format == "lines"
@@ -172,7 +177,7 @@ class TaskCommand:
         tally: Tally,
     ) -> None:
         many = len(documents) > 1
-        with ProgressBar(self.task.name, enabled=many and not self.sink.quiet) as bar:
+        with ProgressBar(self.task.name, enabled=not self.sink.quiet) as bar:
             results = run_task(
                 lm,
                 self.task,

@@ -55,6 +55,7 @@ def read_documents(
     fields: Sequence[Field] | None = None,
     max_bytes: int = MAX_BYTES,
     what: str = "text",
+    ways: str = "as an argument, as a file with -f PATH, or through a pipe",
 ) -> list[Document]:
     """Collect the inputs of a command. Everything is read and checked before any work begins.
 
@@ -66,7 +67,8 @@ def read_documents(
         encoding: Encoding of text files. Data rows are always UTF-8.
         fields: The task's columns, for data rows; None refuses data rows.
         max_bytes: Largest input.
-        what: Name of the argument in errors.
+        what: What the input is called in errors.
+        ways: How it can be given, for the error when it is not.
 
     Returns:
         At least one input, in the order given. Only ``lines`` gives blank ones, so that line counts can be
@@ -91,10 +93,8 @@ def read_documents(
     if text is not None:
         return _from_text(check_text(text, where=f"The {what}"), "argument", lines=input_format == "lines", what=what)
     if not files:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise InputError(
-                f"There is no {what} to work on. Give it as an argument, as a file with -f PATH, or through a pipe."
-            )
+        if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+            raise InputError(f"There is no {what} to work on. Give it {ways}.")
         files = (STDIN,)
     if list(files).count(STDIN) > 1:
         raise ConfigError("Standard input (-) is named more than once; it can be read only once.")

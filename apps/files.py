@@ -52,6 +52,14 @@ def display_name(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def is_file(text: str) -> bool:
+    """Return whether a text is the path of a file, which somebody who passes it as a text may not have meant."""
+    try:
+        return os.path.isfile(text)
+    except ValueError:
+        return False
+
+
 @contextlib.contextmanager
 def open_input(path: str) -> Iterator[IO[bytes]]:
     """Open a file or standard input for reading, decompressing gzip by its magic number.

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
-from nlpkit.apps.files import display_name
+from nlpkit.apps.files import STDIN, display_name
 from nlpkit.core.errors import OutputError
 
 _BREAKS = re.compile(r"[ \t]*[\r\n]+[ \t]*")
@@ -30,7 +30,7 @@ class Writer:
     the block ends without an exception. Each record is flushed, so that a reader of a pipe sees it at once.
 
     Args:
-        path: File to write, or None for standard output.
+        path: File to write, or None or ``-`` for standard output.
         as_json: Whether `write` takes mappings, one JSON object a line.
         line_per_record: Whether each text record is one line.
 
@@ -39,6 +39,7 @@ class Writer:
     """
 
     def __init__(self, path: str | None, *, as_json: bool = False, line_per_record: bool = False) -> None:
+        path = None if path == STDIN else path
         self.as_json = as_json
         self.line_per_record = line_per_record
         self.name = "standard output" if path is None else display_name(path)

@@ -41,6 +41,9 @@ class ProgressBar:
         """
         if not self._enabled:
             return
+        if self._bar is None and total == 1:
+            # One step has no middle to show.
+            return
         if self._bar is None or self._task is None:
             self._bar = _bar(self._in_bytes)
             self._task = self._bar.add_task(self._label, total=total or None)

@@ -57,6 +57,8 @@ def refused(result: Any, *expected: str) -> None:
         (("translate", "hi", "--to", "de", "--glossary", "nowhere.tsv"), "There is no file 'nowhere.tsv'"),
         (("summarize", "hi", "--length", "short", "--max-words", "9"), "both set the length"),
         (("qa",), "The question is missing"),
+        (("qa", "Who?"), "There is no context to work on. Give it as a file with --context PATH, or through a pipe."),
+        (("qa", "Who?", "--context", "nowhere.txt"), "There is no file 'nowhere.txt'"),
         (("write", "a cat", "--form", "hiaku"), "Did you mean 'haiku'?"),
         (("models", "show", "nowhere"), "There is no model named 'nowhere'"),
         (("models", "convert", "defualt", "--to", "hf", "-o", "x"), "Did you mean 'default'?"),

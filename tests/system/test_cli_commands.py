@@ -71,6 +71,18 @@ def test_output_file(cli: Cli, tmp_path: Path) -> None:
     assert (result.code, result.out, target.read_text()) == (0, "", "HELLO\n")
 
 
+def test_dash_is_stdout(cli: Cli) -> None:
+    assert cli("generate", "hello", "-o", "-").out == "HELLO\n"
+
+
+def test_a_file_name_as_a_text_is_remarked_on(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear Sir")
+    result = cli("generate", str(path))
+    assert result.code == 0
+    assert "to read the file of that name, use -f" in result.err
+
+
 def test_output_over_the_input(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_text("hello\n")
