@@ -123,7 +123,7 @@ class GGUFSource:
         """Return the chat template, or None for a base model.
 
         Raises:
-            TokenizerError: It is no valid template.
+            ModelFileError: It is no valid template.
         """
         from nlpkit.core.tokenizers.gguf_vocab import build_chat_template
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from nlpkit.core.errors import ConfigError, ModelFileError, did_you_mean
+from nlpkit.core.errors import ConfigError, ModelFileError
 from nlpkit.core.loaders.gguf_dequant import dequantize
 from nlpkit.core.loaders.gguf_file import GGUFFile
 from nlpkit.core.loaders.gguf_names import TABLES
@@ -151,8 +152,6 @@ class Metadata:
             return ()
         if len(info.shape) != 1 or info.shape[0] > MAX_FACTORS:
             raise ModelFileError(f"{self.file.path} has rotary factors {name} of the odd shape {info.shape}.")
-        import torch
-
         values = dequantize(self.file.raw(name), info.type, info.shape, torch.float32).tolist()
         if not all(math.isfinite(value) and value > 0 for value in values):
             raise ModelFileError(f"{self.file.path} has rotary factors {name} that are not all positive.")
@@ -173,7 +172,7 @@ def architecture_of(file: GGUFFile) -> str:
     if name not in ARCHITECTURES or name not in TABLES:
         raise ModelFileError(
             f"{file.path} has the GGUF architecture {name[:80]!r}, which nlpkit cannot run. "
-            f"{did_you_mean(name[:80], ())}Known: {', '.join(ARCHITECTURES)}."
+            f"Known: {', '.join(ARCHITECTURES)}."
         )
     return name
 
@@ -350,6 +349,10 @@ def _rope(meta: Metadata, *, head_dim: int, max_seq_len: int) -> RopeConfig:
             beta_fast=meta.number("rope.scaling.yarn_beta_fast", 32.0),
             beta_slow=meta.number("rope.scaling.yarn_beta_slow", 1.0),
         )
-    if kind not in ("none", "longrope"):
+    if kind == "longrope":
+        raise ModelFileError(
+            f"{meta.file.path} has the rotary scaling 'longrope' but not its factors. Get another file."
+        )
+    if kind != "none":
         raise ModelFileError(f"{meta.file.path} has the rotary scaling {kind[:80]!r}, which nlpkit does not know.")
     return RopeConfig(theta=theta, dim=dim)

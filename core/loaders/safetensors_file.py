@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import torch
 
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.loaders.gguf_file import map_file
+from nlpkit.core.loaders.mapped_file import map_file
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMS = 8

@@ -48,6 +48,7 @@ class Vocabulary:
         self.types = self._types()
         self.bos_id = self._id("tokenizer.ggml.bos_token_id")
         self.pad_id = self._id("tokenizer.ggml.padding_token_id")
+        self.unk_id = self._id("tokenizer.ggml.unknown_token_id")
         self.eos_id = self._id("tokenizer.ggml.eos_token_id")
         ends = {self.eos_id, self._id("tokenizer.ggml.eot_token_id"), self._id("tokenizer.ggml.eom_token_id")}
         ends |= {index for index in self.control_ids if self.tokens[index] in END_OF_TURN}
@@ -304,7 +305,11 @@ def _unigram(vocabulary: Vocabulary) -> Tokenizer:
 def _spm(vocabulary: Vocabulary, algorithm: SpmAlgorithm, *, remove_extra_whitespaces: bool) -> Tokenizer:
     from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 
-    if sum(kind is PieceType.UNKNOWN for kind in vocabulary.types) != 1:
+    types = vocabulary.types
+    if PieceType.UNKNOWN not in types and vocabulary.unk_id is not None:
+        # Some converters mark the unknown token as a control token; the library needs to know it.
+        types[vocabulary.unk_id] = PieceType.UNKNOWN
+    if types.count(PieceType.UNKNOWN) != 1:
         raise vocabulary.error("a SentencePiece vocabulary needs exactly one token of type unknown")
     if len(set(vocabulary.tokens)) != len(vocabulary.tokens) or "" in vocabulary.tokens:
         raise vocabulary.error("a token is empty or appears twice")

@@ -276,6 +276,7 @@ def llama(tmp_path: Path) -> Path:
         ({"llama.attention.value_length": 4}, "value heads"),
         ({"llama.expert_count": 8}, "mixture-of-experts"),
         ({"llama.rope.scaling.type": "magic"}, "'magic'"),
+        ({"llama.rope.scaling.type": "longrope"}, "but not its factors"),
         ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 0.0}, "must be positive"),
         ({"llama.rope.freq_base": float("nan")}, "finite"),
         ({"llama.rope.freq_base": -1.0}, "must be positive"),

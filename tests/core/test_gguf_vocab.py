@@ -160,6 +160,14 @@ def test_sentencepiece_round_trip(options: dict[str, Any]) -> None:
         assert back.decode(back.encode(text)) == reference.decode(reference.encode(text))
 
 
+def test_unknown_token_that_is_marked_as_control() -> None:
+    original = SentencePieceTokenizer(spm_bytes())
+    values = metadata_of(original)
+    values["tokenizer.ggml.token_type"][0] = PieceType.CONTROL
+    values["tokenizer.ggml.unknown_token_id"] = 0
+    assert build(values).encode("the cat") == original.encode("the cat")
+
+
 def test_unigram_round_trip() -> None:
     model = spm_bytes(model_type="unigram", normalization_rule_name="nmt_nfkc")
     reference = sentencepiece.SentencePieceProcessor(model_proto=model)
