@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import shutil
-import signal
 import sys
-import textwrap
-import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
 
 from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, command
-from nlpkit.apps.output import Writer, discard_stdout, note, use_utf8
-from nlpkit.core.errors import ConfigError, NlpkitError, OutputError
+from nlpkit.apps.output import Writer
+from nlpkit.apps.process import run_process
+from nlpkit.core.errors import ConfigError
 
 app = typer.Typer(
     name="nlpkit",
@@ -28,10 +22,6 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, fetch, inspect and convert models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
-
-# typer brings its own copy of click or uses the installed one, by version: these are the classes it raises.
-_UsageError = typer.BadParameter.__mro__[1]
-_ClickError = _UsageError.__mro__[1]
 
 
 def _version(value: bool) -> None:
@@ -307,139 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 bad usage or input, 3 some inputs failed, 130 interrupted, 1 a bug.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    use_utf8()
-    debug = "--debug" in arguments
-    with _tidy_on_sigterm():
-        code = _guarded(arguments, debug=debug)
-    return _flush(code)
-
-
-def _guarded(arguments: list[str], *, debug: bool) -> int:
-    try:
-        result = typer.main.get_command(app).main(args=arguments, prog_name="nlpkit", standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except NlpkitError as error:
-        return _fail(str(error), error, debug=debug, code=error.exit_code)
-    except KeyboardInterrupt:
-        note("interrupted", new_line=True)
-        return 130
-    except BrokenPipeError:
-        discard_stdout()
-        return 0
-    except SystemExit as stop:
-        # click and rich leave with 1 when whoever reads the help goes away. Nothing else here exits so.
-        if stop.code == 1:
-            discard_stdout()
-            return 0
-        raise
-    except MemoryError as error:
-        return _fail(_OUT_OF_MEMORY, error, debug=debug, code=2)
-    except typer.Abort:
-        return 130
-    except Exception as error:
-        if isinstance(error, _ClickError):
-            return _usage(error, arguments)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail("The disk is full. Free some space and run again.", error, debug=debug, code=2)
-        if "allocate memory" in str(error) or "out of memory" in str(error):
-            return _fail(_OUT_OF_MEMORY, error, debug=debug, code=2)
-        kind = type(error).__name__
-        return _fail(
-            f"internal error: {kind}: {error}. This is a bug: run again with --debug and report what it prints.",
-            error,
-            debug=debug,
-            code=1,
-        )
-
-
-_OUT_OF_MEMORY = (
-    "There is not enough memory. Lower --batch-tokens or --max-tokens, use a smaller --dtype such as int8, or a "
-    "smaller model."
-)
-
-
-def _fail(message: str, error: BaseException, *, debug: bool, code: int) -> int:
-    if debug:
-        with contextlib.suppress(OSError):
-            traceback.print_exception(error, file=sys.stderr)
-    _complain(message)
-    if isinstance(error, (OSError, OutputError)):
-        # What did not fit on the disk is still in the buffer, and would fail once more at exit.
-        discard_stdout()
-    return code
-
-
-def _usage(error: Exception, arguments: Sequence[str]) -> int:
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "nlpkit"
-    message = error.format_message().strip()  # type: ignore[attr-defined]
-    if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(message)
-        return 2
-    value = _value_got(error, arguments)
-    if value is not None and repr(value) not in message:
-        message = f"{message.rstrip('.')} (got {value!r})"
-    if not message.endswith((".", "?", "!")):
-        message += "."
-    _complain(f"{message} See `{path} --help`.")
-    return 2
-
-
-def _value_got(error: Exception, arguments: Sequence[str]) -> str | None:
-    """Return what the user gave to the option that an error is about: the parser's messages leave it out."""
-    names: Sequence[str] = getattr(getattr(error, "param", None), "opts", ())
-    for position, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name in names and name.startswith("-"):
-            return value if equals else next(iter(arguments[position + 1 : position + 2]), None)
-    return None
-
-
-def _complain(message: str) -> None:
-    from nlpkit.apps.output import printable
-
-    text = printable(f"nlpkit: error: {' '.join(message.split())}")
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        if sys.stderr.isatty():
-            text = textwrap.fill(
-                text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False
-            )
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-
-
-def _flush(code: int) -> int:
-    """Flush while it can still be handled: the interpreter's own last flush prints a traceback when it fails."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        discard_stdout()
-    except OSError as error:
-        discard_stdout()
-        _complain(f"Standard output cannot be written: {error.strerror}.")
-        return code or 2
-    return code
-
-
-@contextlib.contextmanager
-def _tidy_on_sigterm() -> Any:
-    """Let SIGTERM unwind the stack, so that half-written files are removed."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:
-        # Not in the main thread: somebody else's process, and their business.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return run_process(typer.main.get_command(app), sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":
