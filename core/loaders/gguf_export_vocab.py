@@ -45,6 +45,9 @@ def tokenizer_metadata(tokenizer: Tokenizer, *, vocab_size: int, chat: ChatTempl
                 f"A tokenizer of the kind {type(tokenizer).__name__} cannot be stored in a GGUF file. Convert to "
                 "the native or the Hugging Face format instead."
             )
+    spm = isinstance(tokenizer, SentencePieceTokenizer)
+    adds_bos = bool(getattr(tokenizer, "adds_bos", spm)) and tokenizer.bos_id is not None
+    values["tokenizer.ggml.add_bos_token"] = adds_bos
     if tokenizer.bos_id is not None:
         values["tokenizer.ggml.bos_token_id"] = tokenizer.bos_id
     ends = sorted(tokenizer.eos_ids)
@@ -93,7 +96,6 @@ def _byte_level(state: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.merges": merges,
         "tokenizer.ggml.add_space_prefix": prefix,
-        "tokenizer.ggml.add_bos_token": False,
     }
 
 
@@ -148,7 +150,6 @@ def _sentencepiece(directory: Path, vocab_size: int) -> dict[str, Any]:
         "tokenizer.ggml.scores": [float(scores.get(index, -1000.0)) for index in range(vocab_size)],
         "tokenizer.ggml.add_space_prefix": model.add_dummy_prefix,
         "tokenizer.ggml.remove_extra_whitespaces": model.remove_extra_whitespaces,
-        "tokenizer.ggml.add_bos_token": True,
     }
     if model.charsmap:
         values["tokenizer.ggml.precompiled_charsmap"] = model.charsmap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -21,6 +21,12 @@ END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|end
 """Control tokens that end an assistant's turn; files of chat models often name only the end of the text."""
 
 _T = TypeVar("_T")
+
+
+class _StatesBos(Protocol):
+    """A tokenizer that says whether raw prompts begin with its bos token."""
+
+    adds_bos: bool
 
 
 class Vocabulary:
@@ -154,6 +160,9 @@ def build_tokenizer(metadata: Mapping[str, Any], *, vocab_size: int, source: str
         vocab_size: Rows of the model's embedding: no token may have a larger id.
         source: Where the metadata came from, for messages.
 
+    Returns:
+        The tokenizer; its attribute ``adds_bos`` says whether the model wants its bos token in front of raw prompts.
+
     Raises:
         TokenizerError: There is none, it is of an unknown kind, or it is damaged.
     """
@@ -166,7 +175,9 @@ def build_tokenizer(metadata: Mapping[str, Any], *, vocab_size: int, source: str
             f"{did_you_mean(str(kind)[:80], _BUILDERS)}"
         )
     vocabulary = Vocabulary(metadata, vocab_size=vocab_size, source=source)
-    return _BUILDERS[kind](vocabulary)
+    tokenizer = _BUILDERS[kind](vocabulary)
+    cast("_StatesBos", tokenizer).adds_bos = tokenizer.bos_id is not None and adds_bos(metadata)
+    return tokenizer
 
 
 def adds_bos(metadata: Mapping[str, Any]) -> bool:

@@ -227,6 +227,14 @@ def test_end_ids_of_chat_files() -> None:
 
 
 def test_adds_bos() -> None:
+    values = metadata_of(bpe_tokenizer())
+    assert not build(values).adds_bos
+    values["tokenizer.ggml.add_bos_token"] = True
+    assert build(values).adds_bos
+    assert metadata_of(build(values))["tokenizer.ggml.add_bos_token"] is True
+    del values["tokenizer.ggml.bos_token_id"]
+    assert not build(values).adds_bos
+    assert build(metadata_of(SentencePieceTokenizer(spm_bytes()))).adds_bos
     assert adds_bos({"tokenizer.ggml.model": "llama"})
     assert not adds_bos({"tokenizer.ggml.model": "gpt2"})
     assert adds_bos({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe"})
