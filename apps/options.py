@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
+
 from nlpkit.apps.files import MAX_BYTES, check_text
 from nlpkit.apps.output import discard_stdout, note
 from nlpkit.core.errors import ConfigError
@@ -224,17 +225,17 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[_Function], 
     """
 
     def register(function: _Function) -> _Function:
-        hints = typing.get_type_hints(function, include_extras=True)
         groups: dict[str, type] = {}
         plain: list[inspect.Parameter] = []
         options: list[inspect.Parameter] = []
-        for parameter in inspect.signature(function).parameters.values():
-            kind = hints[parameter.name]
+        # Not typing.get_type_hints: before Python 3.11 it wraps whatever has the default None in Optional.
+        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+            kind = parameter.annotation
             if isinstance(kind, type) and dataclasses.is_dataclass(kind):
                 groups[parameter.name] = kind
                 options += _options(kind)
             else:
-                plain.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+                plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         options.append(_DEBUG)
 
         @functools.wraps(function)
