@@ -36,7 +36,7 @@ class Architecture:
         gemma: Norm offset, scaled embeddings.
         qkv_bias: Biases on queries, keys and values are part of the architecture.
         window: Sliding window where the metadata name none; 0 for none.
-        period: With a window, every how-manieth layer sees everything; 1 means that none does, 0 that the
+        period: With a window, the distance of layers that see everything; 1: none does, 0: the
             window is not used.
         attn_softcap: Cap on attention scores where the metadata name none.
         logit_softcap: Cap on logits where the metadata name none.
