@@ -1,0 +1,262 @@
+"""Speed and memory of decoding, side by side with other libraries on the same weights and prompts.
+
+Every engine runs in a process of its own, so that peak memory and load time are its own. Figures are medians over
+several runs: prefill is one prompt of `BenchPlan.prompt_tokens` tokens; decode is batches of short prompts, the time for
+one token subtracted from the time for all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nlpkit.core.errors import ConfigError, NlpkitError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchPlan:
+    """What to measure.
+
+    Attributes:
+        engine: A name of `ENGINES`.
+        model: Path of the model.
+        dtype: Weights' dtype; ``auto`` is the engine's default.
+        batches: Batch sizes.
+        prompt_tokens: Length of the prefill prompt.
+        new_tokens: Tokens to decode per row.
+        runs: Repetitions; the median counts.
+        threads: CPU threads.
+    """
+
+    engine: str
+    model: str
+    dtype: str = "auto"
+    batches: tuple[int, ...] = (1, 8, 32)
+    prompt_tokens: int = 512
+    new_tokens: int = 64
+    runs: int = 3
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchLine:
+    """One engine at one batch size.
+
+    Attributes:
+        engine: The engine.
+        dtype: Dtype it ran in.
+        batch: Rows decoded at once.
+        prefill_tokens_per_s: Prompt tokens read per second, one prompt alone.
+        decode_tokens_per_s: Tokens written per second, all rows together.
+        load_s: Seconds to load the model, imports not included.
+        first_token_s: Seconds from the process's start to the first token, imports and loading included.
+        peak_memory_bytes: Greatest resident size of the process.
+    """
+
+    engine: str
+    dtype: str
+    batch: int
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    load_s: float
+    first_token_s: float
+    peak_memory_bytes: int
+
+
+Decode = Callable[[Sequence[Sequence[int]], int], None]
+"""Decodes exactly so many tokens greedily for each of some prompts of equal length."""
+
+SHORT_PROMPT = 32
+
+
+def _prompt(length: int) -> list[int]:
+    """Return ordinary token ids, none special, the same for every engine."""
+    return [1000 + (7919 * i) % 20000 for i in range(length)]
+
+
+def _load_nlpkit(plan: BenchPlan) -> tuple[str, Decode]:
+    from nlpkit.core.decode.config import DecodeConfig
+    from nlpkit.core.decode.request import Request
+    from nlpkit.core.language_model import load_model
+
+    model = load_model(plan.model, dtype=plan.dtype, device="cpu", threads=plan.threads)
+
+    def decode(prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+        config = DecodeConfig(max_tokens=new_tokens, ignore_eos=True)
+        list(model.generate([Request(prompt_ids=tuple(prompt), config=config) for prompt in prompts]))
+
+    return model.dtype, decode
+
+
+def _load_transformers(plan: BenchPlan) -> tuple[str, Decode]:
+    import torch
+    import transformers
+    from transformers.utils import logging
+
+    quiet: Any = logging
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
+    torch.set_num_threads(plan.threads)
+    name = "bf16" if plan.dtype == "auto" else plan.dtype
+    dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    if name not in dtypes:
+        raise ConfigError(f"transformers is measured in bf16 or fp32, not in {name}.")
+    path = Path(plan.model)
+    options: dict[str, Any] = {"dtype": dtypes[name], "local_files_only": True}
+    if path.is_dir():
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
+    else:
+        model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, **options)
+    model.eval()
+
+    def decode(prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+        ids = torch.tensor([list(prompt) for prompt in prompts])
+        with torch.inference_mode():
+            model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=new_tokens,
+                min_new_tokens=new_tokens,
+                do_sample=False,
+                pad_token_id=0,
+            )
+
+    return name, decode
+
+
+ENGINES: dict[str, Callable[[BenchPlan], tuple[str, Decode]]] = {
+    "nlpkit": _load_nlpkit,
+    "transformers": _load_transformers,
+}
+"""Engines that can be measured. Each loads the model and returns its dtype and a function that decodes."""
+
+
+def _peak_memory() -> int:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _process_age() -> float:
+    """Return the seconds since this process started, or since this module was imported where that is unknown."""
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return uptime - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return time.perf_counter() - _IMPORTED
+
+
+_IMPORTED = time.perf_counter()
+
+
+def _timed(decode: Decode, prompts: Sequence[Sequence[int]], new_tokens: int) -> float:
+    started = time.perf_counter()
+    decode(prompts, new_tokens)
+    return time.perf_counter() - started
+
+
+def measure_here(plan: BenchPlan) -> Iterator[BenchLine]:
+    """Measure one engine in this process.
+
+    Args:
+        plan: What to measure.
+
+    Yields:
+        A line per batch size.
+
+    Raises:
+        NlpkitError: The engine cannot run the model.
+    """
+    if plan.engine not in ENGINES:
+        raise ConfigError(f"There is no engine {plan.engine!r}. {did_you_mean(plan.engine, ENGINES)}")
+    started = time.perf_counter()
+    dtype, decode = ENGINES[plan.engine](plan)
+    load_s = time.perf_counter() - started
+    short = _prompt(SHORT_PROMPT)
+    decode([short], 1)
+    first_token_s = _process_age()
+    long = _prompt(plan.prompt_tokens)
+    decode([long], 1)
+    prefill_s = statistics.median(_timed(decode, [long], 1) for _ in range(plan.runs))
+    for batch in plan.batches:
+        prompts = [short] * batch
+        decode(prompts, 2)
+        times = [_timed(decode, prompts, plan.new_tokens + 1) - _timed(decode, prompts, 1) for _ in range(plan.runs)]
+        yield BenchLine(
+            engine=plan.engine,
+            dtype=dtype,
+            batch=batch,
+            prefill_tokens_per_s=plan.prompt_tokens / prefill_s,
+            decode_tokens_per_s=batch * plan.new_tokens / statistics.median(times),
+            load_s=load_s,
+            first_token_s=first_token_s,
+            peak_memory_bytes=_peak_memory(),
+        )
+
+
+def measure(plan: BenchPlan) -> Iterator[BenchLine]:
+    """Measure one engine in a process of its own.
+
+    Args:
+        plan: What to measure.
+
+    Yields:
+        A line per batch size.
+
+    Raises:
+        NlpkitError: The child process failed; its own words are in the message.
+    """
+    arguments = [sys.executable, "-m", "nlpkit.apps.bench", json.dumps(asdict(plan))]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(plan.threads), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise NlpkitError(f"The engine {plan.engine!r} could not be measured: {last[0]}")
+    for line in done.stdout.splitlines():
+        if line.startswith("{"):
+            yield BenchLine(**json.loads(line))
+
+
+def render(lines: Sequence[BenchLine]) -> str:
+    """Lay measurements out as a table, with each one's decode speed relative to the first engine's at that batch."""
+    base: dict[int, float] = {}
+    for line in lines:
+        base.setdefault(line.batch, line.decode_tokens_per_s)
+    head = ("engine", "dtype", "batch", "prefill t/s", "decode t/s", "ratio", "load s", "first token s", "peak MB")
+    rows = [
+        (
+            line.engine,
+            line.dtype,
+            str(line.batch),
+            f"{line.prefill_tokens_per_s:.0f}",
+            f"{line.decode_tokens_per_s:.1f}",
+            f"{base[line.batch] / line.decode_tokens_per_s:.2f}x",
+            f"{line.load_s:.2f}",
+            f"{line.first_token_s:.2f}",
+            f"{line.peak_memory_bytes / 1e6:.0f}",
+        )
+        for line in lines
+    ]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    table = [head, *rows]
+    text = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+    return "\n".join(
+        [*text, f"ratio: how many times faster {lines[0].engine} {lines[0].dtype} decodes" if lines else ""]
+    )
+
+
+if __name__ == "__main__":
+    values = json.loads(sys.argv[1])
+    for measured in measure_here(BenchPlan(**{**values, "batches": tuple(values["batches"])})):
+        sys.stdout.write(json.dumps(asdict(measured)) + "\n")
+        sys.stdout.flush()
