@@ -44,6 +44,9 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
         self.scale = config.attn_scale if config.attn_scale is not None else config.head_dim**-0.5
         self.softcap = config.attn_softcap
+        # Set by training alone: a backward pass through plain products is the faster one on a CPU.
+        self.plain = False
+        self.dropout = 0.0
         q_width, kv_width = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         self.qkv: nn.Module | None = None
         self.q: nn.Module | None = nn.Linear(config.d_model, q_width, bias=config.qkv_bias)
@@ -83,23 +86,26 @@ class Attention(nn.Module):
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         return q, k, v.view(batch, seq, kv, dim).transpose(1, 2)
 
-    def _softcapped(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def _plain(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         batch, heads, seq, dim = q.shape
         grouped = q.reshape(batch, self.n_kv_heads, heads // self.n_kv_heads, seq, dim)
         scores = (grouped @ k.unsqueeze(2).transpose(-1, -2)).float() * self.scale
-        scores = self.softcap * torch.tanh(scores / self.softcap)
+        if self.softcap:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(2), torch.finfo(scores.dtype).min)
         weights = torch.softmax(scores, -1).to(v.dtype)
+        if self.dropout:
+            weights = F.dropout(weights, self.dropout, training=self.training)
         return (weights @ v.unsqueeze(2)).view(batch, heads, seq, dim)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
         batch, heads, seq, dim = q.shape
-        if self.softcap:
+        if self.softcap or self.plain:
             mask = step.mask
             if mask is None and not step.attend_all:
                 mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril()[None, None]
-            return self._softcapped(q, k, v, mask)
+            return self._plain(q, k, v, mask)
         if seq == 1:
             # With one query a row, the heads that share keys act as so many queries: no key is ever repeated.
             grouped = q.reshape(batch, self.n_kv_heads, heads // self.n_kv_heads, dim)
@@ -112,6 +118,7 @@ class Attention(nn.Module):
             v,
             attn_mask=step.mask,
             is_causal=step.mask is None and not step.attend_all,
+            dropout_p=self.dropout if self.training else 0.0,
             scale=self.scale,
             enable_gqa=heads != self.n_kv_heads,
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nlpkit.core.model.attention import Attention, Step
 from nlpkit.core.model.cache import CacheRows
@@ -31,20 +32,23 @@ class Block(nn.Module):
             self.mlp_post_norm = build_norm(config, config.d_model)
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
+        self.dropout = 0.0
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map ``(batch, seq, d_model)`` to the same shape."""
-        attended = self.attn(self.attn_norm(x) if self.pre else x, step)
+        attended = self._dropped(self.attn(self.attn_norm(x) if self.pre else x, step))
         if self.post:
             attended = self.attn_post_norm(attended)
         if self.parallel:
-            result: Tensor = x + attended + self.mlp(self.mlp_norm(x))
-            return result
+            return x + attended + self._dropped(self.mlp(self.mlp_norm(x)))
         x = x + attended
-        mixed: Tensor = self.mlp(self.mlp_norm(x) if self.pre else x)
+        mixed = self._dropped(self.mlp(self.mlp_norm(x) if self.pre else x))
         if self.post:
             mixed = self.mlp_post_norm(mixed)
         return x + mixed
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, training=self.training) if self.dropout else x
 
 
 class GPT(nn.Module):
@@ -65,6 +69,9 @@ class GPT(nn.Module):
         self.head: nn.Module | None = None
         if not config.tied_head:
             self.head = nn.Linear(config.d_model, config.vocab_size, bias=config.head_bias)
+        # Both are for training alone: dropout on the embeddings; recomputing blocks in the backward pass.
+        self.dropout = 0.0
+        self.checkpointing = False
         self._sliding = frozenset(config.sliding_layers)
         self._rotary: Rotary | None = None
         self._rotary_local: Rotary | None = None
@@ -159,8 +166,14 @@ class GPT(nn.Module):
         if self.pos_embed is not None:
             x = x + self.pos_embed(positions)
         full, sliding = self._steps(positions, mask, cache, longest=longest, fresh=fresh)
+        if self.dropout:
+            x = F.dropout(x, self.dropout, training=self.training)
         for layer, block in enumerate(self.blocks):
-            x = block(x, sliding if layer in self._sliding else full)
+            step = sliding if layer in self._sliding else full
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, step, use_reentrant=False)
+            else:
+                x = block(x, step)
         result: Tensor = self.final_norm(x)
         return result
 

@@ -135,7 +135,7 @@ class LoraLinear(nn.Module):
             wide = self.base.weight.float() + self.scale * (self.lora_b @ self.lora_a)
             norm = torch.linalg.norm(wide, dim=1)
         plain = F.linear(dropped, self.base.weight)
-        ratio = (self.magnitude / norm).to(x.dtype)
+        ratio: Tensor = (self.magnitude / norm).to(x.dtype)
         return F.linear(x, self.base.weight, self.base.bias) + (ratio - 1) * plain + ratio * low
 
 
