@@ -127,9 +127,13 @@ class Run:
         job.used_tokens += len(job.plan.requests[index].prompt_ids)
         job.output_tokens += generation.completion_tokens
         before = job.generations[index]
-        # A second try that loops as well is no better than the first, plain one.
-        if before is None or not self._loops(job, index, generation.completions[0]):
+        if before is None:
             job.generations[index] = generation
+        elif not self._loops(job, index, generation.completions[0]):
+            # A second try that loops as well would be no better than the first, plain one.
+            job.generations[index] = generation
+            which = "the completion" if len(job.generations) == 1 else "a completion"
+            job.warnings.append(f"{which} ran in circles and was decoded once more without repeats")
 
     def advance(self, job: Job, *, retry: bool = True) -> None:
         """After all requests of a round: try loops again, start the next round, or build the result.

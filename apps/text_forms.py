@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 _VOWELS = re.compile(r"[aeiouyäöüàâéèêëîïôùûáíóúñœæ]+", re.IGNORECASE)
-_SILENT = re.compile(r"(?:[^aeiouy]es|[^aeioulyt]ed|[^aeiouyl]e)$", re.IGNORECASE)
+_SILENT = re.compile(r"(?:[^aeiouycghsxz]es|[^aeioulyt]ed|[^aeiouyl]e)$", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _TITLE = re.compile(
     r"^\s*(?:title\s*:\s*(?P<label>.+)|#+\s*(?P<heading>.+)|\*\*(?P<bold>[^*]+)\*\*)\s*$", re.IGNORECASE
@@ -24,7 +24,8 @@ HAIKU_SYLLABLES = (5, 7, 5)
 def count_syllables(word: str) -> int:
     """Estimate the syllables of an English word from its vowel groups and silent endings.
 
-    The estimate is right for about nine words in ten; a Chinese character or kana counts one.
+    A rough rule, not a dictionary: it miscounts words such as "poem" or "evening". A Chinese character or kana
+    counts one.
 
     Args:
         word: One word.

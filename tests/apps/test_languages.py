@@ -1,0 +1,122 @@
+"""Names of languages, and telling them apart."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nlpkit.apps.language_detection import detect_language, dominant_script
+from nlpkit.apps.languages import LANGUAGES, language_name, parse_language, same_language
+from nlpkit.core.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("de", "de"),
+        ("DE", "de"),
+        ("german", "de"),
+        ("Deutsch", "de"),
+        ("en_US", "en"),
+        ("pt-BR", "pt"),
+        ("Francais", "fr"),
+        ("français", "fr"),
+        ("中文", "zh"),
+        ("zh-TW", "zh-Hant"),
+        ("zh_Hans", "zh-Hans"),
+        ("Traditional Chinese", "zh-Hant"),
+        ("norsk bokmål", "nb"),
+        ("Haitian Creole", "ht"),
+        (" Spanish ", "es"),
+    ],
+)
+def test_names(name: str, code: str) -> None:
+    assert parse_language(name) == code
+
+
+def test_every_name_in_the_table_is_understood() -> None:
+    for language in LANGUAGES.values():
+        assert parse_language(language.code) == language.code
+        assert parse_language(language.name) == language.code
+        assert parse_language(language.native) == language.code
+        assert language_name(language.code) == language.name
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("germn", "Did you mean 'German'"), ("qq", "such as 'de'"), ("", "such as 'de'")]
+)
+def test_unknown_names(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        parse_language(name)
+
+
+def test_scripts_of_one_language() -> None:
+    assert same_language("zh", "zh-Hant")
+    assert not same_language("zh", "ja")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("The weather is very nice today, and we are going to the park.", "en"),
+        ("Das Wetter ist heute sehr schön, und wir gehen in den Park.", "de"),
+        ("Il fait très beau aujourd'hui et nous allons dans le parc.", "fr"),
+        ("Hoy hace muy buen tiempo y vamos al parque con los niños.", "es"),
+        ("Oggi il tempo è molto bello e andiamo al parco con gli amici.", "it"),
+        ("O tempo está muito bom hoje e nós vamos ao parque com você.", "pt"),
+        ("Het weer is vandaag heel mooi en wij gaan naar het park.", "nl"),
+        ("今天天气很好，我们去公园。", "zh-Hans"),
+        ("今天天氣很好，我們說話。", "zh-Hant"),
+        ("今日は天気がいいです。", "ja"),
+        ("오늘은 날씨가 좋습니다.", "ko"),
+        ("Сегодня очень хорошая погода, и мы идём в парк.", "ru"),
+        ("Сьогодні дуже гарна погода, і ми йдемо до парку, але ще не зараз.", "uk"),
+        ("Ο καιρός είναι καλός σήμερα.", "el"),
+    ],
+)
+def test_sentences_are_recognised(text: str, code: str) -> None:
+    found, confidence = detect_language(text)
+    assert found == code
+    assert 0.5 <= confidence <= 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "12345 !!!", "ok", "hello handsome", "Tom", "https://example.org/the/and/of", "xyzzy qwrt"]
+)
+def test_thin_evidence_gives_no_answer(text: str) -> None:
+    assert detect_language(text)[0] is None
+
+
+def test_candidates_restrict_the_choice_but_not_the_script() -> None:
+    text = "Das Wetter ist heute sehr schön."
+    assert detect_language(text, ["de", "en"])[0] == "de"
+    assert detect_language(text, ["zh", "ru", "ja"]) == (None, 0.0)
+    assert detect_language("今天天气很好。", ["en", "zh"])[0] == "zh"
+    assert detect_language("今天天气很好。", ["en", "ja"])[0] is None
+
+
+def test_dominant_script() -> None:
+    assert dominant_script("Hello 你") == ("Latin", 5 / 6)
+    assert dominant_script("123") == (None, 0.0)
+
+
+LATIN = [chr(i) for i in range(0x250) if chr(i).isalpha() and "LATIN" in unicodedata.name(chr(i), "")]
+
+
+@pytest.mark.property
+@given(st.text(alphabet=st.sampled_from([*LATIN, " ", ".", "'"]), max_size=200))
+def test_latin_text_is_never_another_script(text: str) -> None:
+    found, confidence = detect_language(text)
+    assert found is None or LANGUAGES[found].script == "Latin"
+    assert 0 <= confidence <= 1
+
+
+@pytest.mark.property
+@given(st.text(max_size=200))
+def test_any_text_is_survived(text: str) -> None:
+    found, confidence = detect_language(text)
+    assert found is None or found in LANGUAGES
+    assert 0 <= confidence <= 1

@@ -1,0 +1,155 @@
+"""Question answering: spans, offsets, windows, unanswerable questions."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nlpkit.apps.pipeline import run_task
+from nlpkit.apps.qa import QuestionAnswering
+from nlpkit.apps.spans import find_span, sentence_around
+from nlpkit.apps.task import Part
+
+CONTEXT = "Ada Lovelace was born in London in 1815. She wrote the first program, for $3.50, in  1843."
+
+
+def ask(fake_lm: Any, question: str, context: str, reply: Any, **options: Any) -> Any:
+    lm = fake_lm(reply, **options)
+    (result,) = run_task(lm, QuestionAnswering(), [{"context": context, "question": question}])
+    return result
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "exact"),
+    [
+        ("1815", "1815", True),
+        ("london", "London", True),
+        ("ADA  LOVELACE.", "Ada Lovelace", True),
+        ("Answer: London.", "London", True),
+        ("The answer is: “London”", "London", True),
+        ("in 1843", "in  1843", True),
+        ("$3.50", "$3.50", True),
+        ("Ada was born in 1815 in a village.", "1815", False),
+        ("The first program was written in 1843. It was the first program.", "1843", False),
+        ("unanswerable", "", False),
+        ("The text does not mention London's mayor.", "", False),
+        ("Napoleon", "", False),
+        ("", "", False),
+        ("don", "", False),
+    ],
+)
+def test_answers_are_found_in_the_context(said: str, answer: str, exact: bool) -> None:
+    example = {"context": CONTEXT, "question": "When was Ada born, and when was the first program written?"}
+    prediction = QuestionAnswering().parse(said, example)
+    fields = prediction.fields
+    assert prediction.text == fields["answer"] == answer
+    assert fields["answerable"] is bool(answer)
+    assert fields["exact"] is exact
+    if answer:
+        assert CONTEXT[fields["start"] : fields["end"]] == answer
+        assert fields["evidence"] in CONTEXT
+    else:
+        assert fields["start"] is fields["end"] is None
+
+
+@given(st.text(max_size=200), st.text(max_size=60), st.text(max_size=40))
+@settings(deadline=None)
+def test_offsets_always_hold(context: str, said: str, question: str) -> None:
+    example = {"context": context, "question": question}
+    fields = QuestionAnswering().parse(said, example).fields
+    if fields["answerable"]:
+        assert context[fields["start"] : fields["end"]] == fields["answer"] != ""
+    span = find_span(context, context[: len(context) // 2], question=question)
+    if span is not None and span.exact:
+        assert 0 <= span.start < span.end <= len(context)
+
+
+@given(st.lists(st.sampled_from("one two three four five six seven".split()), min_size=1, max_size=12), st.data())  # noqa: SIM905
+def test_any_run_of_words_is_found(words: list[str], data: st.DataObject) -> None:
+    begin = data.draw(st.integers(0, len(words) - 1))
+    end = data.draw(st.integers(begin + 1, len(words)))
+    text = ", ".join(words)
+    sought = " ".join(words[begin:end])
+    span = find_span(text, sought)
+    assert span is not None
+    assert span.exact
+    assert re.findall(r"\w+", text[span.start : span.end]) == words[begin:end]
+
+
+def test_the_occurrence_next_to_the_question_wins() -> None:
+    text = "In 1900 a war began. Nothing more. The treaty was signed in Paris in 1900. It is 1900."
+    span = find_span(text, "1900", question="When was the treaty signed?")
+    assert span is not None
+    assert sentence_around(text, span.start, span.end) == "The treaty was signed in Paris in 1900."
+
+
+def test_chinese_answers() -> None:
+    context = "价格是 $3.50，不贵。我们明天去公园。"
+    fields = QuestionAnswering().parse("明天", {"context": context, "question": "什么时候？"}).fields
+    assert context[fields["start"] : fields["end"]] == "明天"
+    assert fields["evidence"] == "我们明天去公园。"
+
+
+def test_a_result_has_score_and_evidence(fake_lm) -> None:
+    result = ask(fake_lm, "Where?", CONTEXT, lambda *_: "London")
+    assert result.text == "London"
+    assert result.fields["score"] == pytest.approx(math.exp(-0.1), abs=1e-6)
+    assert result.fields["evidence"] == "Ada Lovelace was born in London in 1815."
+    assert result.completion == "London"
+
+
+@pytest.mark.parametrize("context", ["", "  \n"])
+def test_an_empty_context_is_unanswerable(fake_lm, context: str) -> None:
+    result = ask(fake_lm, "Where?", context, lambda *_: "London")
+    assert result.fields["answerable"] is False
+    assert result.fields["score"] is None
+    assert result.to_dict()["start"] is None
+
+
+def test_long_contexts_are_read_in_windows(fake_lm) -> None:
+    sentences = [f"Room {n} is green. " for n in range(300)]
+    sentences[222] = "The hidden treasure lies in a cellar. "
+    context = "".join(sentences)
+
+    def reply(prompt: str, request: Any) -> str:
+        return "a cellar" if "treasure lies" in prompt else "unanswerable"
+
+    result = ask(fake_lm, "Where is the treasure?", context, reply, max_seq_len=400)
+    assert result.chunks > 3
+    assert result.text == "a cellar"
+    assert context[result.fields["start"] : result.fields["end"]] == "a cellar"
+    assert result.fields["evidence"] == "The hidden treasure lies in a cellar."
+    assert not result.truncated
+
+
+def test_windows_overlap(fake_lm) -> None:
+    context = "".join(f"Room {n} is green. " for n in range(300))
+    lm = fake_lm(lambda *_: "unanswerable", max_seq_len=400)
+    (result,) = run_task(lm, QuestionAnswering(), [{"context": context, "question": "Where is it?"}])
+    assert result.fields["answerable"] is False
+    seen = [int(number) for prompt in reversed(lm.prompts) for number in re.findall(r"Room (\d+)", prompt)]
+    assert set(seen) == set(range(300))
+    assert len(seen) > 300
+
+
+def test_whole_answers_beat_partial_ones_then_the_surer_wins() -> None:
+    task = QuestionAnswering()
+    context = "Red fox. Blue fox. Green owl."
+    example = {"context": context, "question": "Which?"}
+    parts = []
+    for offset, text, said, logprob in (
+        (0, "Red fox.", "it was the red one", -0.1),
+        (9, "Blue fox.", "Blue fox", -0.5),
+        (19, "Green owl.", "Green owl", -0.4),
+    ):
+        chunk = {**example, "context": text, "_offset": offset}
+        parts.append(Part(chunk, task.parse(said, chunk), logprob))
+    merged = task.merge(parts, example)
+    assert merged.text == "Green owl"
+    assert context[merged.fields["start"] : merged.fields["end"]] == "Green owl"
+    assert task.merge(parts[:1], example).text == "Red"

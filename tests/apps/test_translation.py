@@ -1,0 +1,172 @@
+"""Translation: layout, copies, wrong languages, placeholders, glossary."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nlpkit.apps.pipeline import run_task
+from nlpkit.apps.placeholders import missing_placeholders, placeholders
+from nlpkit.apps.task import Budget, Part, Prediction
+from nlpkit.apps.translation import Translation
+from nlpkit.core.errors import ConfigError
+
+
+def source_of(prompt: str) -> str:
+    return prompt.partition("\n\n")[2].removesuffix("</>")
+
+
+def translate(fake_lm: Any, text: str, reply: Any = lambda prompt, _: source_of(prompt), **row: Any) -> Any:
+    lm = fake_lm(reply, max_seq_len=row.pop("max_seq_len", 2000))
+    (result,) = run_task(lm, Translation(), [{"source": text, "target_lang": "de", "source_lang": "en", **row}])
+    return result, lm
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "One line.",
+        "One. Two.\n\n\n  Three.\r\n\tFour \n",
+        "\n\nTitle\n=====\n\n* item one\n* item two\n\n---\n",
+        "a\u2028b\x0bc\x85d",
+        "One line without end " * 60,
+        "12345\n***\n",
+    ],
+)
+def test_a_model_that_copies_gives_the_text_back_exactly(fake_lm, text: str) -> None:
+    result, _ = translate(fake_lm, text)
+    assert result.text == text
+
+
+@pytest.mark.property
+@given(text=st.text(alphabet=st.sampled_from("ab. \n\r\t!?。„“*1\u2028"), max_size=120))
+@settings(deadline=None)
+def test_lines_in_are_lines_out(text: str) -> None:
+    task = Translation()
+    example = {"source": text, "target_lang": "de", "source_lang": "en"}
+    chunks = task.split(example, Budget(count_tokens=len, max_prompt_tokens=40, overhead=10))
+    parts = [Part(chunk, task.parse("Eins\nzwei: \u2028drei", chunk), -1.0) for chunk in chunks]
+    merged = task.merge(parts, example).text
+    assert len(merged.splitlines()) == len(text.splitlines())
+    assert [not line.strip() for line in merged.splitlines()] == [not line.strip() for line in text.splitlines()]
+
+
+def test_no_sentence_of_a_long_text_is_lost(fake_lm) -> None:
+    text = " ".join(f"Sentence number {n} is here." for n in range(400))
+    result, lm = translate(fake_lm, text, max_seq_len=400)
+    assert result.chunks > 10
+    assert not result.truncated
+    assert re.findall(r"number (\d+)", result.text) == [str(n) for n in range(400)]
+    assert len(lm.prompts) >= result.chunks
+
+
+def test_lines_without_letters_are_not_asked_for(fake_lm) -> None:
+    result, lm = translate(fake_lm, "Hello\n----\n3.14\nWorld", lambda *_: "Hallo")
+    assert result.text == "Hallo\n----\n3.14\nHallo"
+    assert len(lm.prompts) == 2
+
+
+def test_prompts_name_the_languages(fake_lm) -> None:
+    _, lm = translate(fake_lm, "Hello there", source_lang="English", target_lang="Deutsch")
+    assert lm.prompts == ["<user>Translate from English to German.\n\nHello there</>"]
+
+
+def test_the_source_language_is_detected(fake_lm) -> None:
+    result, lm = translate(
+        fake_lm, "The weather is very nice today, and we are here.", lambda *_: "Ja", source_lang="auto"
+    )
+    assert "from English to German" in lm.prompts[0]
+    assert result.fields["source_lang"] == "en"
+    assert result.fields["source_lang_confidence"] > 0.5
+    result, lm = translate(fake_lm, "xyzzy", lambda *_: "Ja", source_lang="auto")
+    assert lm.prompts[0].startswith("<user>Translate to German.")
+    assert result.fields["source_lang"] is None
+    assert any("--from" in warning for warning in result.warnings)
+    result, lm = translate(fake_lm, "Das Wetter ist heute sehr schön und mild.", lambda *_: "Ja", source_lang="auto")
+    assert lm.prompts[0].startswith("<user>Translate to German.")
+    assert any("German already" in warning for warning in result.warnings)
+
+
+def test_languages_are_checked(fake_lm) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'German'"):
+        translate(fake_lm, "x", target_lang="germn")
+    with pytest.raises(ConfigError, match="both German"):
+        translate(fake_lm, "x", source_lang="de", target_lang="Deutsch")
+
+
+@pytest.mark.parametrize(
+    ("completion", "text"),
+    [
+        ("Hallo Welt.", "Hallo Welt."),
+        ("\n\nHallo Welt.\n\nNote: informal.", "Hallo Welt."),
+        ("Here is the translation:\n\nHallo Welt.", "Hallo Welt."),
+        ("**Translation:**\n“Hallo Welt.”", "Hallo Welt."),
+        ('"Hallo Welt."', "Hallo Welt."),
+        ("<think>\nHm.\n</think>\n\nHallo Welt.", "Hallo Welt."),
+        ("<think>never ends", ""),
+        ("", ""),
+        ("Hier steht es:", "Hier steht es:"),
+    ],
+)
+def test_completions_are_cleaned(completion: str, text: str) -> None:
+    assert Translation().parse(completion, {"source": "Hello world.", "target_lang": "de"}).text == text
+
+
+def test_quotes_of_the_source_stay() -> None:
+    assert Translation().parse("„Hallo.“", {"source": '"Hello."', "target_lang": "de"}).text == "„Hallo.“"
+
+
+def test_copies_are_flagged(fake_lm) -> None:
+    result, _ = translate(fake_lm, "This is a sentence that nobody translated.\nHello.")
+    assert result.fields["untranslated"] == 1
+    assert any("1 of 2 pieces were copied" in warning for warning in result.warnings)
+    result, _ = translate(fake_lm, "Johann Sebastian Bach")
+    assert result.fields["untranslated"] == 0
+
+
+def test_the_wrong_language_is_flagged(fake_lm) -> None:
+    french = "Il fait très beau aujourd'hui et nous allons dans le parc."
+    result, _ = translate(fake_lm, "The weather is nice.", lambda *_: french)
+    assert result.fields["wrong_language"] == "fr"
+    assert any("looks like French, not German" in warning for warning in result.warnings)
+    german = "Das Wetter ist heute sehr schön, und wir gehen in den Park."
+    result, _ = translate(fake_lm, "The weather is nice.", lambda *_: german)
+    assert result.fields["wrong_language"] is None
+
+
+def test_placeholders() -> None:
+    found = placeholders("Hi {name}, <b>50%</b> of %s at https://a.org/x?y=1. Mail a@b.org, ${x}, %(n)d, 1,234.5!")
+    assert found == {
+        "{name}": 1, "<b>": 1, "</b>": 1, "50": 1, "%s": 1, "https://a.org/x?y=1": 1, "a@b.org": 1, "${x}": 1,
+        "%(n)d": 1, "12345": 1,
+    }  # fmt: skip
+    assert missing_placeholders("{a} {a} 1,234.50 %s", "{a} 1.234,50") == ["{a}", "%s"]
+    assert missing_placeholders("100% safe", "100 % sicher") == []
+
+
+def test_missing_placeholders_are_reported(fake_lm) -> None:
+    result, _ = translate(fake_lm, "Hello {name}, you have %d new mails since 2019.", lambda *_: "Hallo, seit 2019!")
+    assert result.fields["placeholders_missing"] == ["{name}", "%d"]
+    assert any("lacks {name}, %d" in warning for warning in result.warnings)
+
+
+def test_glossaries_hint_and_report(fake_lm) -> None:
+    glossary = {"kernel": "Kern", "cat": "Katze", "机器": "Maschine"}
+    result, lm = translate(
+        fake_lm, "The Kernel starts. Concatenate. 好机器。", lambda *_: "Der Kern.", glossary=glossary
+    )
+    assert any('Translate "kernel" as "Kern".' in prompt for prompt in lm.prompts)
+    assert not any('"cat"' in prompt for prompt in lm.prompts)
+    assert result.fields["glossary_hits"] == {"kernel": "Kern"}
+    assert result.fields["glossary_misses"] == {"机器": "Maschine"}
+    assert any("机器" in warning for warning in result.warnings)
+
+
+def test_merging_one_part_is_parsing_it() -> None:
+    task = Translation()
+    example = {"source": "Hi", "target_lang": "de", "source_lang": "en"}
+    assert task.merge([Part(example, Prediction("Hallo"), -1.0)], example).text == "Hallo"
