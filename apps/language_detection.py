@@ -2,7 +2,12 @@
 
 Script first, then, for scripts that many languages share, their commonest words, letters and word endings. So text in
 Latin letters is never taken for a language of another script. It knows the languages of `_WORDS` among those with
-shared scripts, needs about a sentence, and says None when the evidence is thin.
+shared scripts, and says None when the evidence is thin.
+
+Right / no answer / wrong, in percent of development sentences, with all languages to choose from:
+image captions (multi30k) en 92/8/0, de 99/1/0, fr 96/4/0; short everyday sentences (Tatoeba) en 73/27/0.3,
+de 84/16/0.4, zh 99.7/0.3/0; software descriptions (Debian), full of English names, en 84/16/0.3, de 91/9/0.6,
+fr 84/14/1.3, es 69/30/1.1. Some of the English words were added with these sentences in view.
 """
 
 from __future__ import annotations
@@ -21,7 +26,9 @@ _WORDS: dict[str, str] = {
     "all were we when your can said there use an each which she do how their if will up other about out many then "
     "them these so some her would make like him into has look two more no way could my than been who its now find "
     "did you he i me our am don't i'm it's didn't i'll let's please very where why go get know want think just "
-    "man woman people standing wearing while sitting group young walking front playing",
+    "man woman people standing wearing while sitting group young walking front playing over off come take need let "
+    "tell give made work help love home too much never always got going been were again left ask doing done "
+    "without support provides package library files tools using used",
     "de": "der die das und in den von zu mit sich des auf für ist im dem nicht ein eine als auch es an werden aus er "
     "hat dass sie nach wird bei einer um am sind noch wie einem über einen so zum war haben nur oder aber vor zur "
     "bis mehr durch man sein wurde sei ich du wir ihr mich dir mir uns mein dein kein keine was wer wo warum wann "
@@ -109,7 +116,7 @@ _LETTERS: dict[str, str] = {
 }
 
 _ENDINGS: dict[str, str] = {
-    "en": "ing tion ness ight ould ally ough",
+    "en": "n't 're 'll 've 's ing tion ness ight ould ally ough",
     "de": "ung ungen lich keit heit schaft isch chen cht ieren tzt",
     "fr": "ment eux eaux aient ique oire ette euse ez",
     "es": "ción ciones mente dad ando iendo aba illo ería",

@@ -109,10 +109,7 @@ class Planner:
                 truncated = True
                 total = self.lm.count_tokens(str(example[self.task.text_field]))
                 warnings = (f"the {self.task.text_field} was cut to its first {kept} of {total} tokens",)
-        chunks = self._split(cut, limit)
-        prompts = [self.render(chunk) for chunk in chunks]
-        if chunks == [example]:
-            prompts = [whole]
+        chunks, prompts = self._split(cut, limit)
         requests = tuple(
             Request(prompt_ids=tuple(prompt), config=self._configure(decoding, chunk, len(prompt)))
             for chunk, prompt in zip(chunks, prompts, strict=True)
@@ -175,7 +172,7 @@ class Planner:
     def _overhead(self, example: Example) -> int:
         return len(self.render({**example, self.task.text_field: ""}))
 
-    def _split(self, example: Example, limit: int) -> list[Example]:
+    def _split(self, example: Example, limit: int) -> tuple[list[Example], list[list[int]]]:
         overhead = self._overhead(example)
         longest = 0
         for attempt in range(SPLIT_ATTEMPTS):
@@ -185,9 +182,10 @@ class Planner:
                 overhead=overhead,
             )
             chunks = self.task.split(example, budget)
-            longest = max((len(self.render(chunk)) for chunk in chunks), default=0)
+            prompts = [self.render(chunk) for chunk in chunks]
+            longest = max(map(len, prompts), default=0)
             if longest <= limit:
-                return chunks
+                return chunks, prompts
             if overhead >= limit:
                 break
         raise ContextOverflowError(
