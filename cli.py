@@ -12,6 +12,7 @@ from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, Outpu
 from nlpkit.apps.output import Writer
 from nlpkit.apps.process import run_process
 from nlpkit.core.errors import ConfigError
+from nlpkit.eval.commands import app as eval_app
 
 app = typer.Typer(
     name="nlpkit",
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, fetch, inspect and convert models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(eval_app, name="eval")
 
 
 def _version(value: bool) -> None:

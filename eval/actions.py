@@ -1,0 +1,307 @@
+"""What the `nlpkit eval` commands do, apart from reading options and printing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlpkit.apps.commands import load
+from nlpkit.apps.options import ModelOptions
+from nlpkit.apps.task import Task, load_task
+from nlpkit.core.errors import ConfigError, NlpkitError
+from nlpkit.eval.datasets import DataOptions, Dataset, load_dataset
+from nlpkit.eval.fewshot import draw_shots
+from nlpkit.eval.metrics.registry import MetricOptions
+from nlpkit.eval.overlap import data_overlap
+from nlpkit.eval.rescoring import Outcome, default_metrics, rescore
+from nlpkit.eval.rundir import load_run
+from nlpkit.eval.runner import RunSettings, run_evaluation
+from nlpkit.eval.scoring import ScoringOptions
+
+if TYPE_CHECKING:
+    from nlpkit.core.language_model import LanguageModel
+
+RUNS = "runs"
+"""Folder of runs whose --output was not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringChoice:
+    """Scoring options as given; None and empty mean the default.
+
+    Attributes:
+        metrics: Names; empty for the task's own.
+        options: Choices about them.
+        n_resamples: Bootstrap resamples.
+        seed: Their seed.
+    """
+
+    metrics: tuple[str, ...] = ()
+    options: MetricOptions = field(default_factory=MetricOptions)
+    n_resamples: int = 1000
+    seed: int | None = None
+
+    def settle(self, task: Task | None = None) -> ScoringOptions:
+        """Fill in the task's metrics.
+
+        Raises:
+            ConfigError: A metric or option is wrong.
+        """
+        names = self.metrics or (default_metrics(task) if task is not None else ())
+        chosen = ScoringOptions(metrics=names, options=self.options, n_resamples=self.n_resamples)
+        if self.seed is not None:
+            chosen = replace(chosen, seed=self.seed)
+        chosen.check()
+        return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which rows to run.
+
+    Attributes:
+        limit: Only the first rows.
+        shard: ``i/n``.
+        exclude_overlap: Training files; rows that share n-grams with them are left out.
+        overlap_n: Length of those n-grams.
+    """
+
+    limit: int | None = None
+    shard: str | None = None
+    exclude_overlap: tuple[str, ...] = ()
+    overlap_n: int = 13
+
+    def apply(self, dataset: Dataset) -> Dataset:
+        """Select: overlap first, then the limit, then the shard.
+
+        Raises:
+            ConfigError: The shard is malformed or a number out of range.
+            InputError: No row is left, or a training file cannot be read.
+        """
+        if self.exclude_overlap:
+            dataset = self._without_overlap(dataset)
+        if self.limit is not None:
+            dataset = dataset.limit(self.limit)
+        if self.shard is not None:
+            dataset = dataset.shard(*parse_shard(self.shard))
+        return dataset
+
+    def _without_overlap(self, dataset: Dataset) -> Dataset:
+        rows: list[tuple[str, Mapping[str, Any]]] = [
+            (row.id, {} if isinstance(row.example, NlpkitError) else row.example) for row in dataset.rows
+        ]
+        overlap = data_overlap(self.exclude_overlap, rows, orders=(self.overlap_n, 13, 8))
+        bad = {dataset.rows[index].index for index in overlap.rows(self.overlap_n)}
+        note = {
+            "n": self.overlap_n,
+            "excluded": len(bad),
+            "train": [{"sha256": file["sha256"], "bytes": file["bytes"]} for file in overlap.train],
+            "overlap": overlap.summary(),
+        }
+        return dataset.select(lambda row: row.index not in bad, {"exclude_overlap": note})
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read ``i/n``.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
+    if match is None:
+        raise ConfigError(f"--shard is {text!r}; it must be a number and a count, such as 1/4.")
+    return int(match[1]), int(match[2])
+
+
+def parse_pairs(entries: Sequence[str], flag: str) -> dict[str, str]:
+    """Read repeated ``NAME=VALUE`` options.
+
+    Raises:
+        ConfigError: One has no ``=``, or a name comes twice.
+    """
+    pairs: dict[str, str] = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"{flag} is {entry!r}; it must be NAME=VALUE.")
+        if name.strip() in pairs:
+            raise ConfigError(f"{flag} gives {name.strip()!r} twice.")
+        pairs[name.strip()] = value
+    return pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotOptions:
+    """Few-shot examples.
+
+    Attributes:
+        count: How many; 0 for none.
+        path: File that they come from.
+        seed: Seed of the draw.
+    """
+
+    count: int = 0
+    path: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One task on one data set, for any number of models.
+
+    Attributes:
+        task: Name of the task.
+        data: Data files.
+        models: The models.
+        data_options: How to read the data.
+        selection: Which rows.
+        scoring: What to score.
+        overrides: Decoding options that were given.
+        settings: Everything else about a run; its scoring, overrides and shots are filled in here.
+        shots: Few-shot examples.
+        keep_going: Whether rows that the task cannot use are recorded instead of refused.
+    """
+
+    task: str
+    data: tuple[str, ...]
+    models: tuple[ModelOptions, ...]
+    data_options: DataOptions = field(default_factory=DataOptions)
+    selection: Selection = field(default_factory=Selection)
+    scoring: ScoringChoice = field(default_factory=ScoringChoice)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    settings: RunSettings = field(default_factory=lambda: RunSettings(scoring=ScoringOptions(metrics=("bleu",))))
+    shots: ShotOptions = field(default_factory=ShotOptions)
+    keep_going: bool = False
+
+    def prepare(self) -> PreparedEvaluation:
+        """Read and check everything that can be checked without a model.
+
+        Raises:
+            NlpkitError: An option or the data are wrong.
+        """
+        from nlpkit.apps.planning import build_decoding
+
+        task = load_task(self.task)
+        overrides = dict(self.overrides)
+        seed = overrides.pop("seed", None)
+        build_decoding(task, overrides)
+        scoring = self.scoring.settle(task)
+        dataset = self.selection.apply(
+            load_dataset(self.data, task, options=self.data_options, keep_going=self.keep_going)
+        )
+        settings = replace(self.settings, scoring=scoring, overrides=overrides)
+        if seed is not None:
+            settings = replace(settings, seed=seed)
+        if self.shots.count or self.shots.path:
+            settings = replace(settings, shots=self._draw(task))
+        return PreparedEvaluation(self, task, dataset, settings)
+
+    def _draw(self, task: Task) -> Any:
+        if not self.shots.count or self.shots.path is None:
+            raise ConfigError("--shots K and --shots-from FILE belong together: give both.")
+        options = replace(self.data_options, references=(), split=None, format="auto")
+        return draw_shots(
+            load_dataset([self.shots.path], task, options=options), task, count=self.shots.count, seed=self.shots.seed
+        )
+
+
+@dataclass(frozen=True)
+class PreparedEvaluation:
+    """An evaluation whose data are read.
+
+    Attributes:
+        evaluation: What it was made of.
+        task: The task.
+        dataset: The rows.
+        settings: What to run.
+    """
+
+    evaluation: Evaluation
+    task: Task
+    dataset: Dataset
+    settings: RunSettings
+
+    def folders(self, output: str | None) -> list[Path]:
+        """Return the run directory of each model.
+
+        Args:
+            output: What the user gave: the directory itself for one model, the folder of them for several.
+        """
+        names = [safe_name(model_label(model)) for model in self.evaluation.models]
+        if len(set(names)) < len(names):
+            names = [f"{name}-{number}" for number, name in enumerate(names, 1)]
+        if output is not None:
+            return [Path(output)] if len(names) == 1 else [Path(output) / name for name in names]
+        shard = f"-shard{self.evaluation.selection.shard.replace('/', 'of')}" if self.evaluation.selection.shard else ""
+        return [Path(RUNS) / f"{self.task.name}-{safe_name(self.dataset.name)}-{name}{shard}" for name in names]
+
+    def run(
+        self,
+        output: str | None,
+        *,
+        quiet: bool,
+        report: Callable[[str], None],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Outcome]:
+        """Run each model in turn; only one is in memory at a time.
+
+        Args:
+            output: As `folders`.
+            quiet: Whether to show no bar while a model is downloaded.
+            report: Gets what a user should know.
+            progress: Gets rows done and rows in all, of one model.
+
+        Returns:
+            One outcome a model.
+
+        Raises:
+            NlpkitError: A model cannot be used, or a run cannot be continued.
+        """
+        outcomes = []
+        for model, folder in zip(self.evaluation.models, self.folders(output), strict=True):
+            lm: LanguageModel = load(model, quiet=quiet)
+            outcome = run_evaluation(lm, self.task, self.dataset, folder, self.settings, progress=progress)
+            for text in outcome.notes:
+                report(f"{folder}: {text}")
+            outcomes.append(outcome)
+            del lm
+        return outcomes
+
+
+def model_label(model: ModelOptions) -> str:
+    """Return a short name for a model with its adapter."""
+    adapter = model.adapter if model.adapter not in (None, "none") else None
+    name = Path(model.model).name or model.model
+    return name if adapter is None else f"{name}+{Path(adapter).name}"
+
+
+def safe_name(text: str) -> str:
+    """Return a text as part of a file name."""
+    return re.sub(r"[^\w.+-]+", "_", text).strip("._") or "unnamed"
+
+
+def rescore_run(folder: str, choice: ScoringChoice) -> Outcome:
+    """Score a run again; what was not chosen stays as it was.
+
+    Args:
+        folder: The run directory.
+        choice: Metrics and options; without metrics those of the run, with the options that were given.
+
+    Returns:
+        The new record.
+
+    Raises:
+        NlpkitError: It is no run directory, or an option is wrong.
+    """
+    if choice == ScoringChoice():
+        return rescore(Path(folder))
+    stored = load_run(folder).record.get("scoring")
+    before = ScoringOptions.from_dict(stored) if stored else None
+    names = choice.metrics or (before.metrics if before else ())
+    options = choice.options
+    if before is not None and options == MetricOptions():
+        options = before.options
+    return rescore(Path(folder), replace(choice, metrics=names, options=options).settle())

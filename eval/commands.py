@@ -1,0 +1,477 @@
+"""The `nlpkit eval` commands: parse, call, print. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from nlpkit.apps.options import DecodeOptions, Device, Dtype, command
+from nlpkit.apps.output import Writer, note
+from nlpkit.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nlpkit.apps.options import ModelOptions
+    from nlpkit.eval.actions import ScoringChoice
+    from nlpkit.eval.datasets import DataOptions
+    from nlpkit.eval.rescoring import Outcome
+
+app = typer.Typer(
+    help="Evaluate: run tasks over data, score, compare, report.",
+    no_args_is_help=True,
+)
+
+_MODEL = "Model"
+_DATA = "Data"
+_SCORING = "Scoring"
+_OUTPUT = "Output"
+
+Format = Literal["auto", "jsonl", "csv", "tsv", "squad", "text", "parquet"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsOptions:
+    """Which models to run, and how."""
+
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Name, file, folder or hub id. Repeatable.", rich_help_panel=_MODEL),
+    ] = None
+    adapter: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH|none", help="LoRA adapter.", rich_help_panel=_MODEL)
+    ] = None
+    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.", rich_help_panel=_MODEL)] = "auto"
+    device: Annotated[Device, typer.Option(help="Where to run.", rich_help_panel=_MODEL)] = "auto"
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", rich_help_panel=_MODEL)] = None
+
+    def each(self) -> tuple[ModelOptions, ...]:
+        """Return the options of each model."""
+        from nlpkit.apps.options import ModelOptions
+
+        return tuple(
+            ModelOptions(model=name, adapter=self.adapter, dtype=self.dtype, device=self.device, threads=self.threads)
+            for name in dict.fromkeys(self.models or ["default"])
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """Which data to read, and how."""
+
+    data: Annotated[
+        list[str] | None, typer.Option("--data", "-d", metavar="PATH", help="Data. Repeatable.", rich_help_panel=_DATA)
+    ] = None
+    data_format: Annotated[
+        Format, typer.Option("--format", help="auto goes by the file's name.", rich_help_panel=_DATA)
+    ] = "auto"
+    references: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="For plain text: a reference a line. Repeatable.", rich_help_panel=_DATA),
+    ] = None
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="COLUMN=THEIRS", help="The data's name for a column. Repeatable.", rich_help_panel=_DATA
+        ),
+    ] = None
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="COLUMN=VALUE", help="A value for all rows. Repeatable.", rich_help_panel=_DATA),
+    ] = None
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Split of a folder of parquet files.", rich_help_panel=_DATA)
+    ] = None
+    limit: Annotated[int | None, typer.Option(help="Only the first N rows.", rich_help_panel=_DATA)] = None
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only every N-th row, from the I-th.", rich_help_panel=_DATA)
+    ] = None
+    exclude_overlap: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRAIN", help="Leave out rows that share n-grams with this file.", rich_help_panel=_DATA),
+    ] = None
+    overlap_n: Annotated[
+        int, typer.Option("--overlap-ngram", min=1, help="Length of those n-grams.", rich_help_panel=_DATA)
+    ] = 13
+    shots: Annotated[int, typer.Option(min=0, help="Solved examples in each prompt.", rich_help_panel=_DATA)] = 0
+    shots_from: Annotated[
+        str | None, typer.Option(metavar="PATH", help="File to take them from.", rich_help_panel=_DATA)
+    ] = None
+    shots_seed: Annotated[int, typer.Option(help="Decides which ones.", rich_help_panel=_DATA)] = 0
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Record unusable rows and go on.", rich_help_panel=_DATA)
+    ] = False
+
+    def reading(self) -> DataOptions:
+        """Return how to read."""
+        from nlpkit.eval.actions import parse_pairs
+        from nlpkit.eval.datasets import DataOptions
+
+        return DataOptions(
+            format=self.data_format,
+            references=tuple(self.references or ()),
+            columns=parse_pairs(self.columns or (), "--map"),
+            values=parse_pairs(self.values or (), "--set"),
+            split=self.split,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """How to score."""
+
+    lang: Annotated[str | None, typer.Option(help="Language of the references.", rich_help_panel=_SCORING)] = None
+    tokenizer: Annotated[
+        str | None, typer.Option(help="By the metric's own names, such as 13a, zh, char.", rich_help_panel=_SCORING)
+    ] = None
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="Ignore case.", rich_help_panel=_SCORING)] = False
+    stemmer: Annotated[
+        bool, typer.Option("--stemmer", help="ROUGE: strip English suffixes.", rich_help_panel=_SCORING)
+    ] = False
+    rouge_split: Annotated[
+        Literal["newline", "sentence"] | None,
+        typer.Option(help="ROUGE-Lsum: where sentences end.", rich_help_panel=_SCORING),
+    ] = None
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Label set of F1 scores. Repeatable.", rich_help_panel=_SCORING),
+    ] = None
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples.", rich_help_panel=_SCORING)] = 1000
+    bootstrap_seed: Annotated[int | None, typer.Option(help="Their seed.", rich_help_panel=_SCORING)] = None
+
+    def choice(self, metrics: Sequence[str]) -> ScoringChoice:
+        """Return the choice for these metrics."""
+        from nlpkit.eval.actions import ScoringChoice
+        from nlpkit.eval.metrics.registry import MetricOptions
+
+        names = [part for name in metrics for part in name.split(",") if part]
+        return ScoringChoice(
+            metrics=tuple(dict.fromkeys(names)),
+            options=MetricOptions(
+                lang=self.lang,
+                tokenizer=self.tokenizer,
+                lowercase=self.lowercase or None,
+                stemmer=self.stemmer,
+                split=self.rouge_split,
+                labels=tuple(self.labels or ()),
+            ),
+            n_resamples=self.resamples,
+            seed=self.bootstrap_seed,
+        )
+
+
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="NAME", help="The task's own by default. Repeatable.", rich_help_panel=_SCORING),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON, one object a line.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no bars on stderr.", rich_help_panel=_OUTPUT)]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")]
+Folders = Annotated[list[str], typer.Argument(metavar="DIR...", help="Run directories.")]
+
+
+@command(app)
+def run(
+    models: ModelsOptions,
+    dataset: DatasetOptions,
+    decode: DecodeOptions,
+    scoring: ScoreOptions,
+    task: Annotated[str, typer.Argument(help="Name of the task.")],
+    metric: Metrics = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Run directory; under runs/ by default.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run rows again that failed before.", rich_help_panel=_OUTPUT)
+    ] = False,
+    max_errors: Annotated[
+        int | None, typer.Option(min=0, help="Stop when more rows fail.", rich_help_panel=_OUTPUT)
+    ] = None,
+    remark: Annotated[str, typer.Option("--note", help="Free text for the record.", rich_help_panel=_OUTPUT)] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Run a task over data and score it. The same command goes on with a run that was stopped."""
+    from nlpkit.apps.progress import ProgressBar
+    from nlpkit.eval.actions import Evaluation, Selection, ShotOptions
+    from nlpkit.eval.runner import RunSettings
+    from nlpkit.eval.scoring import ScoringOptions
+    from nlpkit.eval.views import run_table
+
+    evaluation = Evaluation(
+        task=task,
+        data=tuple(dataset.data or ()),
+        models=models.each(),
+        data_options=dataset.reading(),
+        selection=Selection(
+            limit=dataset.limit,
+            shard=dataset.shard,
+            exclude_overlap=tuple(dataset.exclude_overlap or ()),
+            overlap_n=dataset.overlap_n,
+        ),
+        scoring=scoring.choice(metric or ()),
+        overrides=decode.overrides(),
+        settings=RunSettings(
+            scoring=ScoringOptions(metrics=()),
+            on_overflow=decode.on_overflow,
+            batch_tokens=decode.batch_tokens,
+            retry_failed=retry_failed,
+            max_errors=max_errors,
+            note=remark,
+        ),
+        shots=ShotOptions(count=dataset.shots, path=dataset.shots_from, seed=dataset.shots_seed),
+        keep_going=dataset.keep_going,
+    )
+    prepared = evaluation.prepare()
+    with ProgressBar(prepared.task.name, enabled=not quiet) as bar:
+        outcomes = prepared.run(output, quiet=quiet, report=lambda text: note(text, quiet=quiet), progress=bar)
+    with Writer(None, as_json=as_json) as writer:
+        if as_json:
+            for outcome in outcomes:
+                writer.write(_full(outcome))
+        else:
+            writer.write(run_table([outcome.record for outcome in outcomes]))
+    return _conclude(outcomes, quiet=quiet)
+
+
+def _full(outcome: Outcome) -> dict[str, Any]:
+    from nlpkit.eval.rundir import finite
+
+    record: dict[str, Any] = finite({**outcome.record, "folder": str(outcome.folder)})
+    return record
+
+
+def _conclude(outcomes: Sequence[Outcome], *, quiet: bool) -> int:
+    """Say what a reader of the scores must know; return the exit code."""
+    code = 0
+    for outcome in outcomes:
+        name = str(outcome.record["name"])
+        for text in outcome.record.get("notes") or ():
+            note(f"{name}: {text}", quiet=quiet)
+        for metric, result in outcome.record["metrics"].items():
+            for text in result.get("notes") or ():
+                note(f"{name}: {metric}: {text}", quiet=quiet)
+        counts = outcome.record["counts"]
+        if counts["failed"]:
+            # Failures are no chatter: they are said even when notes are not wanted.
+            note(f"{name}: {counts['failed']} of {counts['rows']} rows failed; {outcome.folder}/samples.jsonl says why")
+            code = 3
+        for metric, why in outcome.metric_errors.items():
+            note(
+                f"{name}: {metric} could not be computed: {why} The samples are kept; score them again with "
+                f"nlpkit eval rescore {outcome.folder}"
+            )
+            code = code or 2
+        note(f"{name}: written to {outcome.folder}", quiet=quiet)
+    return code
+
+
+@command(app)
+def score(
+    scoring: ScoreOptions,
+    metrics: Annotated[list[str], typer.Argument(metavar="METRIC...", help="Names of metrics.")],
+    predictions: Annotated[
+        str, typer.Option("--predictions", "-p", metavar="PATH", help="Text, a segment a line, or JSONL.")
+    ],
+    references: Annotated[
+        list[str] | None,
+        typer.Option("--references", "-r", metavar="PATH", help="Text, JSONL or SQuAD JSON. Repeatable."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Also write a run directory, to compare and report."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the system in that directory.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Score predictions of any system."""
+    from nlpkit.eval.predictions import describe_predictions, load_predictions
+    from nlpkit.eval.rundir import finite
+    from nlpkit.eval.scoring import score_records, with_language
+    from nlpkit.eval.views import score_table
+
+    choice = scoring.choice(metrics).settle()
+    records = load_predictions(predictions, references or ())
+    options = with_language(choice, records)
+    scores = score_records(records, options)
+    for metric, why in scores.errors.items():
+        raise ConfigError(f"{metric} could not be computed: {why}")
+    if output is not None:
+        from nlpkit.eval.rescoring import write_run
+
+        write_run(output, describe_predictions(predictions, references or (), records, name=name), records, options)
+    with Writer(None, as_json=as_json) as writer:
+        if as_json:
+            for result in scores.results.values():
+                writer.write(finite({key: value for key, value in result.items() if key in _JSON_KEYS}))
+        else:
+            writer.write(score_table(scores.results))
+    for metric, result in scores.results.items():
+        for text in result.get("notes") or ():
+            note(f"{metric}: {text}", quiet=quiet)
+    return 0
+
+
+_JSON_KEYS = ("metric", "value", "low", "high", "signature", "n")
+
+
+@command(app)
+def compare(
+    folders: Folders,
+    metric: Metrics = None,
+    test: Annotated[Literal["both", "bootstrap", "randomization"], typer.Option(help="Which paired test.")] = "both",
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")] = 1000,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the randomization test.")] = 10000,
+    seed: Annotated[int | None, typer.Option(help="Seed of both.")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="Show this many rows that changed most.")] = 5,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Compare systems on the same data; the first is the baseline."""
+    from nlpkit.eval.compare import CompareOptions, compare_runs
+    from nlpkit.eval.resampling import DEFAULT_SEED
+    from nlpkit.eval.rundir import load_run
+    from nlpkit.eval.views import comparison_text
+
+    if len(folders) < 2:
+        raise ConfigError(f"There is one run, {folders[0]}, and it takes two to compare. Name another one.")
+    comparison = compare_runs(
+        [load_run(folder) for folder in folders],
+        CompareOptions(
+            metrics=tuple(metric or ()),
+            methods=("bootstrap", "randomization") if test == "both" else (test,),
+            n_resamples=resamples,
+            n_trials=trials,
+            seed=DEFAULT_SEED if seed is None else seed,
+            n_examples=examples,
+        ),
+    )
+    for text in comparison.notes:
+        note(text, quiet=quiet)
+    with Writer(None, as_json=as_json) as writer:
+        writer.write(comparison.to_dict() if as_json else comparison_text(comparison))
+    return 0
+
+
+@command(app)
+def rescore(
+    scoring: ScoreOptions,
+    folders: Folders,
+    metric: Metrics = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Score runs again, without a model: by default with the same metrics, else with those given."""
+    from nlpkit.eval.actions import rescore_run
+    from nlpkit.eval.views import run_table
+
+    choice = scoring.choice(metric or ())
+    outcomes = [rescore_run(folder, choice) for folder in folders]
+    for outcome in outcomes:
+        for text in outcome.notes:
+            note(f"{outcome.folder}: {text}", quiet=quiet)
+    with Writer(None, as_json=as_json) as writer:
+        if as_json:
+            for outcome in outcomes:
+                writer.write(_full(outcome))
+        else:
+            writer.write(run_table([outcome.record for outcome in outcomes]))
+    return _conclude(outcomes, quiet=quiet)
+
+
+@command(app)
+def merge(
+    folders: Folders,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="Run directory to write.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Put the shards of one run together and score the whole."""
+    from nlpkit.eval.shards import merge_runs
+    from nlpkit.eval.views import run_table
+
+    outcome = merge_runs(folders, output)
+    with Writer(None, as_json=as_json) as writer:
+        writer.write(_full(outcome) if as_json else run_table([outcome.record]))
+    return _conclude([outcome], quiet=quiet)
+
+
+@command(app)
+def report(
+    folders: Folders,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="File to write: .html, .md or .json.")],
+    title: Annotated[str | None, typer.Option(help="Heading of the report.")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="Best and worst rows to show.")] = 5,
+    quiet: Quiet = False,
+) -> int:
+    """Write one self-contained page about runs on the same task."""
+    from nlpkit.eval.report import build_report, render_report, report_kind
+    from nlpkit.eval.rundir import load_run
+
+    kind = report_kind(output)
+    built = build_report([load_run(folder) for folder in folders], title=title, n_examples=examples)
+    with Writer(output) as writer:
+        writer.write_raw(render_report(built, kind))
+    for text in built.notes:
+        note(text, quiet=quiet)
+    note(f"written to {output}", quiet=quiet)
+    return 0
+
+
+@command(app)
+def contamination(
+    train: Annotated[list[str], typer.Option("--train", metavar="PATH", help="Training data. Repeatable.")],
+    test: Annotated[list[str], typer.Option("--test", metavar="PATH", help="Test data. Repeatable.")],
+    ngram: Annotated[list[int] | None, typer.Option(min=1, help="Length of n-grams; 13 and 8. Repeatable.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="Look only at this column. Repeatable.")] = None,
+    details: Annotated[bool, typer.Option("--list", help="Name every text that overlaps.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Say how much of the test data the training data give away."""
+    from nlpkit.eval.overlap import data_overlap, read_test_rows
+    from nlpkit.eval.views import overlap_text
+
+    overlap = data_overlap(train, read_test_rows(test), columns=column or (), orders=tuple(ngram or (13, 8)))
+    with Writer(None, as_json=as_json) as writer:
+        if as_json:
+            for record in overlap.details() if details else overlap.summary():
+                writer.write(record)
+        else:
+            writer.write(overlap_text(overlap, details=details))
+    return 0
+
+
+@command(app)
+def suite(
+    path: Annotated[str, typer.Argument(metavar="FILE", help="Suite file (TOML).")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the runs; the file's own by default.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows of each data set.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this evaluation. Repeatable.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Run what a suite file names, or go on with it, and print one table."""
+    from nlpkit.apps.progress import ProgressBar
+    from nlpkit.eval.suite import load_suite, run_suite
+    from nlpkit.eval.views import suite_table
+
+    loaded = load_suite(path, limit=limit, only=only or ())
+    with ProgressBar(loaded.name, enabled=not quiet) as bar:
+        results = run_suite(loaded, output, quiet=quiet, report=lambda text: note(text, quiet=quiet), progress=bar)
+    with Writer(None, as_json=as_json) as writer:
+        if as_json:
+            for result in results:
+                for outcome in result.outcomes:
+                    writer.write({"evaluation": result.name, **_full(outcome)})
+        else:
+            writer.write(suite_table(results))
+    return _conclude([outcome for result in results for outcome in result.outcomes], quiet=quiet)
