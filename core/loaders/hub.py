@@ -107,7 +107,7 @@ def _download(hub_id: HubId, progress: Progress | None) -> Path:
     import huggingface_hub
 
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-    with _plain_errors(hub_id):
+    with _plain_errors(hub_id), _no_telemetry():
         info = huggingface_hub.HfApi(endpoint=endpoint).model_info(
             hub_id.repo, revision=hub_id.revision, files_metadata=True, timeout=30
         )
@@ -225,3 +225,17 @@ def _plain_errors(hub_id: HubId) -> Iterator[None]:
                 "give the path of a local copy."
             )
         raise FetchError(message) from error
+
+
+@contextlib.contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Keep the hub's library from telling the versions of other packages, and from asking a further page about that."""
+    from huggingface_hub import constants
+
+    # The environment variable is read once, on import, which may be long past.
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before

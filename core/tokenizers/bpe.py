@@ -5,48 +5,28 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from nlpkit.core.errors import InputError, TokenizerError
-from nlpkit.core.tokenizers.special_tokens import SpecialTokens, read_json, read_special_tokens
-
-# One text at a time is encoded here, so the library's thread pool brings nothing but a warning at every fork.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
 import tokenizers
 
-MAX_TOKENIZER_BYTES = 512 * 2**20
+from nlpkit.core.errors import TokenizerError
+from nlpkit.core.tokenizers.special_tokens import read_special_tokens
+from nlpkit.core.tokenizers.tokenizer_json import (
+    apply_added,
+    byte_to_char,
+    char_to_byte,
+    check_unicode,
+    load_tokenizer_json,
+    load_vocab_and_merges,
+)
+
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _Kind = Literal["byte_level", "metaspace", "other"]
 _T = TypeVar("_T")
-
-
-@functools.cache
-def byte_to_char() -> tuple[str, ...]:
-    """Return the printable character that stands for each byte in byte-level BPE vocabularies (GPT-2).
-
-    Printable Latin-1 bytes stand for themselves; the other 68 take the code points from 256 on.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    table, spare = [], 256
-    for byte in range(256):
-        if byte in printable:
-            table.append(chr(byte))
-        else:
-            table.append(chr(spare))
-            spare += 1
-    return tuple(table)
-
-
-@functools.cache
-def char_to_byte() -> dict[str, int]:
-    """Return the inverse of `byte_to_char`."""
-    return {char: byte for byte, char in enumerate(byte_to_char())}
 
 
 class HFTokenizer:
@@ -117,8 +97,8 @@ class HFTokenizer:
         directory = Path(directory)
         special = read_special_tokens(directory)
         path = directory / "tokenizer.json"
-        tokenizer = load_tokenizer_json(path) if path.exists() else _from_vocab_and_merges(directory, special.config)
-        _apply_added(tokenizer, special, directory)
+        tokenizer = load_tokenizer_json(path) if path.exists() else load_vocab_and_merges(directory, special.config)
+        apply_added(tokenizer, special, directory)
         bos_id, eos_ids = special.resolve(tokenizer.token_to_id)
         return cls(tokenizer, bos_id=bos_id, eos_ids=eos_ids)
 
@@ -339,100 +319,6 @@ class HFTokenizer:
                 "cannot spell as plain text. Take it out of the text."
             )
         return spelled
-
-
-def check_unicode(text: str) -> None:
-    """Refuse text that has no UTF-8 form.
-
-    Raises:
-        InputError: The text holds a lone surrogate.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"The text holds a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start}: "
-            "it was decoded with the wrong encoding. Read it again as UTF-8."
-        ) from error
-
-
-def load_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    """Open one ``tokenizer.json``.
-
-    Raises:
-        TokenizerError: The file is missing, too large or damaged.
-    """
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise TokenizerError(f"The tokenizer file {path} cannot be read: {error.strerror or error}.") from error
-    if size > MAX_TOKENIZER_BYTES:
-        raise TokenizerError(
-            f"The tokenizer file {path} has {size:,} bytes; at most {MAX_TOKENIZER_BYTES:,} are allowed."
-        )
-    return _guarded(lambda: tokenizers.Tokenizer.from_file(str(path)), path)
-
-
-def _guarded(build: Callable[[], _T], path: Path) -> _T:
-    """Run library code that reads an untrusted file and turn whatever it throws into our error."""
-    try:
-        return build()
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # a panic of the Rust code is no Exception
-        raise TokenizerError(
-            f"The tokenizer file {path} is damaged or of an unknown kind ({error}). Download it again."
-        ) from error
-
-
-def _from_vocab_and_merges(directory: Path, config: Any) -> tokenizers.Tokenizer:
-    vocab_path, merges_path = directory / "vocab.json", directory / "merges.txt"
-    missing = [path.name for path in (vocab_path, merges_path) if not path.exists()]
-    if missing:
-        raise TokenizerError(
-            f"{directory} has no tokenizer: neither tokenizer.json nor {' and '.join(missing)} is there."
-        )
-    vocab = read_json(vocab_path)
-    if not all(char in vocab for char in byte_to_char()):
-        raise TokenizerError(
-            f"{vocab_path} is no byte-level BPE vocabulary (GPT-2's kind): some of the 256 byte symbols are "
-            "missing. Convert the tokenizer to tokenizer.json with transformers first."
-        )
-    model = _guarded(lambda: tokenizers.models.BPE.from_file(str(vocab_path), str(merges_path)), merges_path)
-    tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
-        add_prefix_space=bool(config.get("add_prefix_space", False))
-    )
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    return tokenizer
-
-
-def _apply_added(tokenizer: tokenizers.Tokenizer, special: SpecialTokens, directory: Path) -> None:
-    """Bring the object in line with what the files beside it say about added and special tokens."""
-    present = tokenizer.get_added_tokens_decoder()
-    for spec in special.added:
-        known = present.get(spec.id) if spec.id is not None else None
-        if known is not None and known.content == spec.content and known.special >= spec.special:
-            continue
-        token = tokenizers.AddedToken(
-            spec.content,
-            special=spec.special,
-            lstrip=spec.lstrip,
-            rstrip=spec.rstrip,
-            single_word=spec.single_word,
-            normalized=spec.normalized,
-        )
-        (tokenizer.add_special_tokens if spec.special else tokenizer.add_tokens)([token])
-        if tokenizer.token_to_id(spec.content) != spec.id:
-            raise TokenizerError(
-                f"The tokenizer in {directory} contradicts itself: its settings give {spec.content!r} the id "
-                f"{spec.id}, its vocabulary {tokenizer.token_to_id(spec.content)}."
-            )
-    present = tokenizer.get_added_tokens_decoder()
-    marked = {token.content for token in present.values() if token.special}
-    unmarked = [s for s in special.named if s not in marked and tokenizer.token_to_id(s) is not None]
-    if unmarked:
-        tokenizer.add_special_tokens([tokenizers.AddedToken(s, special=True, normalized=False) for s in unmarked])
 
 
 def _decoder_kind(tokenizer: tokenizers.Tokenizer) -> tuple[_Kind, bool]:

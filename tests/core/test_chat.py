@@ -12,9 +12,10 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from nlpkit.core.errors import InputError, ModelFileError
 from nlpkit.core.tokenizers.base import Message
-from nlpkit.core.tokenizers.bpe import HFTokenizer, byte_to_char
+from nlpkit.core.tokenizers.bpe import HFTokenizer
 from nlpkit.core.tokenizers.chat import ChatTemplate, load_chat_template
 from nlpkit.core.tokenizers.template_sandbox import MAX_SOURCE_CHARS
+from nlpkit.core.tokenizers.tokenizer_json import byte_to_char
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"

@@ -15,12 +15,13 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from nlpkit.core.errors import InputError, TokenizerError
 from nlpkit.core.tokenizers.base import Tokenizer
-from nlpkit.core.tokenizers.bpe import HFTokenizer, byte_to_char
+from nlpkit.core.tokenizers.bpe import HFTokenizer
 from nlpkit.core.tokenizers.chat import ProtectingTokenizer
 from nlpkit.core.tokenizers.load import load_tokenizer
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.tokenizers.special_tokens import AddedSpec
 from nlpkit.core.tokenizers.stream import StreamDecoder
+from nlpkit.core.tokenizers.tokenizer_json import byte_to_char
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog, and the dog sleeps on.",

@@ -1,0 +1,150 @@
+"""Opens tokenizer files in the HF layout as objects of the `tokenizers` library."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nlpkit.core.errors import InputError, TokenizerError
+from nlpkit.core.tokenizers.special_tokens import SpecialTokens, read_json
+
+# One text at a time is encoded here, so the library's thread pool brings nothing but a warning at every fork.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import tokenizers
+
+MAX_TOKENIZER_BYTES = 512 * 2**20
+_T = TypeVar("_T")
+
+
+@functools.cache
+def byte_to_char() -> tuple[str, ...]:
+    """Return the printable character that stands for each byte in byte-level BPE vocabularies (GPT-2).
+
+    Printable Latin-1 bytes stand for themselves; the other 68 take the code points from 256 on.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    table, spare = [], 256
+    for byte in range(256):
+        if byte in printable:
+            table.append(chr(byte))
+        else:
+            table.append(chr(spare))
+            spare += 1
+    return tuple(table)
+
+
+@functools.cache
+def char_to_byte() -> dict[str, int]:
+    """Return the inverse of `byte_to_char`."""
+    return {char: byte for byte, char in enumerate(byte_to_char())}
+
+
+def check_unicode(text: str) -> None:
+    """Refuse text that has no UTF-8 form.
+
+    Raises:
+        InputError: The text holds a lone surrogate.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The text holds a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start}: "
+            "it was decoded with the wrong encoding. Read it again as UTF-8."
+        ) from error
+
+
+def load_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
+    """Open one ``tokenizer.json``.
+
+    Raises:
+        TokenizerError: The file is missing, too large or damaged.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise TokenizerError(f"The tokenizer file {path} cannot be read: {error.strerror or error}.") from error
+    if size > MAX_TOKENIZER_BYTES:
+        raise TokenizerError(
+            f"The tokenizer file {path} has {size:,} bytes; at most {MAX_TOKENIZER_BYTES:,} are allowed."
+        )
+    return _guarded(lambda: tokenizers.Tokenizer.from_file(str(path)), path)
+
+
+def _guarded(build: Callable[[], _T], path: Path) -> _T:
+    """Run library code that reads an untrusted file and turn whatever it throws into our error."""
+    try:
+        return build()
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic of the Rust code is no Exception
+        raise TokenizerError(
+            f"The tokenizer file {path} is damaged or of an unknown kind ({error}). Download it again."
+        ) from error
+
+
+def load_vocab_and_merges(directory: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """Open GPT-2's ``vocab.json`` and ``merges.txt``.
+
+    Args:
+        directory: Where both lie.
+        config: ``tokenizer_config.json``; its ``add_prefix_space`` matters.
+
+    Raises:
+        TokenizerError: One is missing or damaged, or they are no byte-level BPE.
+    """
+    vocab_path, merges_path = directory / "vocab.json", directory / "merges.txt"
+    missing = [path.name for path in (vocab_path, merges_path) if not path.exists()]
+    if missing:
+        raise TokenizerError(
+            f"{directory} has no tokenizer: neither tokenizer.json nor {' and '.join(missing)} is there."
+        )
+    vocab = read_json(vocab_path)
+    if not all(char in vocab for char in byte_to_char()):
+        raise TokenizerError(
+            f"{vocab_path} is no byte-level BPE vocabulary (GPT-2's kind): some of the 256 byte symbols are "
+            "missing. Convert the tokenizer to tokenizer.json with transformers first."
+        )
+    model = _guarded(lambda: tokenizers.models.BPE.from_file(str(vocab_path), str(merges_path)), merges_path)
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=bool(config.get("add_prefix_space", False))
+    )
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    return tokenizer
+
+
+def apply_added(tokenizer: tokenizers.Tokenizer, special: SpecialTokens, directory: Path) -> None:
+    """Bring the object in line with what the files beside it say about added and special tokens.
+
+    Raises:
+        TokenizerError: The files give one token two ids.
+    """
+    present = tokenizer.get_added_tokens_decoder()
+    for spec in special.added:
+        known = present.get(spec.id) if spec.id is not None else None
+        if known is not None and known.content == spec.content and known.special >= spec.special:
+            continue
+        token = tokenizers.AddedToken(
+            spec.content,
+            special=spec.special,
+            lstrip=spec.lstrip,
+            rstrip=spec.rstrip,
+            single_word=spec.single_word,
+            normalized=spec.normalized,
+        )
+        (tokenizer.add_special_tokens if spec.special else tokenizer.add_tokens)([token])
+        if tokenizer.token_to_id(spec.content) != spec.id:
+            raise TokenizerError(
+                f"The tokenizer in {directory} contradicts itself: its settings give {spec.content!r} the id "
+                f"{spec.id}, its vocabulary {tokenizer.token_to_id(spec.content)}."
+            )
+    present = tokenizer.get_added_tokens_decoder()
+    marked = {token.content for token in present.values() if token.special}
+    unmarked = [s for s in special.named if s not in marked and tokenizer.token_to_id(s) is not None]
+    if unmarked:
+        tokenizer.add_special_tokens([tokenizers.AddedToken(s, special=True, normalized=False) for s in unmarked])
