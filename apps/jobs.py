@@ -82,7 +82,7 @@ class Run:
             explicit_max_tokens=explicit_limit(overrides),
             on_overflow=on_overflow or task.on_overflow,
         )
-        self.may_retry = task.retries_loops and not overrides.get("no_repeat_ngram")
+        self.given = frozenset(name for name, value in overrides.items() if value is not None)
 
     def start(self, row: Mapping[str, Any], *, where: str) -> Job:
         """Check, prepare and plan one row.
@@ -131,19 +131,23 @@ class Run:
             job.generations[index] = generation
         elif not self._loops(job, index, generation.completions[0]):
             # A second try that loops as well would be no better than the first, plain one.
+            if self._loops(job, index, before.completions[0]):
+                which = "the completion" if len(job.generations) == 1 else "a completion"
+                job.warnings.append(f"{which} ran in circles and was decoded once more without repeats")
             job.generations[index] = generation
-            which = "the completion" if len(job.generations) == 1 else "a completion"
-            job.warnings.append(f"{which} ran in circles and was decoded once more without repeats")
 
     def advance(self, job: Job, *, retry: bool = True) -> None:
-        """After all requests of a round: try loops again, start the next round, or build the result.
+        """After all requests of a round: second tries, or the next round, or the result.
 
         Args:
             job: A job with nothing outstanding.
-            retry: Whether completions that loop may be decoded again.
+            retry: Whether completions may be tried again.
         """
-        if retry and self.may_retry and self._retry_loops(job):
-            return
+        if retry:
+            tries = [(index, self.second_try(job, index)) for index in range(len(job.generations))]
+            job.todo = [(index, request) for index, request in tries if request is not None]
+            if job.todo:
+                return
         generations = [generation for generation in job.generations if generation is not None]
         predictions = self._merge(job, generations)
         for generation, request in zip(generations, job.plan.requests, strict=True):
@@ -181,17 +185,28 @@ class Run:
         text = str(job.plan.chunks[index].get(self.task.text_field, ""))
         return len(completion.token_ids) > 0 and is_loop(completion.token_ids, reference=self.lm.encode(text))
 
-    def _retry_loops(self, job: Job) -> bool:
-        for index, generation in enumerate(job.generations):
-            request = job.plan.requests[index]
-            if generation is None or index in job.retried or request.config.temperature > 0:
-                continue
-            if self._loops(job, index, generation.completions[0]):
-                job.retried.add(index)
-                job.outstanding += 1
-                config = request.config.replace(no_repeat_ngram=RETRY_NGRAM)
-                job.todo.append((index, Request(prompt_ids=request.prompt_ids, config=config)))
-        return bool(job.todo)
+    def second_try(self, job: Job, index: int, *, loops: bool = True) -> Request | None:
+        """Return a request that tries a finished one again, where that is called for.
+
+        Args:
+            job: Whose it is.
+            index: Its place in the round.
+            loops: Whether running in circles is a reason.
+        """
+        generation, request = job.generations[index], job.plan.requests[index]
+        if generation is None or index in job.retried:
+            return None
+        completion = generation.completions[0]
+        options = self.task.second_try(completion.text, job.plan.chunks[index], completion.finish_reason)
+        greedy = request.config.temperature == 0
+        if not options and loops and greedy and self.task.retries_loops and self._loops(job, index, completion):
+            options = {"no_repeat_ngram": RETRY_NGRAM}
+        # What the user asked for is not second-guessed.
+        if not options or self.given & set(options):
+            return None
+        job.retried.add(index)
+        job.outstanding += 1
+        return Request(prompt_ids=request.prompt_ids, config=request.config.replace(**options))
 
     def _result(
         self,

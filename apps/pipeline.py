@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.jobs import Job, Run
@@ -212,22 +213,32 @@ def _stream(run: Run, job: Job) -> Iterator[str | TaskResult]:
             run.advance(job)
             continue
         for (index, request), (before, after) in zip(todo, frames, strict=True):
-            pieces = _Growing(run.task, job.plan.chunks[index])
-            yield from filter(None, [before])
-            shown += before
-            for event in run.lm.stream(request):
-                piece = pieces.feed(event.text) if event.completion is None else pieces.finish(event.completion)
+            for piece in chain([before], _stream_chunk(run, job, index, request), [after]):
                 shown += piece
-                yield from filter(None, [piece])
-                if event.completion is not None:
-                    generation = Generation(completions=(event.completion,), prompt_tokens=len(request.prompt_ids))
-                    run.record(job, index, generation)
-            yield from filter(None, [after])
-            shown += after
+                if piece:
+                    yield piece
         run.advance(job, retry=False)
     rest = job.result.text[len(shown) :] if job.result.text.startswith(shown) else ""
     yield from filter(None, [rest])
     yield job.result
+
+
+def _stream_chunk(run: Run, job: Job, index: int, request: Request) -> Iterator[str]:
+    """Yield one chunk's prediction in pieces; a completion of which nothing was shown may be tried again."""
+    attempt: Request | None = request
+    growing = _Growing(run.task, job.plan.chunks[index])
+    while attempt is not None:
+        growing.restart()
+        for event in run.lm.stream(attempt):
+            if event.completion is None:
+                yield growing.feed(event.text)
+            else:
+                done = Generation(completions=(event.completion,), prompt_tokens=len(request.prompt_ids))
+                run.record(job, index, done)
+        attempt = None if growing.shown else run.second_try(job, index, loops=False)
+    final = job.generations[index]
+    if final is not None:
+        yield growing.finish(final.completions[0])
 
 
 def _frames(run: Run, job: Job) -> list[tuple[str, str]] | None:
@@ -249,7 +260,10 @@ class _Growing:
         self._task = task
         self._chunk = chunk
         self._completion = ""
-        self._shown = ""
+        self.shown = ""
+
+    def restart(self) -> None:
+        self._completion = ""
 
     def feed(self, text: str) -> str:
         if not text:
@@ -261,8 +275,8 @@ class _Growing:
         return self._show(self._task.parse(completion.text, self._chunk).text)
 
     def _show(self, text: str) -> str:
-        if not text.startswith(self._shown):
+        if not text.startswith(self.shown):
             return ""
-        piece = text[len(self._shown) :]
-        self._shown += piece
+        piece = text[len(self.shown) :]
+        self.shown += piece
         return piece

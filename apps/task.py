@@ -135,6 +135,13 @@ class Task(Protocol):
         """Return text that `parse` is sure to begin with, whatever follows the partial completion."""
         ...
 
+    def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
+        """Return decoding options for one more try at a completion that is no answer; empty where it is one.
+
+        `preview` must be empty for such a completion, so that nothing of it was shown.
+        """
+        ...
+
     def split(self, example: Example, budget: Budget) -> list[Example]:
         """Cut an example into chunks that each fit the budget, losing nothing.
 
@@ -193,6 +200,10 @@ class BaseTask:
     def preview(self, partial: str, example: Example) -> str:
         """Strip the partial completion: right for every `parse` that only strips."""
         return partial.strip()
+
+    def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
+        """Take every completion."""
+        return {}
 
     def split(self, example: Example, budget: Budget) -> list[Example]:
         """Keep the example whole."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from nlpkit.apps.chunking import pack, split_lines, split_sentences
-from nlpkit.apps.completions import LINE_BREAK, clean, clean_preview, may_be_quoted, strip_quotes
+from nlpkit.apps.completions import LINE_BREAK, clean, clean_preview, is_announcement, may_be_quoted, strip_quotes
 from nlpkit.apps.language_detection import detect_language
 from nlpkit.apps.languages import LANGUAGES, language_name, parse_language, same_language
 from nlpkit.apps.placeholders import missing_placeholders
@@ -42,7 +42,7 @@ class Translation(BaseTask):
         Field("glossary", dict, required=False, help="source terms and how to translate them"),
     )
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "ter")
-    decoding = DecodeConfig(max_tokens=512)
+    decoding = DecodeConfig(max_tokens=512, stop=("\n",))
     text_field = "source"
     on_overflow: ClassVar[Overflow] = "chunk"
     retries_loops = True
@@ -97,6 +97,16 @@ class Translation(BaseTask):
         if not LINE_BREAK.search(source.strip()):
             text = LINE_BREAK.split(text, maxsplit=1)[0]
         return text.strip()
+
+    def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
+        """Go on after the first line if that was empty, an announcement or reasoning."""
+        source = str(example.get("source", ""))
+        ends_early = (
+            not completion.strip() or is_announcement(completion.strip()) or completion.lstrip().startswith("<")
+        )
+        if finish_reason == "stop" and ends_early and not clean_preview(completion, like=source):
+            return {"stop": ()}
+        return {}
 
     def split(self, example: Example, budget: Budget) -> list[Example]:
         """Cut into chunks of whole sentences that never cross a line end.

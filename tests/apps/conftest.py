@@ -59,6 +59,8 @@ class FakeLM:
         self.requests.append(request)
         text = self.reply(prompt, request)
         completions = []
+        stops = [text.index(stop) for stop in config.stop if stop in text]
+        text = text[: min(stops)] if stops else text
         for index in range(config.n):
             ids = self.encode(text + "!" * index)
             kept = ids[: config.max_tokens]
@@ -67,7 +69,7 @@ class FakeLM:
                     text=self.decode(kept),
                     token_ids=tuple(kept),
                     logprobs=tuple(-0.1 * (index + 1) for _ in kept),
-                    finish_reason="eos" if len(kept) == len(ids) else "length",
+                    finish_reason="length" if len(kept) < len(ids) else "stop" if stops else "eos",
                     index=index,
                     seed=config.seed if config.temperature > 0 else None,
                 )

@@ -109,6 +109,9 @@ def test_parsing_never_fails_and_streams_consistently(name: str, example: dict[s
     public = {key: value for key, value in merged.fields.items() if not key.startswith("_")}
     json.dumps(public)
     assert not set(public) & RESERVED
+    for end in range(len(completion) + 1):
+        if task.second_try(completion[:end], prepared, "stop"):
+            assert task.preview(completion[:end], prepared) == ""
     if task.streams:
         shown = ""
         for end in range(len(completion) + 1):

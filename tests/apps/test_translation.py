@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlpkit.apps.pipeline import run_task
+from nlpkit.apps.pipeline import run_task, stream_task
 from nlpkit.apps.placeholders import missing_placeholders, placeholders
 from nlpkit.apps.task import Budget, Part, Prediction
 from nlpkit.apps.translation import Translation
@@ -114,6 +114,36 @@ def test_languages_are_checked(fake_lm) -> None:
 )
 def test_completions_are_cleaned(completion: str, text: str) -> None:
     assert Translation().parse(completion, {"source": "Hello world.", "target_lang": "de"}).text == text
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "\n\nHallo Welt.",
+        "Here is the translation:\nHallo Welt.",
+        "<think>\nHm.\n</think>\n\nHallo Welt.",
+        "Hallo Welt.\nNote.",
+    ],
+)
+def test_decoding_stops_after_the_first_line_that_counts(fake_lm, completion: str) -> None:
+    result, lm = translate(fake_lm, "Hello world.", lambda *_: completion)
+    assert result.text == "Hallo Welt."
+    assert [request.config.stop for request in lm.requests] == [("\n",), ()][: len(lm.requests)]
+    assert len(lm.requests) == (1 if completion.startswith("Hallo") else 2)
+    assert result.output_tokens >= 3
+    again = fake_lm(lambda *_: completion)
+    row = {"source": "Hello world.", "target_lang": "de", "source_lang": "en"}
+    *pieces, streamed = stream_task(again, Translation(), row)
+    assert "".join(pieces) == streamed.text == "Hallo Welt."
+    result, lm = translate_with_stop(fake_lm, completion)
+    assert len(lm.requests) == 1
+
+
+def translate_with_stop(fake_lm: Any, completion: str) -> Any:
+    lm = fake_lm(lambda *_: completion)
+    row = {"source": "Hello world.", "target_lang": "de", "source_lang": "en"}
+    (result,) = run_task(lm, Translation(), [row], overrides={"stop": ["\n"]})
+    return result, lm
 
 
 def test_quotes_of_the_source_stay() -> None:
