@@ -18,7 +18,7 @@ from nlpkit.eval.metrics.registry import MetricOptions
 from nlpkit.eval.overlap import data_overlap
 from nlpkit.eval.rescoring import Outcome, default_metrics, rescore
 from nlpkit.eval.rundir import load_run
-from nlpkit.eval.runner import RunSettings, run_evaluation
+from nlpkit.eval.runner import RunSettings, run_evaluation, system_name
 from nlpkit.eval.scoring import ScoringOptions
 
 if TYPE_CHECKING:
@@ -224,17 +224,18 @@ class PreparedEvaluation:
     dataset: Dataset
     settings: RunSettings
 
-    def folders(self, output: str | None) -> list[Path]:
+    def folders(self, output: str | None, *, nested: bool = False) -> list[Path]:
         """Return the run directory of each model.
 
         Args:
             output: What the user gave: the directory itself for one model, the folder of them for several.
+            nested: Whether it is the folder of them for one model too.
         """
-        names = [safe_name(model_label(model)) for model in self.evaluation.models]
+        names = [safe_name(system_name(model.model, _adapter(model))) for model in self.evaluation.models]
         if len(set(names)) < len(names):
             names = [f"{name}-{number}" for number, name in enumerate(names, 1)]
         if output is not None:
-            return [Path(output)] if len(names) == 1 else [Path(output) / name for name in names]
+            return [Path(output)] if len(names) == 1 and not nested else [Path(output) / name for name in names]
         shard = f"-shard{self.evaluation.selection.shard.replace('/', 'of')}" if self.evaluation.selection.shard else ""
         return [Path(RUNS) / f"{self.task.name}-{safe_name(self.dataset.name)}-{name}{shard}" for name in names]
 
@@ -245,6 +246,7 @@ class PreparedEvaluation:
         quiet: bool,
         report: Callable[[str], None],
         progress: Callable[[int, int], None] | None = None,
+        nested: bool = False,
     ) -> list[Outcome]:
         """Run each model in turn; only one is in memory at a time.
 
@@ -253,6 +255,7 @@ class PreparedEvaluation:
             quiet: Whether to show no bar while a model is downloaded.
             report: Gets what a user should know.
             progress: Gets rows done and rows in all, of one model.
+            nested: As `folders`.
 
         Returns:
             One outcome a model.
@@ -261,7 +264,7 @@ class PreparedEvaluation:
             NlpkitError: A model cannot be used, or a run cannot be continued.
         """
         outcomes = []
-        for model, folder in zip(self.evaluation.models, self.folders(output), strict=True):
+        for model, folder in zip(self.evaluation.models, self.folders(output, nested=nested), strict=True):
             lm: LanguageModel = load(model, quiet=quiet)
             outcome = run_evaluation(lm, self.task, self.dataset, folder, self.settings, progress=progress)
             for text in outcome.notes:
@@ -271,11 +274,8 @@ class PreparedEvaluation:
         return outcomes
 
 
-def model_label(model: ModelOptions) -> str:
-    """Return a short name for a model with its adapter."""
-    adapter = model.adapter if model.adapter not in (None, "none") else None
-    name = Path(model.model).name or model.model
-    return name if adapter is None else f"{name}+{Path(adapter).name}"
+def _adapter(model: ModelOptions) -> str | None:
+    return None if model.adapter in (None, "none") else model.adapter
 
 
 def safe_name(text: str) -> str:

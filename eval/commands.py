@@ -12,7 +12,7 @@ from nlpkit.apps.output import Writer, note
 from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from nlpkit.apps.options import ModelOptions
     from nlpkit.eval.actions import ScoringChoice
@@ -253,9 +253,8 @@ def _conclude(outcomes: Sequence[Outcome], *, quiet: bool) -> int:
         name = str(outcome.record["name"])
         for text in outcome.record.get("notes") or ():
             note(f"{name}: {text}", quiet=quiet)
-        for metric, result in outcome.record["metrics"].items():
-            for text in result.get("notes") or ():
-                note(f"{name}: {metric}: {text}", quiet=quiet)
+        for text in _metric_notes(outcome.record["metrics"]):
+            note(f"{name}: {text}", quiet=quiet)
         counts = outcome.record["counts"]
         if counts["failed"]:
             # Failures are no chatter: they are said even when notes are not wanted.
@@ -269,6 +268,15 @@ def _conclude(outcomes: Sequence[Outcome], *, quiet: bool) -> int:
             code = code or 2
         note(f"{name}: written to {outcome.folder}", quiet=quiet)
     return code
+
+
+def _metric_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the metrics' notes, one that several metrics make only once."""
+    metrics: dict[str, list[str]] = {}
+    for metric, result in results.items():
+        for text in result.get("notes") or ():
+            metrics.setdefault(text, []).append(metric)
+    return [f"{', '.join(names)}: {text}" for text, names in metrics.items()]
 
 
 @command(app)
@@ -312,9 +320,8 @@ def score(
                 writer.write(finite({key: value for key, value in result.items() if key in _JSON_KEYS}))
         else:
             writer.write(score_table(scores.results))
-    for metric, result in scores.results.items():
-        for text in result.get("notes") or ():
-            note(f"{metric}: {text}", quiet=quiet)
+    for text in _metric_notes(scores.results):
+        note(text, quiet=quiet)
     return 0
 
 

@@ -84,7 +84,7 @@ def rescore(folder: Path, options: ScoringOptions | None = None) -> Outcome:
     load_run(folder)
     with hold(folder):
         run = load_run(folder)
-        chosen = options or _stored_options(run.record)
+        chosen = options or stored_options(run.record)
         chosen.check()
         score_into(folder, run.record, run.samples, chosen)
         run.record["counts"] = count_samples(run.samples, int(run.record["data"]["rows"]))
@@ -94,7 +94,13 @@ def rescore(folder: Path, options: ScoringOptions | None = None) -> Outcome:
         return Outcome(folder, run.record, notes if missing else ())
 
 
-def _stored_options(record: Mapping[str, Any]) -> ScoringOptions:
+def stored_options(record: Mapping[str, Any]) -> ScoringOptions:
+    """Return what a run was scored with, or the task's own metrics where it never was.
+
+    Raises:
+        ConfigError: It was never scored, and has no task of ours.
+        InputError: The record is damaged.
+    """
     if record.get("scoring"):
         return ScoringOptions.from_dict(record["scoring"])
     from nlpkit.apps.task import load_task

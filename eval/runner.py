@@ -104,8 +104,10 @@ def run_evaluation(
         session = _Session(lm, shown, dataset, folder, settings, record, before, argv)
         try:
             session.run(progress)
-        finally:
+        except BaseException:
+            session.record["status"] = "stopped"
             session.save()
+            raise
         return session.finish()
 
 
@@ -113,7 +115,7 @@ def _new_record(lm: LanguageModel, task: Task, dataset: Dataset, settings: RunSe
     decoding = build_decoding(task, settings.overrides)
     record: dict[str, Any] = {
         "nlpkit_run": RUN_FORMAT,
-        "name": lm.name if lm.adapter is None else f"{lm.name}+{Path(lm.adapter).name}",
+        "name": system_name(lm.name, lm.adapter),
         "status": "running",
         "task": {
             "name": task.name,
@@ -344,6 +346,12 @@ class _Session:
         self.record["status"] = "complete"
         self.save()
         return Outcome(self.folder, self.record, tuple(self.notes))
+
+
+def system_name(model: str, adapter: str | None) -> str:
+    """Return what a system is called in tables: the model's name or file name, and the adapter's."""
+    name = Path(model).stem if model.endswith(".gguf") else Path(model).name or model
+    return name if adapter is None else f"{name}+{Path(adapter).name}"
 
 
 def form_of(example: Mapping[str, Any]) -> str:
