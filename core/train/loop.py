@@ -1,0 +1,270 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nlpkit.core.errors import ConfigError
+from nlpkit.core.model.gpt import GPT
+from nlpkit.core.train.config import TrainConfig
+from nlpkit.core.train.distributed import SINGLE, Process, shard
+from nlpkit.core.train.loss import loss_sum
+from nlpkit.core.train.optim import MovingAverage, Weights, build_optimizer
+from nlpkit.core.train.packing import Batch, DataState, Packer, collate
+from nlpkit.core.train.prepare import prepare_model, uncompile
+from nlpkit.core.train.schedule import learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepInfo:
+    """What one step did.
+
+    Attributes:
+        step: Steps done, this one included.
+        loss: Mean cross-entropy per target token, in nats, before label smoothing.
+        lr: Learning rate.
+        grad_norm: Norm of all gradients together, before clipping.
+        tokens: Tokens that went through the model, padding not counted, on all processes.
+        targets: Tokens that carried loss.
+        seconds: Wall time.
+        epoch: Passes over the data so far.
+        problem: Why the update was not made, one clause, or None: then training cannot go on.
+    """
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int
+    targets: int
+    seconds: float
+    epoch: float
+    problem: str | None = None
+
+
+class _Objective(nn.Module):
+    """The model and its loss in one module, as wrappers for several processes need it."""
+
+    def __init__(self, model: GPT, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.smoothing = config.label_smoothing
+        self.chunk = config.chunk
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        hidden = self.model.hidden(
+            batch.token_ids, positions=batch.positions, mask=batch.mask(), longest=batch.token_ids.shape[1]
+        )
+        return loss_sum(self.model, hidden, batch.labels, smoothing=self.smoothing, chunk=self.chunk)
+
+
+class Trainer:
+    """A model in training: makes steps, measures loss, and can be saved and restored.
+
+    Attributes:
+        model: The model.
+        config: How it is trained.
+        packer: Where its data come from.
+        total_steps: Steps of the whole training.
+        step: Steps done.
+        compiled: Whether the blocks are compiled.
+        notes: What a user should know about how the model runs.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        config: TrainConfig,
+        packer: Packer,
+        *,
+        process: Process = SINGLE,
+        total_steps: int | None = None,
+    ) -> None:
+        """Set everything up; the model is taken over.
+
+        Args:
+            model: With the parameters to train requiring gradients.
+            config: How to train.
+            packer: The data.
+            process: This process among several.
+            total_steps: Steps of the whole training; by default as `config` says.
+
+        Raises:
+            ConfigError: Nothing is to be trained, or rows are longer than the model's context.
+        """
+        if config.seq_len > model.config.max_seq_len:
+            raise ConfigError(
+                f"The sequence length is {config.seq_len}; the model's context holds {model.config.max_seq_len} "
+                "tokens. Lower it."
+            )
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ConfigError("No parameter of the model is to be trained.")
+        self.model, self.config, self.packer, self.process = model, config, packer, process
+        self._rows = config.batch_size * config.accumulate * process.world
+        self.total_steps = total_steps or count_steps(config, packer, world=process.world)
+        model.to(process.device)
+        masters = process.world == 1
+        n_tokens = self.total_steps * self._rows * config.seq_len / process.world
+        prepared = prepare_model(model, config, n_tokens=n_tokens, masters=masters)
+        self.compiled, self.notes = prepared.compiled, list(prepared.notes)
+        self.objective: nn.Module = shard(_Objective(model, config), config, process)
+        self.weights = Weights(model, keep_masters=masters)
+        self.optimizer = build_optimizer(config, self.weights.masters)
+        self.average = MovingAverage(self.weights, config.ema) if config.ema else None
+        self.step = 0
+        self._autocast = config.dtype == "bf16" and not masters and config.parallel == "ddp"
+
+    def make_step(self) -> StepInfo | None:
+        """Do one step.
+
+        Returns:
+            What it did, or None when the data are at their end.
+        """
+        began = time.perf_counter()
+        config, world = self.config, self.process.world
+        bins = self.packer.take(self._rows)
+        if not bins:
+            return None
+        slots, targets = self.packer.count(bins)
+        # Randomness is a function of seed, step and process: nothing that happens between steps changes it.
+        torch.manual_seed((config.seed * 1_000_003 + self.step) * 1009 + self.process.rank)
+        self.model.train()
+        self.weights.clear_gradients()
+        plain = torch.zeros((), dtype=torch.float64, device=self.process.device)
+        used = min(config.accumulate, -(-len(bins) // (config.batch_size * world)))
+        for micro in range(used):
+            first = (micro * world + self.process.rank) * config.batch_size
+            mine = bins[first : first + config.batch_size]
+            batch = collate(self.packer, mine, n_rows=config.batch_size).to(self.process.device)
+            with self.process.synchronised(self.objective, last=micro == used - 1):
+                total, unsmoothed = self._loss(batch)
+                # Wrappers for several processes average gradients; the loss is a sum over all of them.
+                torch.autograd.backward(total * (world / max(1, targets)))
+            plain += unsmoothed
+        loss = float(self.process.sum(plain)) / max(1, targets)
+        norm = self._clip()
+        lr = learning_rate(config, self.step, self.total_steps)
+        problem = None
+        if not math.isfinite(loss):
+            problem = f"the loss of step {self.step + 1} is {loss}"
+        elif not math.isfinite(norm):
+            problem = f"the gradient of step {self.step + 1} is {norm}"
+        if problem is None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            self.weights.publish()
+            self.step += 1
+            if self.average is not None:
+                self.average.update(self.step)
+        self.weights.clear_gradients()
+        return StepInfo(
+            step=self.step,
+            loss=loss,
+            lr=lr,
+            grad_norm=norm,
+            tokens=slots,
+            targets=targets,
+            seconds=time.perf_counter() - began,
+            epoch=self.packer.epoch,
+            problem=problem,
+        )
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        cast = torch.autocast(self.process.device.type, torch.bfloat16, enabled=self._autocast)
+        try:
+            with cast:
+                result: tuple[Tensor, Tensor] = self.objective(batch)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if not self.compiled or self.step or self.config.compile == "on":
+                raise
+            self.compiled = False
+            uncompile(self.model)
+            self.notes.append(f"the model could not be compiled ({type(error).__name__}), so it runs as it is: slower")
+            with cast:
+                result = self.objective(batch)
+        return result
+
+    def _clip(self) -> float:
+        parameters = [master for master in self.weights.masters.values() if master.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
+        whole = getattr(norm, "full_tensor", None)
+        return float(whole() if whole is not None else norm)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[GPT]:
+        """Lend the model for evaluation: averaged weights where there are any, no dropout, no compiled shapes."""
+        kept: dict[str, Tensor] | None = None
+        if self.average is not None:
+            kept = {name: master.detach().clone() for name, master in self.weights.masters.items()}
+            self.weights.use(self.average.values)
+        self.model.eval()
+        try:
+            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+                yield self.model
+        finally:
+            self.model.train()
+            if kept is not None:
+                self.weights.use(kept)
+
+    def measure(self, packer: Packer) -> tuple[float, int]:
+        """Measure the mean cross-entropy over all rows of a packer that ends.
+
+        Args:
+            packer: The data; rewound first.
+
+        Returns:
+            Nats per target token, and the number of target tokens.
+        """
+        packer.restore(DataState(drawn=[0] * len(packer.sources)))
+        size, world = self.config.batch_size, self.process.world
+        total = torch.zeros((), dtype=torch.float64, device=self.process.device)
+        count = 0
+        with self.evaluating():
+            while bins := packer.take(size * world):
+                count += packer.count(bins)[1]
+                first = self.process.rank * size
+                batch = collate(packer, bins[first : first + size], n_rows=size).to(self.process.device)
+                with torch.autocast(self.process.device.type, torch.bfloat16, enabled=self._autocast):
+                    total += self.objective(batch)[1]
+        return float(self.process.sum(total)) / max(1, count), count
+
+    def result(self) -> Mapping[str, Tensor]:
+        """Return the trained weights by name, averaged where that was asked for, in fp32."""
+        if self.average is not None:
+            return self.average.values
+        return {name: master.detach() for name, master in self.weights.masters.items()}
+
+
+def count_steps(config: TrainConfig, packer: Packer, *, world: int = 1) -> int:
+    """Return the steps of the whole training."""
+    if config.max_steps is not None:
+        return config.max_steps
+    return -(-packer.count_bins() // (config.batch_size * config.accumulate * world))
+
+
+def train(trainer: Trainer, *, until: int | None = None) -> Iterator[StepInfo]:
+    """Train, one step at a time. The caller logs, evaluates, saves, and may stop at any step.
+
+    Args:
+        trainer: What to train.
+        until: Steps to stop after; by default all.
+
+    Yields:
+        What each step did. One with a `problem` is the last.
+    """
+    end = trainer.total_steps if until is None else min(until, trainer.total_steps)
+    while trainer.step < end:
+        info = trainer.make_step()
+        if info is None:
+            return
+        yield info
+        if info.problem is not None:
+            return

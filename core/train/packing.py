@@ -1,0 +1,321 @@
+"""From rows to fixed shapes: the order of rows, packing them into bins, and the tensors of a batch.
+
+Everything here is a function of the seed and of a small state, so training can go on exactly where it stopped, also
+with another number of processes: all of them compute the same bins and take their own share.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nlpkit.core.errors import ConfigError
+from nlpkit.core.train.data import RowSource, TextWindows
+
+NO_LABEL = -1
+WINDOW_BINS = 128
+"""Bins' worth of rows that are sorted by length together: enough for bins that are nearly full."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One row in the order of training.
+
+    Attributes:
+        source: Index of its source.
+        index: Its index there.
+        epoch: How often all of the source was seen before.
+    """
+
+    source: int
+    index: int
+    epoch: int
+
+
+class RowOrder:
+    """The endless order in which rows are drawn: every source shuffled anew in each of its epochs.
+
+    Sources are interleaved so that their shares hold at every moment, without chance: by their weights, or by
+    their numbers of rows.
+    """
+
+    def __init__(
+        self, sources: Sequence[RowSource], *, weights: Sequence[float] | None, seed: int, shuffle: bool = True
+    ) -> None:
+        """Set up the order.
+
+        Args:
+            sources: The data.
+            weights: Share of each source in the rows drawn; None takes each by its size.
+            seed: Decides the order.
+            shuffle: Whether to shuffle at all.
+
+        Raises:
+            ConfigError: The weights do not fit the sources.
+        """
+        if weights is not None and (len(weights) != len(sources) or not all(weight > 0 for weight in weights)):
+            raise ConfigError(
+                f"There are {len(sources)} data sources and the weights {list(weights)}: each source needs one above 0."
+            )
+        self._sources = sources
+        shares = list(weights) if weights is not None else [source.n_rows for source in sources]
+        self._shares = [share / sum(shares) for share in shares]
+        self._seed = seed
+        self._shuffle = shuffle
+        self._orders: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows of all sources together."""
+        return sum(source.n_rows for source in self._sources)
+
+    def draw(self, drawn: list[int]) -> Draw:
+        """Return the next row and count it in `drawn`, the rows taken from each source so far."""
+        total = sum(drawn) + 1
+        owed = [share * total - count for share, count in zip(self._shares, drawn, strict=True)]
+        source = owed.index(max(owed))
+        epoch, offset = divmod(drawn[source], self._sources[source].n_rows)
+        drawn[source] += 1
+        return Draw(source, int(self._order(source, epoch)[offset]) if self._shuffle else offset, epoch)
+
+    def _order(self, source: int, epoch: int) -> npt.NDArray[np.int64]:
+        key = (source, epoch)
+        if key not in self._orders:
+            self._orders = {k: v for k, v in self._orders.items() if k[0] != source}
+            rng = np.random.default_rng((self._seed, source, epoch))
+            self._orders[key] = rng.permutation(self._sources[source].n_rows)
+        return self._orders[key]
+
+
+@dataclass(kw_only=True)
+class DataState:
+    """Where in the data training is.
+
+    Attributes:
+        drawn: Rows drawn from each source before the current window.
+        window: Windows before the current one.
+        emitted: Bins of the current window that were used.
+    """
+
+    drawn: list[int]
+    window: int = 0
+    emitted: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return {"drawn": list(self.drawn), "window": self.window, "emitted": self.emitted}
+
+
+class Packer:
+    """Packs drawn rows into bins of equal width.
+
+    Rows are drawn a window at a time, sorted by length and put where they fit best (best-fit decreasing); then the
+    bins of the window are shuffled.
+
+    Attributes:
+        state: Where it is; set it to go on from there.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[RowSource],
+        *,
+        seq_len: int,
+        weights: Sequence[float] | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        epochs: float | None = None,
+    ) -> None:
+        """Set up the packer.
+
+        Args:
+            sources: The data.
+            seq_len: Slots of a bin.
+            weights: See `RowOrder`.
+            seed: Decides the order.
+            shuffle: Whether to shuffle.
+            epochs: How many times as many rows to draw as there are; None never ends.
+        """
+        self.sources = sources
+        self.seq_len = seq_len
+        self._order = RowOrder(sources, weights=weights, seed=seed, shuffle=shuffle)
+        self._seed, self._shuffle = seed, shuffle
+        self._limit = None if epochs is None else max(1, round(epochs * self._order.rows_per_epoch))
+        self.state = DataState(drawn=[0] * len(sources))
+        self._bins: list[list[Draw]] | None = None
+        self._after: list[int] = []
+
+    @property
+    def single(self) -> bool:
+        """Whether every bin is one whole row of its source, so that no mask is needed."""
+        return all(isinstance(source, TextWindows) and source.slots(0) == self.seq_len for source in self.sources)
+
+    @property
+    def epoch(self) -> float:
+        """Rows drawn as a multiple of the rows there are."""
+        drawn = float(sum(self.state.drawn))
+        if self._bins:
+            drawn += (sum(self._after) - drawn) * self.state.emitted / len(self._bins)
+        return drawn / self._order.rows_per_epoch
+
+    def restore(self, state: DataState) -> None:
+        """Go on from a saved state."""
+        self.state = DataState(drawn=list(state.drawn), window=state.window, emitted=state.emitted)
+        self._bins = None
+
+    def take(self, count: int) -> list[list[Draw]]:
+        """Return the next `count` bins, fewer at the end of the data."""
+        taken: list[list[Draw]] = []
+        while len(taken) < count:
+            if self._bins is None:
+                self._bins, self._after = self._pack_window()
+                if not self._bins:
+                    break
+            if self.state.emitted == len(self._bins):
+                self.state = DataState(drawn=self._after, window=self.state.window + 1)
+                self._bins = None
+                continue
+            step = self._bins[self.state.emitted : self.state.emitted + count - len(taken)]
+            self.state.emitted += len(step)
+            taken += step
+        return taken
+
+    def count(self, bins: Sequence[Sequence[Draw]]) -> tuple[int, int]:
+        """Return the used slots and the labels with loss of some bins."""
+        draws = [draw for one in bins for draw in one]
+        slots = sum(self.sources[draw.source].slots(draw.index) for draw in draws)
+        return slots, sum(self.sources[draw.source].targets(draw.index) for draw in draws)
+
+    def count_bins(self) -> int:
+        """Return how many bins there are from the start to the end of the data."""
+        if self._limit is None:
+            raise ConfigError("The data have no end; count steps instead.")
+        fresh = Packer.__new__(Packer)
+        fresh.__dict__.update(self.__dict__)
+        fresh.restore(DataState(drawn=[0] * len(self.sources)))
+        total = 0
+        while taken := len(fresh.take(4096)):
+            total += taken
+        return total
+
+    def _pack_window(self) -> tuple[list[list[Draw]], list[int]]:
+        drawn = list(self.state.drawn)
+        rows: list[tuple[int, Draw]] = []
+        filled = 0
+        while filled < WINDOW_BINS * self.seq_len and (self._limit is None or sum(drawn) < self._limit):
+            draw = self._order.draw(drawn)
+            size = self.sources[draw.source].slots(draw.index)
+            rows.append((size, draw))
+            filled += size
+        bins = best_fit([size for size, _ in rows], self.seq_len)
+        if self._shuffle:
+            order = np.random.default_rng((self._seed, 1 << 20, self.state.window)).permutation(len(bins))
+            bins = [bins[i] for i in order]
+        return [[rows[i][1] for i in one] for one in bins], drawn
+
+
+def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Pack items by best-fit decreasing (Johnson 1973), which wastes little and is fast.
+
+    Args:
+        sizes: The items' sizes, each at most `capacity`.
+        capacity: Size of a bin.
+
+    Returns:
+        Indices of the items of each bin.
+
+    Raises:
+        ConfigError: An item is larger than a bin.
+    """
+    bins: list[list[int]] = []
+    room: list[tuple[int, int]] = []
+    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        size = sizes[item]
+        if size > capacity:
+            raise ConfigError(f"A row takes {size} slots, a bin has {capacity}.")
+        at = bisect.bisect_left(room, (size, -1))
+        if at < len(room):
+            left, target = room.pop(at)
+        else:
+            left, target = capacity, len(bins)
+            bins.append([])
+        bins[target].append(item)
+        if left > size:
+            bisect.insort(room, (left - size, target))
+    return bins
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch of packed rows.
+
+    Attributes:
+        token_ids: Shape ``(batch, seq)``.
+        labels: The token after each, or -1 where there is no loss; same shape.
+        positions: Positions, counted from 0 in each packed row; same shape.
+        segments: Number of the packed row from 1, 0 for padding; same shape. None where every row is one segment.
+    """
+
+    token_ids: Tensor
+    labels: Tensor
+    positions: Tensor
+    segments: Tensor | None
+
+    def mask(self) -> Tensor | None:
+        """Return the block-diagonal causal mask, shape ``(batch, 1, seq, seq)``, or None where plain causal does."""
+        if self.segments is None:
+            return None
+        seq = self.segments.shape[1]
+        same = self.segments[:, None, :, None] == self.segments[:, None, None, :]
+        causal = torch.ones(seq, seq, dtype=torch.bool, device=same.device).tril()
+        return same & causal
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        segments = None if self.segments is None else self.segments.to(device)
+        return Batch(self.token_ids.to(device), self.labels.to(device), self.positions.to(device), segments)
+
+
+def collate(packer: Packer, bins: Sequence[Sequence[Draw]], *, n_rows: int) -> Batch:
+    """Build the tensors of some bins.
+
+    Args:
+        packer: Where the bins come from.
+        bins: At most `n_rows` bins.
+        n_rows: Rows of the batch: what is missing is padding, so that the shape never changes.
+
+    Returns:
+        The batch.
+    """
+    shape = (n_rows, packer.seq_len)
+    ids = np.zeros(shape, np.int64)
+    labels = np.full(shape, NO_LABEL, np.int64)
+    positions = np.zeros(shape, np.int64)
+    segments = np.zeros(shape, np.int32)
+    for row, draws in enumerate(bins):
+        at = 0
+        for number, draw in enumerate(draws, 1):
+            tokens, prompt = packer.sources[draw.source].row(draw.index, draw.epoch)
+            size = len(tokens) - 1
+            here = slice(at, at + size)
+            ids[row, here] = tokens[:-1]
+            first = max(0, prompt - 1)
+            labels[row, at + first : at + size] = tokens[first + 1 :]
+            positions[row, here] = np.arange(size)
+            segments[row, here] = number
+            at += size
+    masked = None if packer.single else torch.from_numpy(segments)
+    return Batch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(positions), masked)
+
+
+def batches(packer: Packer, *, batch_size: int) -> Iterator[Batch]:
+    """Yield all batches of a packer that ends, for evaluation."""
+    while bins := packer.take(batch_size):
+        yield collate(packer, bins, n_rows=batch_size)

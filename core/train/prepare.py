@@ -1,0 +1,92 @@
+"""Getting a model ready to train: precision, dropout, attention, recomputation, compilation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+
+import torch
+
+from nlpkit.core.errors import ConfigError
+from nlpkit.core.model.gpt import GPT
+from nlpkit.core.model.lora import LoraLinear
+from nlpkit.core.train.config import TrainConfig
+
+WORTH_COMPILING = 2e14
+"""Floating point operations from which on compiling saves more time than it takes (it takes about a minute)."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was done to a model.
+
+    Attributes:
+        compiled: Whether its blocks are compiled.
+        notes: What a user should know.
+    """
+
+    compiled: bool
+    notes: tuple[str, ...] = ()
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Tell whether torch can compile kernels for the device here."""
+    if device.type == "cpu":
+        return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++", "c++", "cl") if name)
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return bool(has_triton())
+    return False
+
+
+def prepare_model(model: GPT, config: TrainConfig, *, n_tokens: float, masters: bool = True) -> Prepared:
+    """Set a model up for training, in place.
+
+    Args:
+        model: In fp32, or with frozen weights in bf16 already.
+        config: The training configuration.
+        n_tokens: Slots that will go through the model in all, to decide whether compiling is worth it.
+        masters: Whether the bf16 weights of a model that is trained in bf16 live in the model, with masters beside
+            them; otherwise the model stays in fp32 (for autocast and FSDP).
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConfigError: Compilation was asked for and there is no compiler.
+    """
+    if config.dtype == "bf16" and masters:
+        for module in model.modules():
+            if isinstance(module, LoraLinear):
+                module.base.to(torch.bfloat16)
+        for name, parameter in model.named_parameters():
+            if "lora_" not in name and not name.endswith(".magnitude"):
+                parameter.data = parameter.data.to(torch.bfloat16)
+    model.dropout = config.dropout
+    model.checkpointing = config.checkpointing
+    # CPU kernels of fused attention have a slow backward pass; elsewhere they are the fast ones.
+    plain = model.device.type == "cpu"
+    for block in model.blocks:
+        block.dropout = config.dropout  # type: ignore[assignment]
+        block.attn.plain = plain  # type: ignore[union-attr]
+        block.attn.dropout = config.dropout  # type: ignore[union-attr]
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if config.compile == "off" or (config.compile == "auto" and 6 * n_parameters * n_tokens < WORTH_COMPILING):
+        return Prepared(False)
+    if not has_compiler(model.device):
+        if config.compile == "on":
+            raise ConfigError(
+                "There is no C++ compiler to compile the model with. Install g++ or clang, or leave --compile at auto."
+            )
+        return Prepared(False, ("there is no C++ compiler here, so the model runs uncompiled: slower, but right",))
+    for block in model.blocks:
+        block.compile(dynamic=False)
+    return Prepared(True)
+
+
+def uncompile(model: GPT) -> None:
+    """Let compiled blocks run as they are again, in place."""
+    for block in model.blocks:
+        block._compiled_call_impl = None
