@@ -1,8 +1,8 @@
 """Speed and memory of decoding, side by side with other libraries on the same weights and prompts.
 
 Every engine runs in a process of its own, so that peak memory and load time are its own. Figures are medians over
-several runs: prefill is one prompt of `BenchPlan.prompt_tokens` tokens; decode is batches of short prompts, the time for
-one token subtracted from the time for all.
+several runs. Prefill is one prompt of `BenchPlan.prompt_tokens` tokens; decode is batches of short prompts, with the
+time for one token subtracted from the time for all.
 """
 
 from __future__ import annotations

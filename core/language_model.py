@@ -11,8 +11,8 @@ import torch
 from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS, Engine
 from nlpkit.core.decode.request import Generation, Request, Score, TokenEvent
 from nlpkit.core.decode.runner import GPTRunner
-from nlpkit.core.errors import ConfigError, InputError, TokenizerError, did_you_mean
-from nlpkit.core.loaders.build import build_model
+from nlpkit.core.errors import ConfigError, InputError, did_you_mean
+from nlpkit.core.loaders.build import build_model, check_vocabulary
 from nlpkit.core.loaders.open import open_model
 from nlpkit.core.model.fuse import fuse_projections
 from nlpkit.core.model.quantize import quantize_model, smoke_test
@@ -93,7 +93,7 @@ class LanguageModel:
         Returns:
             Token ids; empty only for an empty text and a tokenizer without BOS.
         """
-        return self.tokenizer.encode(text, add_bos=bool(getattr(self.tokenizer, "adds_bos", False)))
+        return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """Turn chat messages into the ids of a prompt that the assistant's answer continues.
@@ -224,24 +224,6 @@ def pick_dtype(dtype: str, device: torch.device) -> str:
     return dtype
 
 
-def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, *, where: str) -> None:
-    """Refuse a tokenizer whose ids go beyond the embedding.
-
-    Args:
-        tokenizer: The tokenizer.
-        vocab_size: Rows of the embedding.
-        where: The model, for the error.
-
-    Raises:
-        TokenizerError: The tokenizer has more ids than the model.
-    """
-    if tokenizer.vocab_size > vocab_size:
-        raise TokenizerError(
-            f"The tokenizer of {where} has {tokenizer.vocab_size} ids, the model's embedding {vocab_size} rows: they "
-            "do not belong together."
-        )
-
-
 def load_model(
     name: str = "default",
     *,
@@ -279,10 +261,36 @@ def load_model(
         from nlpkit.core.loaders.hf import is_known_family
 
         if not is_known_family(path):
-            from nlpkit.core.loaders.external import load_external
-
-            return load_external(name, path, adapter=adapter, dtype=chosen, device=target, batch_tokens=batch_tokens)
+            return _load_foreign(name, path, adapter, chosen, target, batch_tokens)
     return _load_own(name, open_model(path), adapter, chosen, target, batch_tokens)
+
+
+def _load_foreign(
+    name: str, path: Path, adapter: str | Path | None, dtype: str, device: torch.device, batch_tokens: int
+) -> LanguageModel:
+    from nlpkit.core.loaders.external import load_external
+
+    if adapter is not None:
+        raise ConfigError(
+            f"The model {name!r} runs through transformers; adapters can only be used with families that nlpkit's own "
+            "core runs. Merge the adapter into the model first."
+        )
+    loaded = load_external(path, dtype=dtype, device=device)
+    return LanguageModel(
+        name=name,
+        path=path,
+        format="transformers",
+        dtype=dtype,
+        device=device.type,
+        new_runner=loaded.new_runner,
+        tokenizer=loaded.tokenizer,
+        chat=loaded.chat,
+        files=loaded.files,
+        family=loaded.family,
+        n_parameters=loaded.n_parameters,
+        notes=loaded.notes,
+        batch_tokens=batch_tokens,
+    )
 
 
 def _load_own(

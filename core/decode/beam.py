@@ -1,12 +1,12 @@
 """Beam search over the same rows and processors as every other request.
 
 Definition. A hypothesis that has ended scores ``log p / length ** length_penalty``, with log p its summed
-log-probability under the processed distribution and length its number of tokens, the ending EOS included. At
-each step the ``2 k`` most probable one-token continuations of the k live hypotheses are considered, best first: one
-that ends by EOS, or by completing a stop string, joins the finished ones if it is among the first k; the others stay
-alive until there are k. The search ends when k hypotheses have finished and no live one can still overtake the worst of the
-k best; log p only falls, so a live hypothesis is bounded by its present log p over the most favourable length. At
-`max_tokens` the live hypotheses end as they are.
+log-probability under the processed distribution and length its number of tokens, the ending EOS included. At each step
+the ``2 k`` most probable one-token continuations of the k live hypotheses are considered, best first: one that ends by
+EOS, or by completing a stop string, joins the finished ones if it is among the first k; the others stay alive until
+there are k. The search ends when k hypotheses have finished and no live one can still overtake the worst of the k best;
+log p only falls, so a live hypothesis is bounded by its present log p over the most favourable length. At `max_tokens`
+the live hypotheses end as they are.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+
 from nlpkit.core.decode.request import Completion, FinishReason, Generation, Request
 from nlpkit.core.decode.row import needs_processing, process
-from torch import Tensor
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.runner import Runner

@@ -15,8 +15,9 @@ from nlpkit.core.errors import ConfigError
 from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder
 
 if TYPE_CHECKING:
-    from nlpkit.core.tokenizers.base import Tokenizer
     from torch import Tensor
+
+    from nlpkit.core.tokenizers.base import Tokenizer
 
 
 def draw_seed() -> int:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from torch import Tensor
+
 from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.gpt import GPT
-from torch import Tensor
 
 
 class Runner(Protocol):

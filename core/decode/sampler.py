@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from nlpkit.core.decode import processors
 from nlpkit.core.decode.config import DecodeConfig
-from torch import Tensor
 
 
 def uniform(seed: int, index: int, step: int) -> float:

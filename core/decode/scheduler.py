@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+
 from nlpkit.core.decode.request import Completion, Request
 from nlpkit.core.decode.row import Row, draw_seed, needs_processing, process
 from nlpkit.core.decode.sampler import sample, truncate, uniform
-from torch import Tensor
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.runner import Runner

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from nlpkit.core.errors import ModelFileError
+from torch import Tensor, nn
+
+from nlpkit.core.errors import ModelFileError, TokenizerError
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT
-from torch import Tensor, nn
+from nlpkit.core.tokenizers.base import Tokenizer
 
 _MOST_LISTED = 12
 
@@ -87,3 +89,21 @@ def build_model(config: ModelConfig, tensors: Iterable[tuple[str, Tensor]], *, w
     optional = frozenset({"head.weight"} if config.tied_head else ())
     assign_weights(model, tensors, where=where, optional=optional)
     return model.eval()
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, *, where: str) -> None:
+    """Refuse a tokenizer whose ids go beyond the embedding.
+
+    Args:
+        tokenizer: The tokenizer.
+        vocab_size: Rows of the embedding.
+        where: The model, for the error.
+
+    Raises:
+        TokenizerError: The tokenizer has more ids than the model.
+    """
+    if tokenizer.vocab_size > vocab_size:
+        raise TokenizerError(
+            f"The tokenizer of {where} has {tokenizer.vocab_size} ids, the model's embedding {vocab_size} rows: they "
+            "do not belong together."
+        )

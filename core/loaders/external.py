@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from nlpkit.core.errors import ConfigError, ModelFileError
-from nlpkit.core.language_model import LanguageModel, check_vocabulary
+from nlpkit.core.loaders.build import check_vocabulary
 from nlpkit.core.loaders.hf import read_json_object, weight_files
+
+if TYPE_CHECKING:
+    from nlpkit.core.tokenizers.base import Tokenizer
+    from nlpkit.core.tokenizers.chat import ChatTemplate
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
 _DEFAULT_CONTEXT = 2048
@@ -85,30 +90,53 @@ class ExternalRunner:
         return results
 
 
-def load_external(
-    name: str,
-    path: Path,
-    *,
-    adapter: str | Path | None,
-    dtype: str,
-    device: torch.device,
-    batch_tokens: int,
-) -> LanguageModel:
+@dataclass(frozen=True, kw_only=True)
+class ExternalModel:
+    """A model that runs through `transformers`.
+
+    Attributes:
+        model: The ``PreTrainedModel``, in evaluation mode.
+        family: Its ``model_type``.
+        max_seq_len: Its context, in tokens.
+        vocab_size: Rows of its output head.
+        tokenizer: Its tokenizer.
+        chat: Its chat template, or None.
+        files: Weight files by name.
+        notes: What a user should know about how it runs.
+    """
+
+    model: Any
+    family: str
+    max_seq_len: int
+    vocab_size: int
+    tokenizer: Tokenizer
+    chat: ChatTemplate | None
+    files: Mapping[str, Path]
+    notes: tuple[str, ...]
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def new_runner(self) -> ExternalRunner:
+        """Return a runner with an empty cache."""
+        return ExternalRunner(self.model, max_seq_len=self.max_seq_len, vocab_size=self.vocab_size)
+
+
+def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalModel:
     """Load a model of another family through `transformers`.
 
     Args:
-        name: What the user asked for.
         path: A Hugging Face directory with safetensors weights.
-        adapter: Must be None: adapters are merged by our own core only.
         dtype: ``fp32`` or ``bf16``.
         device: Where to run.
-        batch_tokens: Bound on cache slots in use at once.
 
     Returns:
-        The model; `LanguageModel.notes` says that it runs through `transformers`.
+        The model; its notes say that it runs through `transformers`.
 
     Raises:
-        ConfigError: An adapter or a quantized dtype was asked for.
+        ConfigError: A quantized dtype was asked for.
         ModelFileError: `transformers` cannot load the directory without remote code.
     """
     from nlpkit.core.tokenizers.chat import load_chat_template
@@ -116,11 +144,6 @@ def load_external(
 
     config = read_json_object(path / "config.json")
     family = str(config.get("model_type"))
-    if adapter is not None:
-        raise ConfigError(
-            f"The model {name!r} is of family {family!r}, which runs through transformers; adapters can only be used "
-            "with families that nlpkit's own core runs. Merge the adapter into the model first."
-        )
     if dtype not in ("fp32", "bf16"):
         raise ConfigError(f"The family {family!r} runs through transformers, in fp32 or bf16 only, not in {dtype}.")
     files = weight_files(path)
@@ -154,18 +177,13 @@ def load_external(
         notes.append(f"Its configuration names no context length; {context} tokens are assumed.")
     tokenizer = load_tokenizer(path)
     check_vocabulary(tokenizer, vocab_size, where=str(path))
-    return LanguageModel(
-        name=name,
-        path=path,
-        format="transformers",
-        dtype=dtype,
-        device=device.type,
-        new_runner=lambda: ExternalRunner(model, max_seq_len=context, vocab_size=vocab_size),
+    return ExternalModel(
+        model=model,
+        family=family,
+        max_seq_len=context,
+        vocab_size=vocab_size,
         tokenizer=tokenizer,
         chat=load_chat_template(path),
         files=files,
-        family=family,
-        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        notes=notes,
-        batch_tokens=batch_tokens,
+        notes=tuple(notes),
     )

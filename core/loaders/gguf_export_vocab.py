@@ -45,8 +45,7 @@ def tokenizer_metadata(tokenizer: Tokenizer, *, vocab_size: int, chat: ChatTempl
                 f"A tokenizer of the kind {type(tokenizer).__name__} cannot be stored in a GGUF file. Convert to "
                 "the native or the Hugging Face format instead."
             )
-    spm = isinstance(tokenizer, SentencePieceTokenizer)
-    adds_bos = bool(getattr(tokenizer, "adds_bos", spm)) and tokenizer.bos_id is not None
+    adds_bos = tokenizer.adds_bos and tokenizer.bos_id is not None
     values["tokenizer.ggml.add_bos_token"] = adds_bos
     if tokenizer.bos_id is not None:
         values["tokenizer.ggml.bos_token_id"] = tokenizer.bos_id

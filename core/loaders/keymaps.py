@@ -13,9 +13,10 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
+from torch import Tensor
+
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.model.config import ModelConfig
-from torch import Tensor
 
 Op = Literal["copy", "transpose", "split", "split_transpose", "split_heads", "alias"]
 

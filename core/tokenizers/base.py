@@ -28,8 +28,11 @@ class Tokenizer(Protocol):
         vocab_size: One more than the largest id that `encode` can return.
         bos_id: Beginning-of-sequence id, or None.
         eos_ids: Ids that end a completion; may be empty.
+        adds_bos: Whether the model expects `bos_id` in front of a raw prompt.
         fingerprint: Hex sha256 over everything that decides how text is tokenized.
     """
+
+    adds_bos: bool
 
     @property
     def vocab_size(self) -> int: ...

@@ -61,6 +61,7 @@ class HFTokenizer:
         self._lock = threading.Lock()
         self._bos_id = bos_id
         self._eos_ids = frozenset(eos_ids)
+        self.adds_bos = False
         tokenizer.no_truncation()
         tokenizer.no_padding()
         if getattr(tokenizer.model, "dropout", None):
@@ -100,7 +101,12 @@ class HFTokenizer:
         tokenizer = load_tokenizer_json(path) if path.exists() else load_vocab_and_merges(directory, special.config)
         apply_added(tokenizer, special, directory)
         bos_id, eos_ids = special.resolve(tokenizer.token_to_id)
-        return cls(tokenizer, bos_id=bos_id, eos_ids=eos_ids)
+        # A stated rule wins; else the file's own template of special tokens tells.
+        stated = special.config.get("add_bos_token")
+        by_template = bos_id is not None and tokenizer.encode("a", add_special_tokens=True).ids[:1] == [bos_id]
+        result = cls(tokenizer, bos_id=bos_id, eos_ids=eos_ids)
+        result.adds_bos = bos_id is not None and (stated if isinstance(stated, bool) else by_template)
+        return result
 
     @functools.cached_property
     def vocab_size(self) -> int:
@@ -248,6 +254,7 @@ class HFTokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
             "bos_token": None,
+            "add_bos_token": self.adds_bos,
             **roles,
             "eos_token_ids": sorted(self._eos_ids),
         }

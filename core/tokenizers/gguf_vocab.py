@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,12 +21,6 @@ END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|end
 """Control tokens that end an assistant's turn; files of chat models often name only the end of the text."""
 
 _T = TypeVar("_T")
-
-
-class _StatesBos(Protocol):
-    """A tokenizer that says whether raw prompts begin with its bos token."""
-
-    adds_bos: bool
 
 
 class Vocabulary:
@@ -176,7 +170,7 @@ def build_tokenizer(metadata: Mapping[str, Any], *, vocab_size: int, source: str
         )
     vocabulary = Vocabulary(metadata, vocab_size=vocab_size, source=source)
     tokenizer = _BUILDERS[kind](vocabulary)
-    cast("_StatesBos", tokenizer).adds_bos = tokenizer.bos_id is not None and adds_bos(metadata)
+    tokenizer.adds_bos = tokenizer.bos_id is not None and adds_bos(metadata)
     return tokenizer
 
 

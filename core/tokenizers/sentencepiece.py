@@ -62,6 +62,7 @@ class SentencePieceTokenizer:
         own_bos, own_eos = int(self._model.bos_id()), int(self._model.eos_id())
         self._bos_id = bos_id if bos_id is not None else (own_bos if own_bos >= 0 else None)
         self._eos_ids = frozenset(eos_ids if eos_ids is not None else ([own_eos] if own_eos >= 0 else []))
+        self.adds_bos = self._bos_id is not None
         self._vocab_size = max([size - 1, *self._added]) + 1
         pieces = "".join(self._model.encode("x", out_type=str))
         if pieces.endswith("▁"):
@@ -82,7 +83,11 @@ class SentencePieceTokenizer:
         plain = cls(directory / "tokenizer.model", added=special.added)
         bos_id, eos_ids = special.resolve(plain.token_to_id)
         eos_ids |= plain.eos_ids if special.eos is None else frozenset()
-        return cls(plain._proto, bos_id=bos_id, eos_ids=eos_ids, added=special.added)
+        result = cls(plain._proto, bos_id=bos_id, eos_ids=eos_ids, added=special.added)
+        stated = special.config.get("add_bos_token")
+        if isinstance(stated, bool):
+            result.adds_bos = stated and result.bos_id is not None
+        return result
 
     @property
     def vocab_size(self) -> int:
@@ -202,6 +207,7 @@ class SentencePieceTokenizer:
             "tokenizer_class": "LlamaTokenizer",
             "legacy": False,
             "add_prefix_space": self._has_prefix,
+            "add_bos_token": self.adds_bos,
             "clean_up_tokenization_spaces": False,
             "bos_token": None if self._bos_id is None else self.id_to_token(self._bos_id),
             "eos_token": eos[0] if eos else None,

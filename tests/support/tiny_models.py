@@ -19,6 +19,7 @@ class ToyTokenizer:
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
         self.bos_id = None
+        self.adds_bos = False
         self.eos_ids = frozenset({0})
         self.fingerprint = hashlib.sha256(str(vocab_size).encode()).hexdigest()
 
