@@ -68,6 +68,21 @@ def clean_preview(partial: str, *, like: str = "") -> str:
     return "" if may_announce and len(first) <= ANNOUNCEMENT_LENGTH else text.strip()
 
 
+def ends_too_soon(completion: str, finish_reason: str, *, like: str = "") -> bool:
+    """Tell whether a completion that was to end with its first line ended before the answer.
+
+    So it did if that line was empty, an announcement, or reasoning.
+
+    Args:
+        completion: What the model wrote before the stop string.
+        finish_reason: Why it ended.
+        like: The input text, as in `clean`.
+    """
+    text = completion.strip()
+    no_answer = not text or is_announcement(text) or text.startswith("<")
+    return finish_reason == "stop" and no_answer and not clean_preview(completion, like=like)
+
+
 def is_announcement(line: str) -> bool:
     """Tell whether a line only announces what follows, as ``Here is the translation:`` does."""
     return (

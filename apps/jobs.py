@@ -42,7 +42,7 @@ class Job:
 
     row: Mapping[str, Any]
     example: Example = field(default_factory=dict)
-    plan: Plan = field(default_factory=lambda: Plan(chunks=(), requests=(), input_tokens=0))
+    plan: Plan = field(default_factory=lambda: Plan(example={}, chunks=(), requests=(), input_tokens=0))
     generations: list[Generation | None] = field(default_factory=list)
     todo: list[tuple[int, Request]] = field(default_factory=list)
     outstanding: int = 0
@@ -96,8 +96,8 @@ class Run:
         """
         began = time.perf_counter()
         check_example(self.task, row, where=where)
-        job = Job(row=row, example=self.task.prepare(row))
-        self._enter(job, self.planner.plan(job.example))
+        job = Job(row=row)
+        self._enter(job, self.planner.plan(self.task.prepare(row)))
         job.seconds = time.perf_counter() - began
         if not job.todo:
             self.advance(job)
@@ -105,6 +105,7 @@ class Run:
 
     def _enter(self, job: Job, plan: Plan) -> None:
         job.plan = plan
+        job.example = plan.example
         job.first = job.first or plan
         job.generations = [None] * len(plan.requests)
         job.todo = list(enumerate(plan.requests))
@@ -121,6 +122,7 @@ class Run:
             generation: What the engine gave.
         """
         now = time.perf_counter()
+        # Wall time: chunks that ran side by side are not counted twice.
         job.admitted = min(job.admitted, now - generation.seconds)
         job.finished = max(job.finished, now)
         job.outstanding -= 1
@@ -157,7 +159,6 @@ class Run:
         following = self.task.reduce(predictions[0], job.example) if job.round < MAX_ROUNDS else None
         if following is not None:
             job.round += 1
-            job.example = following
             self._enter(job, self.planner.plan(following, on_overflow="chunk"))
             if not job.todo:
                 self.advance(job, retry=retry)
@@ -218,7 +219,7 @@ class Run:
         loops = [i for i, generation in enumerate(generations) if self._loops(job, i, generation.completions[0])]
         warnings = [*job.warnings, *predictions[0].warnings]
         if job.limited:
-            which = "the completion" if len(first.chunks) < 2 else f"{len(job.limited)} completions"
+            which = "the completion" if len(first.chunks) < 2 else f"{len(job.limited)} of the completions"
             warnings.append(f"{which} stopped at the limit of {max(job.limited)} tokens: use --max-tokens for more")
         if loops:
             which = "the completion" if len(generations) < 2 else f"{len(loops)} of {len(generations)} completions"

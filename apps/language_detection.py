@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Collection
 from functools import lru_cache
 
-from nlpkit.apps.languages import LANGUAGES
+from nlpkit.apps.languages import LANGUAGES, same_language
 
 _WORDS: dict[str, str] = {
     "en": "the of and to in is was that it for on are as with his they at be this from have or had by but not what "
@@ -163,6 +163,13 @@ def detect_language(text: str, candidates: Collection[str] | None = None) -> tup
     if code is None or confidence * share < MIN_CONFIDENCE:
         return None, confidence * share
     return code, round(confidence * share, 3)
+
+
+def is_detectable(code: str) -> bool:
+    """Tell whether the detector knows a language, so that taking its text for another one means something."""
+    language = LANGUAGES[code]
+    alone = sum(other.script == language.script for other in LANGUAGES.values()) == 1
+    return alone or language.script == "Han" or any(same_language(code, known) for known in _WORDS)
 
 
 def dominant_script(text: str) -> tuple[str | None, float]:

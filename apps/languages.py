@@ -148,5 +148,9 @@ def language_name(code: str) -> str:
 
 
 def same_language(one: str, other: str) -> bool:
-    """Tell whether two codes name one language, whatever the script subtag (``zh`` and ``zh-Hans``)."""
-    return one.partition("-")[0] == other.partition("-")[0]
+    """Tell whether two codes name one language: script subtags and the forms of Norwegian make no difference."""
+    return _base(one) == _base(other)
+
+
+def _base(code: str) -> str:
+    return "no" if code in ("nb", "nn") else code.partition("-")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import chain
@@ -229,11 +230,16 @@ def _stream_chunk(run: Run, job: Job, index: int, request: Request) -> Iterator[
     growing = _Growing(run.task, job.plan.chunks[index])
     while attempt is not None:
         growing.restart()
+        began = time.perf_counter()
         for event in run.lm.stream(attempt):
             if event.completion is None:
                 yield growing.feed(event.text)
             else:
-                done = Generation(completions=(event.completion,), prompt_tokens=len(request.prompt_ids))
+                done = Generation(
+                    completions=(event.completion,),
+                    prompt_tokens=len(request.prompt_ids),
+                    seconds=time.perf_counter() - began,
+                )
                 run.record(job, index, done)
         attempt = None if growing.shown else run.second_try(job, index, loops=False)
     final = job.generations[index]

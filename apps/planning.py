@@ -25,6 +25,7 @@ class Plan:
     """What to ask the model about one example.
 
     Attributes:
+        example: The example, cut if it had to be.
         chunks: The example, or its parts.
         requests: One request a chunk.
         input_tokens: Tokens of the whole prompt before any cut.
@@ -32,6 +33,7 @@ class Plan:
         warnings: What a user should know.
     """
 
+    example: Example
     chunks: tuple[Example, ...]
     requests: tuple[Request, ...]
     input_tokens: int
@@ -115,6 +117,7 @@ class Planner:
             for chunk, prompt in zip(chunks, prompts, strict=True)
         )
         return Plan(
+            example=cut,
             chunks=tuple(chunks),
             requests=requests,
             input_tokens=len(whole),
@@ -153,7 +156,9 @@ class Planner:
         return low
 
     def _default_max_tokens(self, example: Example, prompt_tokens: int) -> int:
-        return max(1, self.task.max_tokens(example, prompt_tokens), self.decoding.min_tokens)
+        # In a small context a task's generous default must not crowd out the prompt.
+        wanted = min(self.task.max_tokens(example, prompt_tokens), 2 * self.lm.max_seq_len // 3)
+        return max(1, wanted, self.decoding.min_tokens)
 
     def _configure(self, decoding: DecodeConfig, chunk: Example, prompt_tokens: int) -> DecodeConfig:
         room = self.lm.max_seq_len - prompt_tokens

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from nlpkit.apps.chunking import pack, split_sentences
-from nlpkit.apps.completions import LINE_BREAK, clean, strip_quotes
+from nlpkit.apps.completions import LINE_BREAK, clean, ends_too_soon, strip_quotes
 from nlpkit.apps.spans import find_span, sentence_around
 from nlpkit.apps.task import BaseTask, Budget, Example, Field, Overflow, Part, Prediction
 from nlpkit.core.decode.config import DecodeConfig
@@ -50,7 +50,7 @@ class QuestionAnswering(BaseTask):
         Field("id", required=False, help="name of the row"),
     )
     metrics: ClassVar[tuple[str, ...]] = ("squad_f1", "exact_match")
-    decoding = DecodeConfig(max_tokens=48)
+    decoding = DecodeConfig(max_tokens=48, stop=("\n",))
     streams = False
     text_field = "context"
     on_overflow: ClassVar[Overflow] = "chunk"
@@ -82,6 +82,10 @@ class QuestionAnswering(BaseTask):
                 span.start, span.end, sentence_around(context, span.start, span.end), exact=span.exact, answer=answer
             ),
         )
+
+    def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
+        """Go on after the first line if that was empty, an announcement or reasoning."""
+        return {"stop": ()} if ends_too_soon(completion, finish_reason) else {}
 
     def split(self, example: Example, budget: Budget) -> list[Example]:
         """Cut a long context into overlapping windows of whole sentences; each notes its ``_offset``."""

@@ -138,7 +138,7 @@ class Task(Protocol):
     def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
         """Return decoding options for one more try at a completion that is no answer; empty where it is one.
 
-        `preview` must be empty for such a completion, so that nothing of it was shown.
+        Where the task streams, `preview` must be empty for such a completion, so that nothing of it was shown.
         """
         ...
 

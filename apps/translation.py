@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from nlpkit.apps.chunking import pack, split_lines, split_sentences
-from nlpkit.apps.completions import LINE_BREAK, clean, clean_preview, is_announcement, may_be_quoted, strip_quotes
-from nlpkit.apps.language_detection import detect_language
+from nlpkit.apps.completions import LINE_BREAK, clean, clean_preview, ends_too_soon, may_be_quoted, strip_quotes
+from nlpkit.apps.language_detection import detect_language, is_detectable
 from nlpkit.apps.languages import LANGUAGES, language_name, parse_language, same_language
 from nlpkit.apps.placeholders import missing_placeholders
 from nlpkit.apps.task import BaseTask, Budget, Example, Field, Overflow, Part, Prediction
@@ -100,13 +100,8 @@ class Translation(BaseTask):
 
     def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
         """Go on after the first line if that was empty, an announcement or reasoning."""
-        source = str(example.get("source", ""))
-        ends_early = (
-            not completion.strip() or is_announcement(completion.strip()) or completion.lstrip().startswith("<")
-        )
-        if finish_reason == "stop" and ends_early and not clean_preview(completion, like=source):
-            return {"stop": ()}
-        return {}
+        early = ends_too_soon(completion, finish_reason, like=str(example.get("source", "")))
+        return {"stop": ()} if early else {}
 
     def split(self, example: Example, budget: Budget) -> list[Example]:
         """Cut into chunks of whole sentences that never cross a line end.
@@ -158,14 +153,18 @@ class Translation(BaseTask):
         hits = {term: wanted for term, wanted in terms.items() if wanted.casefold() in text.casefold()}
         detected, confidence = detect_language(text)
         target = str(example["target_lang"])
-        # Closely related languages are told apart poorly: only a confident guess counts as a mistake.
-        wrong = detected if detected and confidence >= 0.8 and not same_language(detected, target) else None
+        wrong = None
+        if detected and not same_language(detected, target) and text.strip() != source.strip():
+            # Closely related languages are told apart poorly: only a confident guess counts, unless the script differs.
+            other_script = LANGUAGES[detected].script != LANGUAGES[target].script
+            if other_script or (confidence >= 0.8 and is_detectable(target)):
+                wrong = detected
         facts: dict[str, Any] = {
             "source_lang": None if example.get("source_lang") == "auto" else example.get("source_lang"),
             "target_lang": target,
             "placeholders_missing": missing_placeholders(source, text),
             "untranslated": 0,
-            "wrong_language": wrong if target in LANGUAGES and text.strip() != source.strip() else None,
+            "wrong_language": wrong,
         }
         if example.get("_same"):
             facts["source_lang"] = target

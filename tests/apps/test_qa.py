@@ -103,6 +103,13 @@ def test_a_result_has_score_and_evidence(fake_lm) -> None:
     assert result.completion == "London"
 
 
+def test_decoding_ends_with_the_first_line_that_counts(fake_lm) -> None:
+    lm = fake_lm(lambda *_: "The answer is:\n\nLondon\nBecause it says so.")
+    (result,) = run_task(lm, QuestionAnswering(), [{"context": CONTEXT, "question": "Where?"}])
+    assert result.text == "London"
+    assert [request.config.stop for request in lm.requests] == [("\n",), ()]
+
+
 @pytest.mark.parametrize("context", ["", "  \n"])
 def test_an_empty_context_is_unanswerable(fake_lm, context: str) -> None:
     result = ask(fake_lm, "Where?", context, lambda *_: "London")

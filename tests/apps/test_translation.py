@@ -166,6 +166,24 @@ def test_the_wrong_language_is_flagged(fake_lm) -> None:
     german = "Das Wetter ist heute sehr schön, und wir gehen in den Park."
     result, _ = translate(fake_lm, "The weather is nice.", lambda *_: german)
     assert result.fields["wrong_language"] is None
+    # The detector does not know Luxembourgish: taking it for German proves nothing; Latin letters for Russian do.
+    result, _ = translate(fake_lm, "The weather is nice.", lambda *_: german, target_lang="lb")
+    assert result.fields["wrong_language"] is None
+    result, _ = translate(fake_lm, "The weather is nice.", lambda *_: german, target_lang="ru")
+    assert result.fields["wrong_language"] == "de"
+    norwegian = "Jeg har ikke sett deg etter det som skulle være mye bedre nå, og hva med meg?"
+    result, _ = translate(fake_lm, "The weather is nice.", lambda *_: norwegian, target_lang="nb")
+    assert result.fields["wrong_language"] is None
+
+
+def test_facts_are_about_the_text_that_was_read(fake_lm) -> None:
+    source = "Hello there. " * 100 + "See {name}."
+    lm = fake_lm(lambda prompt, _: source_of(prompt), max_seq_len=300)
+    row = {"source": source, "target_lang": "de", "source_lang": "en"}
+    (result,) = run_task(lm, Translation(), [row], on_overflow="truncate")
+    assert result.truncated
+    assert result.fields["placeholders_missing"] == []
+    assert result.example == row
 
 
 def test_placeholders() -> None:

@@ -15,7 +15,7 @@ HAIKU = "An old silent pond\nA frog jumps into the pond\nSplash! Silence again"
 
 
 def write(fake_lm: Any, reply: str, **row: Any) -> Any:
-    lm = fake_lm(lambda *_: reply)
+    lm = fake_lm(lambda *_: reply, max_seq_len=2000)
     (result,) = run_task(lm, Writing(), [{"prompt": "the sea", **row}])
     return result, lm
 
@@ -62,6 +62,13 @@ def test_missing_keywords_are_reported(fake_lm) -> None:
 def test_bad_rows(fake_lm, row: dict[str, Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         write(fake_lm, "x", **row)
+
+
+def test_a_small_context_leaves_room_for_the_prompt(fake_lm) -> None:
+    lm = fake_lm(lambda *_: "Waves.", max_seq_len=300)
+    (result,) = run_task(lm, Writing(), [{"prompt": "the sea", "form": "story"}])
+    assert result.text == "Waves."
+    assert 0 < lm.requests[0].config.max_tokens <= 200
 
 
 def test_long_prompts_are_refused(fake_lm) -> None:
