@@ -48,8 +48,8 @@ def interval_chart(estimates: Sequence[Estimate], *, unit: str, width: int = 720
     drawn = [one for one in estimates if math.isfinite(one.value)]
     if not drawn:
         return ""
-    left, right, row, top = 190, 84, 34, 8
-    height = top + row * len(drawn) + 34
+    left, right, row, top = (190, 84, 34, 8) if width > 600 else (140, 64, 30, 6)
+    height = top + row * len(drawn) + 24
     ticks = nice_ticks(min(one.low for one in drawn), max(one.high for one in drawn))
     low, high = ticks[0], ticks[-1]
 
@@ -64,19 +64,17 @@ def interval_chart(estimates: Sequence[Estimate], *, unit: str, width: int = 720
     for number, one in enumerate(drawn):
         y = top + row * number + row / 2
         colour = _colour(one.series)
+        label = escape(_short(one.name, left // 8))
         tip = f"{one.name}: {show_number(one.value)} [{show_number(one.low)}, {show_number(one.high)}]"
         parts.append(
             f"<g><title>{escape(tip)}</title>"
-            f'<text class="label" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(one.name))}</text>'
+            f'<text class="label" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
             f'<line x1="{x(one.low):.1f}" x2="{x(one.high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" '
             f'stroke-width="6" stroke-linecap="round" opacity="0.35"/>'
             f'<circle cx="{x(one.value):.1f}" cy="{y:.1f}" r="6" fill="{colour}"/>'
             f'<text class="value" x="{width - right + 14}" y="{y + 4:.1f}">{show_number(one.value)}</text></g>'
         )
-    parts.append(
-        f'<text class="axis" x="{(left + width - right) / 2:.1f}" y="{base + 31}" text-anchor="middle">'
-        f"{escape(unit)}</text></svg>"
-    )
+    parts.append("</svg>")
     return "".join(parts)
 
 
@@ -134,7 +132,7 @@ def length_chart(series: Sequence[Series], *, x_label: str, y_label: str, width:
         parts.append(f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_tick(tick)}</text>')
     parts += [
         f'<text class="tick" x="{x(tick):.1f}" y="{height - bottom + 18}" text-anchor="middle">{_tick(tick)}</text>'
-        for tick in (_log_ticks(x_low, x_high) if logarithmic else nice_ticks(x_low, x_high))
+        for tick in (_log_ticks(x_low, x_high) if logarithmic else nice_ticks(x_low, x_high, count=8))
         if x_low <= tick <= x_high
     ]
     for one in series:
@@ -195,7 +193,7 @@ def _tick(value: float) -> str:
     return f"{value:,.10g}"
 
 
-def _short(name: str, limit: int = 26) -> str:
+def _short(name: str, limit: int) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 

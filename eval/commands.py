@@ -192,6 +192,7 @@ def run(
     max_errors: Annotated[
         int | None, typer.Option(min=0, help="Stop when more rows fail.", rich_help_panel=_OUTPUT)
     ] = None,
+    name: Annotated[str, typer.Option(help="Name of the system in tables.", rich_help_panel=_OUTPUT)] = "",
     remark: Annotated[str, typer.Option("--note", help="Free text for the record.", rich_help_panel=_OUTPUT)] = "",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -222,6 +223,7 @@ def run(
             batch_tokens=decode.batch_tokens,
             retry_failed=retry_failed,
             max_errors=max_errors,
+            name=name,
             note=remark,
         ),
         shots=ShotOptions(count=dataset.shots, path=dataset.shots_from, seed=dataset.shots_seed),
@@ -344,6 +346,7 @@ def compare(
     from nlpkit.eval.compare import CompareOptions, compare_runs
     from nlpkit.eval.resampling import DEFAULT_SEED
     from nlpkit.eval.rundir import load_run
+    from nlpkit.eval.significance import METHODS
     from nlpkit.eval.views import comparison_text
 
     if len(folders) < 2:
@@ -352,7 +355,7 @@ def compare(
         [load_run(folder) for folder in folders],
         CompareOptions(
             metrics=tuple(metric or ()),
-            methods=("bootstrap", "randomization") if test == "both" else (test,),
+            methods=METHODS if test == "both" else (test,),
             n_resamples=resamples,
             n_trials=trials,
             seed=DEFAULT_SEED if seed is None else seed,

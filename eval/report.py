@@ -24,6 +24,12 @@ MAX_POINTS = 400
 """Rows drawn as dots for each system: more only make the page heavy. The means are over all rows."""
 
 N_BINS = 8
+INPUTS = ("source", "document", "context", "question", "prompt")
+"""Columns whose words are the length of a row."""
+
+SHOWN = ("source", "question", "document", "prompt", "text")
+"""Columns that stand for the input of an example, the first one that there is."""
+
 MAX_TEXT = 1500
 """Most characters of an example's input that are shown."""
 
@@ -264,11 +270,10 @@ def _group(runs: Sequence[Run], n_examples: int) -> Group:
 
 def _sources(runs: Sequence[Run]) -> dict[int, str]:
     """Return the input of each row, from a run that has it."""
-    fields = ("source", "question", "document", "prompt", "text")
     found: dict[int, str] = {}
     for run in runs:
         for sample in run.samples:
-            text = next((str(sample.row[name]) for name in fields if sample.row.get(name)), "")
+            text = next((str(sample.row[name]) for name in SHOWN if sample.row.get(name)), "")
             if text:
                 found.setdefault(sample.index, text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " …")
     return found
@@ -313,10 +318,10 @@ def _words(run: Run) -> tuple[float, float | None]:
 
 
 def length_of(sample: SampleRecord) -> float:
-    """Return a row's length for the chart: tokens of the prompt, or words of the reference where there was none."""
-    if sample.input_tokens:
-        return float(sample.input_tokens)
-    return float(len(unicode_tokens(sample.references[0] if sample.references else sample.prediction)))
+    """Return a row's length for the chart: words of the input, or of the reference where the input is not known."""
+    inputs = [str(sample.row[name]) for name in INPUTS if sample.row.get(name)]
+    reference = sample.references[0] if sample.references else sample.prediction
+    return float(sum(len(unicode_tokens(text)) for text in inputs or [reference]))
 
 
 def _series(name: str, run: Run, metric: str, number: int) -> Series:

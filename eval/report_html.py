@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from nlpkit.eval.charts import N_COLOURS, Estimate, interval_chart, length_chart
-from nlpkit.eval.report import Group, Report
+from nlpkit.eval.report import INPUTS, Group, Report
 from nlpkit.eval.rundir import finite
 from nlpkit.eval.tables import show_number, show_p
 
@@ -74,7 +74,7 @@ def _intervals(group: Group, metric: str) -> str:
         result = run.metrics.get(metric, {})
         if all(isinstance(result.get(key), (int, float)) for key in ("value", "low", "high")):
             estimates.append(Estimate(name, result["value"], result["low"], result["high"], number))
-    return interval_chart(estimates, unit=metric)
+    return interval_chart(estimates, unit=metric, width=480 if len(group.metrics) > 1 else 720)
 
 
 def _direction(group: Group, metric: str) -> str:
@@ -83,8 +83,8 @@ def _direction(group: Group, metric: str) -> str:
 
 
 def _length_label(group: Group) -> str:
-    prompts = any(sample.input_tokens for run in group.runs for sample in run.samples)
-    return "length of the prompt in tokens" if prompts else "length of the reference in words"
+    known = any(sample.row.get(name) for run in group.runs for sample in run.samples for name in INPUTS)
+    return "length of the input in words" if known else "length of the reference in words"
 
 
 def _signatures(group: Group) -> list[tuple[str, str]]:

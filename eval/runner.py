@@ -50,6 +50,7 @@ class RunSettings:
         shots: Few-shot examples.
         retry_failed: Whether rows that failed in an earlier session are run again.
         max_errors: Stop when more rows than this have failed; None never stops.
+        name: What to call the system in tables; by default by its model, adapter and number of shots.
         note: Free text for the record.
     """
 
@@ -61,6 +62,7 @@ class RunSettings:
     shots: Shots | None = None
     retry_failed: bool = False
     max_errors: int | None = None
+    name: str = ""
     note: str = ""
 
 
@@ -115,7 +117,7 @@ def _new_record(lm: LanguageModel, task: Task, dataset: Dataset, settings: RunSe
     decoding = build_decoding(task, settings.overrides)
     record: dict[str, Any] = {
         "nlpkit_run": RUN_FORMAT,
-        "name": system_name(lm.name, lm.adapter),
+        "name": settings.name or system_name(lm.name, lm.adapter) + _shots_suffix(settings.shots),
         "status": "running",
         "task": {
             "name": task.name,
@@ -352,6 +354,10 @@ def system_name(model: str, adapter: str | None) -> str:
     """Return what a system is called in tables: the model's name or file name, and the adapter's."""
     name = Path(model).stem if model.endswith(".gguf") else Path(model).name or model
     return name if adapter is None else f"{name}+{Path(adapter).name}"
+
+
+def _shots_suffix(shots: Shots | None) -> str:
+    return "" if shots is None else f", {shots.count} shot{'s' if shots.count > 1 else ''}"
 
 
 def form_of(example: Mapping[str, Any]) -> str:
