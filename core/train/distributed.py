@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,12 @@ class Process:
         if self.world > 1:
             dist.all_reduce(value)
         return value
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is set in any process, so that all decide alike."""
+        if self.world == 1:
+            return flag
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
 
     def wait(self) -> None:
         """Wait for all processes."""
@@ -115,3 +121,27 @@ def shard(objective: nn.Module, config: TrainConfig, process: Process) -> nn.Mod
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(objective, mesh=mesh, mp_policy=policy)
     return objective
+
+
+def is_sharded(tensors: Mapping[str, Tensor]) -> bool:
+    """Tell whether any of the tensors is spread over processes."""
+    return any(hasattr(tensor, "full_tensor") for tensor in tensors.values())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor in one piece; all processes must ask at once."""
+    gather = getattr(tensor, "full_tensor", None)
+    result: Tensor = tensor if gather is None else gather()
+    return result
+
+
+def place(target: Tensor, value: Tensor) -> None:
+    """Copy a whole tensor into one that may be spread over processes."""
+    with torch.no_grad():
+        if hasattr(target, "full_tensor"):
+            from torch.distributed.tensor import DTensor, distribute_tensor
+
+            if isinstance(target, DTensor):
+                target.copy_(distribute_tensor(value.to(target.device), target.device_mesh, target.placements))
+                return
+        target.copy_(value)

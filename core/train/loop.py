@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.train.config import TrainConfig
-from nlpkit.core.train.distributed import SINGLE, Process, shard
+from nlpkit.core.train.distributed import SINGLE, Process, shard, whole
 from nlpkit.core.train.loss import loss_sum
 from nlpkit.core.train.optim import MovingAverage, Weights, build_optimizer
 from nlpkit.core.train.packing import Batch, DataState, Packer, collate
@@ -195,8 +195,7 @@ class Trainer:
     def _clip(self) -> float:
         parameters = [master for master in self.weights.masters.values() if master.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
-        whole = getattr(norm, "full_tensor", None)
-        return float(whole() if whole is not None else norm)
+        return float(whole(norm))
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[GPT]:
@@ -207,7 +206,9 @@ class Trainer:
             self.weights.use(self.average.values)
         self.model.eval()
         try:
-            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            # Shapes vary here: compiling anew for each would take for ever.
+            eager = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
+            with torch.no_grad(), eager:
                 yield self.model
         finally:
             self.model.train()
@@ -237,10 +238,10 @@ class Trainer:
         return float(self.process.sum(total)) / max(1, count), count
 
     def result(self) -> Mapping[str, Tensor]:
-        """Return the trained weights by name, averaged where that was asked for, in fp32."""
+        """Return the trained weights by name, averaged where asked for, in fp32 and in one piece."""
         if self.average is not None:
-            return self.average.values
-        return {name: master.detach() for name, master in self.weights.masters.items()}
+            return {name: whole(value) for name, value in self.average.values.items()}
+        return {name: whole(master.detach()) for name, master in self.weights.masters.items()}
 
 
 def count_steps(config: TrainConfig, packer: Packer, *, world: int = 1) -> int:

@@ -214,6 +214,9 @@ class Packer:
             size = self.sources[draw.source].slots(draw.index)
             rows.append((size, draw))
             filled += size
+            if sum(drawn) % self._order.rows_per_epoch == 0:
+                # No window reaches into the next epoch: the same row would be near itself.
+                break
         bins = best_fit([size for size, _ in rows], self.seq_len)
         if self._shuffle:
             order = np.random.default_rng((self._seed, 1 << 20, self.state.window)).permutation(len(bins))

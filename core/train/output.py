@@ -1,0 +1,116 @@
+"""Writing what was trained: our own model directory, or an adapter in PEFT's layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nlpkit.core.errors import OutputError
+from nlpkit.core.loaders.adapter import save_adapter
+from nlpkit.core.loaders.native import FORMAT_VERSION
+from nlpkit.core.loaders.open import NATIVE_CONFIG
+from nlpkit.core.model.gpt import GPT
+from nlpkit.core.model.lora import LoraWeights, lora_layers
+
+if TYPE_CHECKING:
+    from nlpkit.core.tokenizers.base import Tokenizer
+    from nlpkit.core.tokenizers.chat import ChatTemplate
+
+
+def write_model(
+    directory: Path,
+    model: GPT,
+    weights: Mapping[str, Tensor],
+    *,
+    tokenizer: Tokenizer,
+    chat: ChatTemplate | None,
+    dtype: torch.dtype,
+) -> None:
+    """Write a trained model into a directory that may hold other things, each file whole or not at all.
+
+    Args:
+        directory: Where to.
+        model: Its shape, and the weights that were not trained.
+        weights: Trained weights by name.
+        tokenizer: Its tokenizer.
+        chat: Its chat template, or None.
+        dtype: Dtype on disk.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    tensors = {
+        name: weights.get(name, parameter).detach().to("cpu", dtype).contiguous()
+        for name, parameter in model.named_parameters()
+    }
+    with _Aside(directory) as aside:
+        save = getattr(tokenizer, "save", None)
+        if save is not None:
+            save(aside)
+        if chat is not None:
+            chat.save(aside)
+        values = {"format_version": FORMAT_VERSION, "model": model.config.to_dict()}
+        (aside / NATIVE_CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
+        save_file(tensors, aside / "model.safetensors")
+
+
+def write_adapter(
+    directory: Path, model: GPT, weights: Mapping[str, Tensor], *, base_model: str | None, dropout: float
+) -> None:
+    """Write a trained adapter, each file whole or not at all.
+
+    Args:
+        directory: Where to.
+        model: The adapted model.
+        weights: Trained weights by name.
+        base_model: What to name as the base model.
+        dropout: Dropout of the adapter, for the record.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    updates = {
+        name: LoraWeights(
+            weights[f"{name}.lora_a"], weights[f"{name}.lora_b"], layer.scale, weights.get(f"{name}.magnitude")
+        )
+        for name, layer in lora_layers(model).items()
+    }
+    with _Aside(directory) as aside:
+        save_adapter(aside, model.config, updates, base_model=base_model, dropout=dropout)
+
+
+class _Aside:
+    """A folder to write to, whose files then move into place; the weights last."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __enter__(self) -> Path:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._aside = Path(tempfile.mkdtemp(prefix=".aside.", dir=self._directory))
+        except OSError as error:
+            raise OutputError(f"{self._directory} cannot be written: {error.strerror or error}.") from error
+        return self._aside
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                for path in sorted(self._aside.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name)):
+                    os.replace(path, self._directory / path.name)
+        except OSError as late:
+            raise OutputError(f"{self._directory} cannot be written: {late.strerror or late}.") from late
+        finally:
+            shutil.rmtree(self._aside, ignore_errors=True)
+        if isinstance(error, (OSError, SafetensorError)):
+            raise OutputError(f"{self._directory} cannot be written: {error}.") from error
