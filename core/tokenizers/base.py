@@ -35,16 +35,24 @@ class Tokenizer(Protocol):
     adds_bos: bool
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """One more than the largest id that `encode` can return."""
+        ...
 
     @property
-    def bos_id(self) -> int | None: ...
+    def bos_id(self) -> int | None:
+        """Beginning-of-sequence id, or None."""
+        ...
 
     @property
-    def eos_ids(self) -> frozenset[int]: ...
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end a completion; may be empty."""
+        ...
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Hex sha256 over everything that decides how text is tokenized."""
+        ...
 
     def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """Tokenize `text`.
