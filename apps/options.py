@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
+from typer.models import OptionInfo
 
 from nlpkit.apps.files import MAX_BYTES, check_text
 from nlpkit.apps.output import discard_stdout, note
@@ -191,7 +192,7 @@ class InputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions:
+class SinkOptions:
     """Where the result goes, and what is said beside it."""
 
     output: Annotated[
@@ -203,11 +204,17 @@ class OutputOptions:
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line per input.", rich_help_panel=_OUTPUT)
     ] = False
-    stats: Annotated[
-        bool, typer.Option("--stats", help="Tokens, seconds and speed on stderr.", rich_help_panel=_OUTPUT)
-    ] = False
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No notes and no bars on stderr.", rich_help_panel=_OUTPUT)
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(SinkOptions):
+    """The same for commands that decode."""
+
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Tokens, seconds and speed on stderr.", rich_help_panel=_OUTPUT)
     ] = False
 
 
@@ -237,6 +244,8 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[_Function], 
             else:
                 plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         options.append(_DEBUG)
+        for parameter in (*plain, *options):
+            _show_as_flag(parameter.annotation)
 
         @functools.wraps(function)
         def run(**values: Any) -> int | None:
@@ -281,6 +290,14 @@ def _options(group: type) -> list[inspect.Parameter]:
         )
         for field in dataclasses.fields(group)
     ]
+
+
+def _show_as_flag(annotation: Any) -> None:
+    """Keep the help from giving a switch a value: newer versions of typer write ``--json <bool>``."""
+    if typing.get_origin(annotation) is Annotated and typing.get_args(annotation)[0] is bool:
+        for part in typing.get_args(annotation)[1:]:
+            if isinstance(part, OptionInfo) and part.metavar is None:
+                part.metavar = ""
 
 
 def _unescape(text: str) -> str:

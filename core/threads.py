@@ -31,11 +31,17 @@ def available_cores() -> int:
     return max(1, min(cores, int(quota)) if quota is not None and quota >= 1 else (1 if quota is not None else cores))
 
 
+def default_threads() -> int:
+    """Return the number of threads to compute with: OMP_NUM_THREADS if set, else `available_cores`."""
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(given) if given.isdigit() and int(given) > 0 else available_cores()
+
+
 def set_threads(threads: int | None) -> int:
     """Set the number of threads that torch computes with.
 
     Args:
-        threads: The number; None takes OMP_NUM_THREADS if set, else `available_cores`.
+        threads: The number; None takes `default_threads`.
 
     Returns:
         The number set.
@@ -46,8 +52,7 @@ def set_threads(threads: int | None) -> int:
     import torch
 
     if threads is None:
-        given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-        threads = int(given) if given.isdigit() and int(given) > 0 else available_cores()
+        threads = default_threads()
     if not 1 <= threads <= 4096:
         raise ConfigError(f"The number of threads is {threads}; it must be from 1 to 4096.")
     if torch.get_num_threads() != threads:
