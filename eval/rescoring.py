@@ -60,7 +60,7 @@ def score_into(
     """
     settled = with_language(options, records)
     scores = score_records(records, settled)
-    record["scoring"] = settled.to_dict()
+    record["scoring"] = finite(settled.to_dict())
     record["metrics"] = finite(scores.results)
     record["notes"] = list(scores.notes)
     ordered = sorted(records, key=lambda sample: sample.index)

@@ -170,9 +170,8 @@ def test_the_harness_itself_runs_it(both: tuple[Any, Any]) -> None:
 
     ours, _ = both
     assert get_model("nlpkit") is type(ours)
-    rows = [
-        {"text": "the cat sat on the", "choices": [" mat", " dog", " men"], "gold": number % 3} for number in range(9)
-    ]
+    text, choices = "the cat sat on the", [" mat", " dog", " men"]
+    rows = [{"text": text, "choices": choices, "gold": number % 3} for number in range(9)]
 
     class Tiny(ConfigurableTask):  # type: ignore[misc]
         def __init__(self) -> None:
