@@ -170,14 +170,15 @@ def nice_ticks(low: float, high: float, *, count: int = 5) -> list[float]:
         count: About how many.
     """
     span = high - low
-    if not math.isfinite(span) or span <= 0:
-        span = abs(high) * 0.2 or 1.0
+    if not math.isfinite(span) or span <= 1e-6 * max(1e-3, abs(low), abs(high)):
+        span = abs(high) * 0.2 if abs(high) > 1e-3 else 1.0
         low, high = low - span / 2, high + span / 2
     raw = span / max(1, count - 1)
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
     first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
+    digits = max(0, 2 - math.floor(math.log10(step)))
+    return [round(number * step, digits) for number in range(first, max(last, first + 1) + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
