@@ -11,6 +11,7 @@ import typer
 from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, SinkOptions, command
 from nlpkit.apps.output import Writer
 from nlpkit.apps.process import run_process
+from nlpkit.apps.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
 from nlpkit.core.errors import ConfigError
 from nlpkit.eval.commands import app as eval_app
 
@@ -208,6 +209,15 @@ def generate(
         overrides={"n": n, "logprobs": logprobs},
         what="prompt",
     )
+
+
+@command(app)
+def train(what: WhatOptions, how: HowOptions, lora: LoraOptions, new: NewModelOptions, run: TrainRunOptions) -> int:
+    """Train a model: fine-tune with LoRA or in full, or from scratch."""
+    from nlpkit.apps.train_commands import recipe_from_options, run_train
+    from nlpkit.eval.score import score_pairs
+
+    return run_train(recipe_from_options(what, how, lora, new, run), run, scorer=score_pairs)
 
 
 def _has_rows(source: InputOptions) -> bool:

@@ -160,3 +160,21 @@ def score_samples(
         exclude=exclude,
     )
     return measure(metric, samples).result(n_resamples=n_resamples, seed=seed, level=level)
+
+
+def score_pairs(name: str, pairs: Sequence[tuple[str, tuple[str, ...]]]) -> float:
+    """Score predictions with their references, without an interval.
+
+    Args:
+        name: Name of the metric.
+        pairs: Predictions and their acceptable references, at least one.
+
+    Returns:
+        The metric's value.
+
+    Raises:
+        ConfigError: There is no such metric.
+        InputError: A segment cannot be scored.
+    """
+    samples = [Sample(prediction, references) for prediction, references in pairs]
+    return measure(get_metric(name), samples).value

@@ -145,9 +145,10 @@ class TokenStore:
         start, length, prompt = (int(value) for value in self._index[index])
         return self._tokens[start : start + length].astype(np.int64), prompt
 
-    def windows(self, seq_len: int, *, seed: int) -> TextWindows:
-        """Read all tokens as one stream of text, in windows."""
-        return TextWindows(self._tokens, seq_len, seed=seed)
+    @property
+    def all_tokens(self) -> npt.NDArray[Any]:
+        """All tokens as one stream, shape ``(n,)``, memory-mapped."""
+        return self._tokens
 
 
 class TextWindows:
@@ -192,12 +193,12 @@ class TextWindows:
         return self._tokens[start : start + self._width + 1].astype(np.int64), 0
 
 
-def fit_row(row: TokenRow, seq_len: int, policy: LongPolicy, stats: DataStats) -> Iterator[TokenRow]:
+def fit_row(row: TokenRow, seq_len: int | None, policy: LongPolicy, stats: DataStats) -> Iterator[TokenRow]:
     """Apply the policy for long rows to one row.
 
     Args:
         row: The row.
-        seq_len: Slots that a row may take.
+        seq_len: Slots that a row may take; None for a piece of a longer text, which is taken as it is.
         policy: What to do if it takes more.
         stats: Counts what was done.
 
@@ -210,6 +211,9 @@ def fit_row(row: TokenRow, seq_len: int, policy: LongPolicy, stats: DataStats) -
     ids, prompt = row.token_ids, row.prompt_length
     stats.rows += 1
     stats.longest = max(stats.longest, len(ids))
+    if seq_len is None:
+        yield row
+        return
     if len(ids) < 2 or prompt >= len(ids):
         raise InputError(f"{row.where}: the row has no token to learn: {len(ids)} tokens, {prompt} of them prompt.")
     if len(ids) - 1 <= seq_len:
@@ -299,11 +303,11 @@ def _write(
     stored = start = 0
     with (folder / "tokens.bin").open("wb") as tokens, (folder / "index.bin").open("wb") as index:
         for row in rows:
-            for piece in fit_row(row, seq_len or len(row.token_ids), policy, stats):
+            for piece in fit_row(row, seq_len, policy, stats):
                 _put(piece, tokens, index, start, dtype, vocab_size)
                 start += len(piece.token_ids)
                 stored += 1
-                stats.targets += len(piece.token_ids) - max(1, piece.prompt_length)
+                stats.targets += len(piece.token_ids) - max(int(seq_len is not None), piece.prompt_length)
             if report is not None:
                 report(stats.rows)
     stats.kept, stats.tokens = stored, start

@@ -1,0 +1,267 @@
+"""From task rows and plain text to what the core trains on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlpkit.apps.files import check_text, decode_text, display_name, open_input
+from nlpkit.apps.recipe import TEXT, DataSpec
+from nlpkit.apps.rows import read_rows, row_format
+from nlpkit.apps.task import Example, Field, Task, check_example, load_task
+from nlpkit.core.errors import ConfigError, InputError, NlpkitError, TokenizerError
+from nlpkit.core.tokenizers.base import Message, Tokenizer
+from nlpkit.core.train.config import LongPolicy
+from nlpkit.core.train.data import RowSource, TextWindows, TokenRow, TokenStore, build_store
+
+if TYPE_CHECKING:
+    from nlpkit.core.tokenizers.chat import ChatTemplate
+
+_BLOCK = 1 << 20
+"""Bytes of plain text that are tokenized at once."""
+
+_TEXT_FIELDS = (Field("text", help="text to learn"),)
+
+
+def read_examples(spec: DataSpec, task: Task | None) -> Iterator[tuple[str, Example]]:
+    """Read and check the rows of one source.
+
+    Args:
+        spec: The source.
+        task: Its task; None for language modelling.
+
+    Yields:
+        Where each row came from, and the row.
+
+    Raises:
+        InputError: A row cannot be used; file and line are named.
+    """
+    fields = _TEXT_FIELDS if task is None else task.fields
+    for count, row in enumerate(read_rows(spec.path, fields=fields)):
+        if spec.limit is not None and count >= spec.limit:
+            return
+        values = {**spec.fields, **row.values}
+        if task is None:
+            text = values.get("text")
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{row.where}: a row to learn plain text from needs a 'text' that is not empty.")
+        else:
+            check_example(task, values, where=row.where)
+        yield row.where, values
+
+
+def read_blocks(path: str) -> Iterator[str]:
+    """Read a plain text file in blocks that end at line ends, whatever its size."""
+    name = display_name(path)
+    with open_input(path) as stream:
+        kept = b""
+        while data := stream.read(_BLOCK):
+            cut = data.rfind(b"\n") + 1
+            block, kept = kept + data[:cut], data[cut:] if cut else kept + data
+            if cut:
+                yield check_text(decode_text(block, where=name), where=name)
+        if kept:
+            yield check_text(decode_text(kept, where=name), where=name)
+
+
+def find_task(name: str) -> Task | None:
+    """Return a task by name, or None for plain text."""
+    return None if name == TEXT else load_task(name)
+
+
+def training_texts(specs: tuple[DataSpec, ...]) -> Iterator[str]:
+    """Yield all text that a tokenizer should learn from, prompts and targets."""
+    for spec in specs:
+        task = find_task(spec.task)
+        if task is None and row_format(spec.path) is None:
+            yield from read_blocks(spec.path)
+            continue
+        for where, example in read_examples(spec, task):
+            if task is None:
+                yield str(example["text"])
+                continue
+            prepared = _prepared(task, example, where)
+            yield from (message.content for message in task.prompt(prepared))
+            yield task.target(prepared) or ""
+
+
+def _prepared(task: Task, example: Example, where: str) -> Example:
+    try:
+        return task.prepare(example)
+    except NlpkitError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Coder:
+    """Turns rows into tokens, exactly as the task's command would ask and the model should answer.
+
+    Attributes:
+        tokenizer: Text to ids.
+        chat: The chat template, or None for a base model.
+    """
+
+    tokenizer: Tokenizer
+    chat: ChatTemplate | None
+
+    def end_id(self, *, chat: bool) -> int:
+        """Return the id that ends a completion: of the chat's turn, or of a text.
+
+        Raises:
+            TokenizerError: The tokenizer has none, so nothing could ever learn to stop.
+        """
+        ends = self.tokenizer.eos_ids
+        if not ends:
+            raise TokenizerError(
+                "The tokenizer has no end-of-sequence token: a model trained with it could never stop. Use another one."
+            )
+        if chat and self.chat is not None:
+            turns = [Message("user", "a"), Message("assistant", "b")]
+            ids = self.chat.render_tokens(turns, self.tokenizer, add_generation_prompt=False)
+            for token_id in reversed(ids):
+                if token_id in ends:
+                    return token_id
+        return min(ends)
+
+    def prompt_ids(self, task: Task, example: Example) -> list[int]:
+        """Return the prompt as the task's command renders it."""
+        messages = task.prompt(example)
+        if self.chat is not None and not task.raw:
+            return self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True)
+        return self._start("\n\n".join(message.content for message in messages))
+
+    def _start(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)
+
+    def row(self, task: Task | None, example: Example, where: str) -> TokenRow:
+        """Tokenize one checked row.
+
+        Args:
+            task: Its task; None for language modelling.
+            example: The row.
+            where: Where it came from.
+
+        Returns:
+            Prompt, target and end, with the prompt's length.
+
+        Raises:
+            InputError: The row has no target.
+        """
+        if task is None:
+            return TokenRow([*self._start(str(example["text"])), self.end_id(chat=False)], 0, where)
+        prepared = _prepared(task, example, where)
+        target = task.target(prepared)
+        if target is None or not target.strip():
+            raise InputError(
+                f"{where}: the row has nothing to learn: no {task.name} target in it. It has: {', '.join(example)}."
+            )
+        prompt = self.prompt_ids(task, prepared)
+        answer = self.tokenizer.encode(target)
+        return TokenRow([*prompt, *answer, self.end_id(chat=not task.raw)], len(prompt), where)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source, tokenized.
+
+    Attributes:
+        spec: Where it came from.
+        rows: Its rows.
+        store: The store behind them.
+        name: What it is called in notes.
+    """
+
+    spec: DataSpec
+    rows: RowSource
+    store: TokenStore
+    name: str
+
+    @property
+    def key(self) -> str:
+        """What it was made from."""
+        return self.store.key
+
+
+def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy, sha256: str) -> str:
+    """Return a hash of everything that decides the tokens of a source."""
+    task = find_task(spec.task)
+    facts: Mapping[str, Any] = {
+        "sha256": sha256,
+        "task": spec.task,
+        "version": None if task is None else task.version,
+        "limit": spec.limit,
+        "fields": dict(spec.fields),
+        "tokenizer": coder.tokenizer.fingerprint,
+        "chat": None if coder.chat is None else coder.chat.fingerprint,
+        "seq_len": seq_len,
+        "policy": policy,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def open_source(
+    spec: DataSpec,
+    coder: Coder,
+    *,
+    folder: Path,
+    seq_len: int,
+    policy: LongPolicy,
+    vocab_size: int,
+    seed: int,
+    sha256: str,
+    shift: bool = True,
+    report: Callable[[int], None] | None = None,
+) -> Source:
+    """Tokenize one source into a folder, or take it from there if it is the same.
+
+    Args:
+        spec: The source.
+        coder: Tokenizer and template.
+        folder: Where tokenized data go.
+        seq_len: Slots that a row may take.
+        policy: What to do with longer rows.
+        vocab_size: Ids of the model.
+        seed: Decides where plain text is cut.
+        sha256: Hash of the file.
+        shift: Whether plain text is cut anew in each epoch.
+        report: Called with the number of rows read so far.
+
+    Returns:
+        The tokenized source.
+
+    Raises:
+        NlpkitError: A row is unusable; file and line are named.
+    """
+    task = find_task(spec.task)
+    plain = task is None and row_format(spec.path) is None
+    if plain and spec.limit is not None:
+        raise ConfigError(f"{spec.path} is plain text, which has no rows to limit. Leave the limit out.")
+
+    def rows() -> Iterator[TokenRow]:
+        if plain:
+            for count, block in enumerate(read_blocks(spec.path), 1):
+                ids = coder.tokenizer.encode(block)
+                if ids:
+                    yield TokenRow(ids, 0, f"{display_name(spec.path)}: block {count}")
+            return
+        for where, example in read_examples(spec, task):
+            yield coder.row(task, example, where)
+
+    key = source_key(spec, coder, seq_len=seq_len, policy=policy, sha256=sha256)
+    store = build_store(
+        folder / f"{Path(spec.path).name.split('.')[0] or 'stdin'}-{key[:12]}",
+        rows(),
+        key=key,
+        vocab_size=vocab_size,
+        seq_len=None if plain else seq_len,
+        policy=policy,
+        report=report,
+    )
+    source: RowSource = store
+    if plain:
+        source = TextWindows(store.all_tokens, seq_len, seed=seed, shift=shift)
+    return Source(spec, source, store, display_name(spec.path))

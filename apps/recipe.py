@@ -1,0 +1,234 @@
+"""A training recipe: what a TOML file and the command line say about a training, joined and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nlpkit.core.errors import ConfigError, did_you_mean
+
+TEXT = "text"
+"""The pseudo-task of language modelling: plain text, or rows with a ``text``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """One data source.
+
+    Attributes:
+        path: JSONL, CSV or TSV rows, or a plain text file; gzip is read too.
+        task: Name of the task that makes prompts of the rows; ``text`` for language modelling.
+        weight: Its share in a mixture, or None.
+        limit: Read only this many rows.
+        fields: Values for rows that lack them, such as ``target_lang``.
+    """
+
+    path: str
+    task: str
+    weight: float | None = None
+    limit: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that the command ``train`` needs to know.
+
+    Attributes:
+        output: Folder to write to.
+        method: ``scratch``, ``full`` or ``lora``.
+        data: Training data.
+        eval_data: Development data.
+        base: Model to start from; None for ``scratch``.
+        adapter: Adapter to go on from.
+        preset: Size of a model from scratch.
+        model: Fields of the model's configuration that differ from the preset.
+        tokenizer: ``kind``, ``vocab_size`` or ``path`` of a model from scratch.
+        lora: Options of `nlpkit.core.model.lora.LoraConfig`.
+        train: Options of `nlpkit.core.train.config.TrainConfig`.
+        evaluation: ``rows`` to generate for, ``samples`` to show, ``metrics`` to compute, ``max_tokens``.
+    """
+
+    output: str
+    method: str
+    data: tuple[DataSpec, ...]
+    eval_data: tuple[DataSpec, ...] = ()
+    base: str | None = None
+    adapter: str | None = None
+    preset: str | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.method not in ("scratch", "full", "lora"):
+            raise ConfigError(
+                f"There is no training method {self.method!r}. {did_you_mean(self.method, ('scratch', 'full', 'lora'))}"
+            )
+        if not self.data:
+            raise ConfigError("There are no training data. Name a file with --data, or [[data]] in the configuration.")
+        weights = [spec.weight for spec in self.data]
+        if any(weight is not None for weight in weights) and None in weights:
+            bare = next(spec.path for spec in self.data if spec.weight is None)
+            raise ConfigError(f"Some data sources have weights and {bare} has none. Give all of them one, or none.")
+        if self.method == "scratch":
+            if self.base is not None:
+                raise ConfigError(
+                    f"Training from scratch starts from no model, but the base {self.base!r} is given. Leave it out, "
+                    "or choose the method full or lora."
+                )
+            if self.preset is None:
+                raise ConfigError("Training from scratch needs a size: name one with --preset, such as 5m.")
+        elif self.preset is not None or self.model or self.tokenizer:
+            what = "--preset" if self.preset is not None else "[model]" if self.model else "[tokenizer]"
+            raise ConfigError(f"{what} is for training from scratch; the method is {self.method}.")
+        if self.method != "lora" and (self.lora or self.adapter):
+            raise ConfigError(f"LoRA options were given, but the method is {self.method}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the shape of the TOML file."""
+        values: dict[str, Any] = {"output": self.output, "method": self.method}
+        values |= {name: getattr(self, name) for name in ("base", "adapter", "preset") if getattr(self, name)}
+        for name in _TABLES:
+            table = dict(getattr(self, name))
+            if table:
+                values[name] = table
+        for name in ("data", "eval_data"):
+            values[name] = [
+                {key: value for key, value in dataclasses.asdict(spec).items() if value not in (None, {})}
+                for spec in getattr(self, name)
+            ]
+        return values
+
+
+_TABLES = ("model", "tokenizer", "lora", "train", "evaluation")
+_ALLOWED: Mapping[str, tuple[str, ...]] = {
+    "tokenizer": ("kind", "vocab_size", "path"),
+    "lora": ("rank", "alpha", "dropout", "targets", "use_rslora", "use_dora"),
+    "evaluation": ("rows", "samples", "metrics", "max_tokens"),
+}
+
+
+def load_toml(path: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: It cannot be read, or is not TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        values: dict[str, Any] = tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise ConfigError(f"The configuration {path} is not TOML: {error}.") from error
+    return values
+
+
+def build_recipe(values: Mapping[str, Any], flags: Mapping[str, Any]) -> Recipe:
+    """Join a configuration file and the command line, which wins.
+
+    Args:
+        values: The TOML file's content, or nothing.
+        flags: The same shape; None values and empty tables were not given.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ConfigError: A key is unknown, or something does not fit together.
+    """
+    joined: dict[str, Any] = {key: value for key, value in values.items() if key not in _TABLES}
+    joined |= {key: value for key, value in flags.items() if key not in _TABLES and value not in (None, ())}
+    for name in _TABLES:
+        given = values.get(name, {})
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"[{name}] of the configuration must be a table.")
+        joined[name] = {**given, **{k: v for k, v in flags.get(name, {}).items() if v is not None}}
+        allowed = _ALLOWED.get(name)
+        for key in joined[name]:
+            if allowed is not None and key not in allowed:
+                raise ConfigError(f"[{name}] has no option {key!r}. {did_you_mean(key, allowed)}")
+    # One way of giving the length replaces the other.
+    train = joined["train"]
+    for mine, other in (("max_steps", "epochs"), ("epochs", "max_steps")):
+        if flags.get("train", {}).get(mine) is not None and flags.get("train", {}).get(other) is None:
+            train.pop(other, None)
+    task = joined.pop("task", None)
+    known = {item.name for item in dataclasses.fields(Recipe)}
+    for key in joined:
+        if key not in known:
+            raise ConfigError(f"The configuration has no option {key!r}. {did_you_mean(key, known | {'task'})}")
+    for key in ("data", "eval_data"):
+        joined[key] = tuple(_spec(item, task, key) for item in _listed(joined.get(key, ())))
+    for required in ("output", "method"):
+        if not joined.get(required):
+            raise ConfigError(f"The training needs {required!r}: give --{required}, or set it in the configuration.")
+    return Recipe(**joined)
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return [value] if isinstance(value, (str, Mapping)) else list(value)
+
+
+def _spec(item: Any, task: str | None, where: str) -> DataSpec:
+    if isinstance(item, DataSpec):
+        return item
+    values = {"path": item} if isinstance(item, str) else dict(item)
+    known = {entry.name for entry in dataclasses.fields(DataSpec)}
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"[[{where}]] has no option {key!r}. {did_you_mean(key, known)}")
+    values.setdefault("task", task)
+    if not isinstance(values.get("path"), str):
+        raise ConfigError(f"[[{where}]] needs a path.")
+    if values["task"] is None:
+        raise ConfigError(f"{values['path']}: which task are these data for? Name it with --task; text is plain text.")
+    weight = values.get("weight")
+    if weight is not None and not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
+        raise ConfigError(f"The weight of {values['path']} is {weight!r}; it must be above 0.")
+    return DataSpec(**values)
+
+
+def render_toml(values: Mapping[str, Any]) -> str:
+    """Write a recipe's dictionary as TOML."""
+    plain = [f"{key} = {_value(value)}" for key, value in values.items() if not _is_table(value)]
+    parts = ["\n".join(plain)]
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            parts.append("\n".join([f"[{key}]", *(f"{k} = {_value(v)}" for k, v in value.items())]))
+        elif _is_table(value):
+            parts += ["\n".join([f"[[{key}]]", *(f"{k} = {_value(v)}" for k, v in item.items())]) for item in value]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping) or (
+        isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) for item in value)
+    )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(str(k))} = {_value(v)}" for k, v in value.items()) + " }"
+    raise ConfigError(f"{value!r} cannot be written as TOML.")

@@ -1,0 +1,410 @@
+"""Setting up a training from a recipe: the model to start from, the data, the dev set's evaluation, the output."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlpkit.apps.finetune import Coder, Source, find_task, open_source, read_examples, training_texts
+from nlpkit.apps.pipeline import run_task
+from nlpkit.apps.recipe import TEXT, DataSpec, Recipe
+from nlpkit.apps.rows import row_format
+from nlpkit.apps.task import Task
+from nlpkit.core.decode.runner import GPTRunner
+from nlpkit.core.errors import ConfigError, InputError
+from nlpkit.core.language_model import LanguageModel, has_fast_bf16
+from nlpkit.core.loaders.adapter import open_adapter
+from nlpkit.core.loaders.build import build_model, check_vocabulary
+from nlpkit.core.loaders.cache import sha256_file
+from nlpkit.core.loaders.catalogue import resolve_model
+from nlpkit.core.loaders.open import open_model
+from nlpkit.core.model.gpt import GPT
+from nlpkit.core.model.lora import LoraConfig, add_lora
+from nlpkit.core.tokenizers.chat import ChatTemplate
+from nlpkit.core.tokenizers.load import load_tokenizer
+from nlpkit.core.tokenizers.train import CHATML, END_OF_TEXT, TURN_END, train_tokenizer
+from nlpkit.core.train.config import TrainConfig
+from nlpkit.core.train.distributed import Process
+from nlpkit.core.train.init import new_model
+from nlpkit.core.train.loop import Trainer
+from nlpkit.core.train.output import write_adapter, write_model
+from nlpkit.core.train.packing import Packer
+from nlpkit.core.train.presets import PRESETS, preset_config
+from nlpkit.core.train.session import Evaluate
+
+Scorer = Callable[[str, Sequence[tuple[str, tuple[str, ...]]]], float]
+"""Scores predictions with their references by the name of a metric. Handed in: tasks know metrics by name only."""
+
+BIG = 20_000_000
+"""Parameters from which on bf16 is worth its rounding, where the machine multiplies it natively."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What training starts from.
+
+    Attributes:
+        model: The model; its parameters to train require gradients.
+        coder: Tokenizer and template.
+        config: The training's options, with all defaults filled in.
+        base: Name of the model it comes from, or None.
+        identity: Hashes of what it is made from, by a name for people.
+    """
+
+    model: GPT
+    coder: Coder
+    config: TrainConfig
+    base: str | None
+    identity: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training that is ready to run.
+
+    Attributes:
+        start: The model and its options.
+        sources: Training data.
+        dev_sources: Development data.
+        trainer: Makes the steps.
+        dev: Development data, packed; None without any.
+        identity: What must not change on resume.
+    """
+
+    start: Start
+    sources: tuple[Source, ...]
+    dev_sources: tuple[Source, ...]
+    trainer: Trainer
+    dev: Packer | None
+    identity: Mapping[str, str]
+    notes: tuple[str, ...] = field(default=())
+
+
+def _config(recipe: Recipe, *, context: int, n_parameters: int, device: torch.device) -> TrainConfig:
+    """Fill in the options that nobody gave."""
+    values = dict(recipe.train)
+    if values.get("dtype") in (None, "auto"):
+        values["dtype"] = "bf16" if has_fast_bf16(device) and n_parameters >= BIG else "fp32"
+    rates = {"full": 5e-5, "lora": 5e-4}
+    values.setdefault("lr", PRESETS[recipe.preset].learning_rate if recipe.preset else rates[recipe.method])
+    values.setdefault("seq_len", min(512, context))
+    if recipe.method != "scratch":
+        values.setdefault("weight_decay", 0.01)
+    if values.get("epochs") is None and values.get("max_steps") is None:
+        values["epochs"] = 1.0
+    return TrainConfig.from_dict({**values, "method": recipe.method})
+
+
+def _sha256(path: str) -> str:
+    if path == "-":
+        raise ConfigError("Training reads its data more than once, so they must be files: a pipe will not do.")
+    if not Path(path).is_file():
+        raise InputError(f"There is no data file {path}. Check the path.")
+    return sha256_file(path)
+
+
+def _tokenizer_from_scratch(recipe: Recipe, folder: Path) -> tuple[Any, ChatTemplate]:
+    """Load or train the tokenizer of a new model; a trained one is kept in the output folder."""
+    options = dict(recipe.tokenizer)
+    path = options.pop("path", None)
+    if path is not None:
+        if options:
+            raise ConfigError(f"The tokenizer's path is given, so {', '.join(options)} has no meaning. Leave it out.")
+        tokenizer = load_tokenizer(resolve_model(path) if not Path(path).exists() else path)
+        turn_end = tokenizer.token_to_id(TURN_END)
+        if turn_end is None and any(spec.task != TEXT for spec in recipe.data):
+            raise ConfigError(
+                f"The tokenizer {path} has no {TURN_END}, with which answers to tasks end in a new model. Train one, "
+                "or fine-tune a model with this tokenizer instead."
+            )
+        return tokenizer, ChatTemplate(CHATML)
+    options.setdefault("kind", "bpe")
+    options.setdefault("vocab_size", PRESETS[str(recipe.preset)].vocab_size if recipe.preset in PRESETS else 8192)
+    facts = {**options, "data": [(spec.task, spec.limit, _sha256(spec.path)) for spec in recipe.data]}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    mark = folder / "tokenizer" / "made-from"
+    if not mark.exists() or mark.read_text("utf-8") != key:
+        made = train_tokenizer(options["kind"], training_texts(recipe.data), vocab_size=options["vocab_size"])
+        aside = folder / ".tokenizer.aside"
+        shutil.rmtree(aside, ignore_errors=True)
+        made.save(aside)
+        (aside / "made-from").write_text(key, "utf-8")
+        shutil.rmtree(folder / "tokenizer", ignore_errors=True)
+        aside.rename(folder / "tokenizer")
+    return load_tokenizer(folder / "tokenizer"), ChatTemplate(CHATML, eos_token=END_OF_TEXT)
+
+
+def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
+    """Build or load the model that training starts from.
+
+    Args:
+        recipe: What to do.
+        folder: Where a trained tokenizer is kept.
+        device: Where to train; decides the default precision.
+
+    Returns:
+        The start.
+
+    Raises:
+        NlpkitError: An option or a file is wrong.
+    """
+    if recipe.method == "scratch":
+        tokenizer, chat = _tokenizer_from_scratch(recipe, folder)
+        preset = PRESETS.get(str(recipe.preset))
+        seq_len = recipe.train.get("seq_len") or min(512, preset.max_seq_len if preset else 512)
+        shape = preset_config(
+            str(recipe.preset), vocab_size=tokenizer.vocab_size, seq_len=seq_len, overrides=recipe.model
+        )
+        model = new_model(shape, seed=int(recipe.train.get("seed") or 0))
+        n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        config = _config(recipe, context=shape.max_seq_len, n_parameters=n_parameters, device=device)
+        identity = {"the tokenizer": tokenizer.fingerprint}
+        return Start(model=model, coder=Coder(tokenizer, chat), config=config, base=None, identity=identity)
+    base = recipe.base or "default"
+    path = resolve_model(base)
+    if path.is_dir() and (path / "config.json").exists() and not (path / "nlpkit.json").exists():
+        from nlpkit.core.loaders.hf import is_known_family
+
+        if not is_known_family(path):
+            raise ConfigError(
+                f"The model {base!r} is of a family that runs through transformers only; nlpkit trains the families of "
+                "its own core."
+            )
+    source = open_model(path)
+    tokenizer = source.tokenizer()
+    check_vocabulary(tokenizer, source.config.vocab_size, where=str(path))
+    with torch.device("meta"):
+        n_parameters = sum(parameter.numel() for parameter in GPT(source.config).parameters())
+    config = _config(recipe, context=source.config.max_seq_len, n_parameters=n_parameters, device=device)
+    wide = config.dtype == "fp32" or recipe.method == "full"
+    tensors = source.tensors(dtype=torch.float32 if wide else torch.bfloat16)
+    model = build_model(source.config, ((name, tensor.clone()) for name, tensor in tensors), where=str(path))
+    identity = {f"the base model's {name}": sha256_file(file) for name, file in source.files().items()}
+    if recipe.method == "full":
+        model.requires_grad_(True)
+    else:
+        identity |= _adapt(model, recipe, config)
+    return Start(
+        model=model, coder=Coder(tokenizer, source.chat_template()), config=config, base=base, identity=identity
+    )
+
+
+def _adapt(model: GPT, recipe: Recipe, config: TrainConfig) -> dict[str, str]:
+    """Give the model its adapter, new or to go on from."""
+    options = dict(recipe.lora)
+    if isinstance(options.get("targets"), (list, tuple)):
+        options["targets"] = tuple(options["targets"])
+    settings = LoraConfig(**options)
+    generator = torch.Generator().manual_seed(config.seed)
+    facts = json.dumps(options, sort_keys=True)
+    identity = {"the LoRA options": hashlib.sha256(facts.encode()).hexdigest()}
+    if recipe.adapter is None:
+        add_lora(model, settings, generator=generator)
+        return identity
+    if set(options) - {"dropout"}:
+        raise ConfigError(
+            f"The adapter {recipe.adapter} brings its own rank, alpha and targets, so {', '.join(sorted(options))} has "
+            "no meaning. Leave it out."
+        )
+    opened = open_adapter(recipe.adapter)
+    add_lora(model, settings, start=opened.internal(model.config))
+    return identity | {f"the adapter's {name}": sha256_file(file) for name, file in opened.files.items()}
+
+
+def set_up(
+    recipe: Recipe,
+    *,
+    process: Process,
+    folder: Path | None = None,
+    report: Callable[[str, int], None] | None = None,
+    start: Start | None = None,
+) -> Training:
+    """Set up a training.
+
+    Args:
+        recipe: What to do.
+        process: This process among several.
+        folder: Where tokenized data and a trained tokenizer go; by default the recipe's output.
+        report: Called with a source's name and the number of its rows read so far.
+        start: The start, if it is there already.
+
+    Returns:
+        The training.
+
+    Raises:
+        NlpkitError: Anything that is wrong, before a step is made.
+    """
+    folder = folder or Path(recipe.output)
+    if not process.is_first:
+        # The first process makes the tokenizer and the tokenized data; the others find them made.
+        process.wait()
+    start = start or load_start(recipe, folder=folder, device=process.device)
+    config = start.config
+    hashes = {spec.path: _sha256(spec.path) for spec in (*recipe.data, *recipe.eval_data)}
+
+    def opened(spec: DataSpec, *, shift: bool) -> Source:
+        return open_source(
+            spec,
+            start.coder,
+            folder=folder / "data",
+            seq_len=config.seq_len,
+            policy=config.on_long,
+            vocab_size=start.model.config.vocab_size,
+            seed=config.seed,
+            sha256=hashes[spec.path],
+            shift=shift,
+            report=None if report is None else functools.partial(report, spec.path),
+        )
+
+    sources = tuple(opened(spec, shift=True) for spec in recipe.data)
+    dev_sources = tuple(opened(spec, shift=False) for spec in recipe.eval_data)
+    if process.is_first:
+        process.wait()
+    weights = None if recipe.data[0].weight is None else [float(spec.weight or 0) for spec in recipe.data]
+    packer = Packer(
+        [source.rows for source in sources],
+        seq_len=config.seq_len,
+        weights=weights,
+        seed=config.seed,
+        epochs=config.epochs,
+    )
+    dev = None
+    if dev_sources:
+        dev = Packer([source.rows for source in dev_sources], seq_len=config.seq_len, shuffle=False, epochs=1)
+    identity = {**start.identity, **{f"the data {source.name}": source.key for source in sources}}
+    if weights is not None:
+        identity["the mixture"] = json.dumps(weights)
+    identity |= {f"the dev data {source.name}": source.key for source in dev_sources}
+    trainer = Trainer(start.model, config, packer, process=process)
+    return Training(start=start, sources=sources, dev_sources=dev_sources, trainer=trainer, dev=dev, identity=identity)
+
+
+def dev_examples(recipe: Recipe, count: int) -> tuple[Task | None, list[Mapping[str, Any]]]:
+    """Return the task and the first examples of the development data that have rows."""
+    for spec in recipe.eval_data:
+        if row_format(spec.path) is not None:
+            task = find_task(spec.task)
+            return task, [example for _, example in islice(read_examples(spec, task), count)]
+    return None, []
+
+
+class DevSet:
+    """Generates for a few rows of the development data, to score and to look at."""
+
+    def __init__(self, recipe: Recipe, start: Start, *, scorer: Scorer | None) -> None:
+        """Read the rows.
+
+        Args:
+            recipe: Says how many, and by which metrics.
+            start: Tokenizer and template.
+            scorer: Scores predictions.
+
+        Raises:
+            ConfigError: Metrics are asked for that cannot be measured.
+        """
+        options = recipe.evaluation
+        metrics = options.get("metrics", ())
+        self.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+        wanted = start.config.metric
+        if wanted != "loss" and wanted not in self.metrics:
+            self.metrics = (*self.metrics, wanted)
+        self._n_samples = int(options.get("samples", 3))
+        rows = int(options.get("rows", 64)) if self.metrics else self._n_samples
+        self.task, self._examples = dev_examples(recipe, rows)
+        self._max_tokens = options.get("max_tokens")
+        self._start, self._scorer = start, scorer
+        if self.metrics and (self.task is None or scorer is None):
+            raise ConfigError(
+                f"The metrics {', '.join(self.metrics)} are measured by generating for rows of a task: give them with "
+                "--eval-data."
+            )
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether there is anything to show."""
+        return self.task is not None and self._n_samples > 0 and bool(self._examples)
+
+    def _predict(self, model: GPT, examples: Sequence[Mapping[str, Any]]) -> list[str]:
+        coder, config = self._start.coder, self._start.config
+        lm = LanguageModel(
+            name="the model in training",
+            path=Path(),
+            format="native",
+            dtype=config.dtype,
+            device=model.device.type,
+            new_runner=lambda: GPTRunner(model),
+            tokenizer=coder.tokenizer,
+            chat=coder.chat,
+            files={},
+            family=model.config.family,
+            n_parameters=0,
+        )
+        overrides: dict[str, Any] = {"seed": 0}
+        if self._max_tokens is not None:
+            overrides["max_tokens"] = int(self._max_tokens)
+        if self.task is None:
+            return []
+        results = run_task(lm, self.task, examples, overrides=overrides, keep_going=True, on_overflow="truncate")
+        return [result.prediction.text if result.error is None else "" for result in results]
+
+    def evaluate(self) -> Evaluate | None:
+        """Return what measures the metrics, or None where there are none."""
+        task, scorer = self.task, self._scorer
+        if not self.metrics or task is None or scorer is None:
+            return None
+
+        def measured(model: GPT) -> Mapping[str, float]:
+            predictions = self._predict(model, self._examples)
+            pairs = [
+                (prediction, tuple(task.references(task.prepare(example))))
+                for prediction, example in zip(predictions, self._examples, strict=True)
+            ]
+            return {name: scorer(name, pairs) for name in self.metrics}
+
+        return measured
+
+    def samples(self, model: GPT) -> list[Mapping[str, str]]:
+        """Generate for the first rows.
+
+        Args:
+            model: The model in training.
+
+        Returns:
+            Input, prediction and target of each.
+        """
+        if self.task is None:
+            return []
+        examples = self._examples[: self._n_samples]
+        shown: list[Mapping[str, str]] = []
+        for example, prediction in zip(examples, self._predict(model, examples), strict=True):
+            prepared = self.task.prepare(example)
+            text = str(example.get(self.task.text_field, ""))
+            target = self.task.target(prepared) or ""
+            shown.append({"input": text[:200], "prediction": prediction, "target": target})
+        return shown
+
+
+def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) -> Path:
+    """Write the trained model or adapter to the recipe's output.
+
+    Returns:
+        The weight file.
+    """
+    folder = Path(recipe.output)
+    if recipe.method == "lora":
+        dropout = float(recipe.lora.get("dropout", 0.0))
+        write_adapter(folder, start.model, weights, base_model=start.base, dropout=dropout)
+        return folder / "adapter_model.safetensors"
+    dtype = torch.bfloat16 if start.config.dtype == "bf16" else torch.float32
+    write_model(folder, start.model, weights, tokenizer=start.coder.tokenizer, chat=start.coder.chat, dtype=dtype)
+    return folder / "model.safetensors"
