@@ -30,6 +30,9 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
+        from nlpkit.core.threads import calm_openmp
+
+        calm_openmp()
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'nlpkit' has no attribute {name!r}")
 

@@ -17,6 +17,7 @@ import typer
 
 from nlpkit.apps.output import discard_stdout, note, printable, use_utf8
 from nlpkit.core.errors import NlpkitError, OutputError
+from nlpkit.core.threads import calm_openmp
 
 # typer brings its own copy of click or uses the installed one, by version: this is the base of what it raises.
 _ClickError = typer.BadParameter.__mro__[2]
@@ -41,6 +42,7 @@ def run_process(command: Command, arguments: Sequence[str]) -> int:
         The exit code: 0 done, 2 bad usage or input, 3 some inputs failed, 130 interrupted, 1 a bug.
     """
     use_utf8()
+    calm_openmp()
     with _tidy_on_sigterm():
         code = _guarded(command, list(arguments), debug="--debug" in arguments)
     return _flush(code)

@@ -23,6 +23,17 @@ def _cgroup_quota() -> float | None:
         return None
 
 
+def calm_openmp() -> None:
+    """Let waiting OpenMP threads sleep soon; call it before torch is imported, later it has no effect.
+
+    GNU OpenMP threads wait for each other by spinning, by default for milliseconds. On a machine that does anything
+    else as well, the thread that is spinning keeps the one it waits for from running, and decoding, with its thousands
+    of small parallel steps a second, becomes many times slower. What the user has set in the environment stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def available_cores() -> int:
     """Return the cores that this process may use: its affinity, cut by its control group's quota; at least 1."""
     affinity = getattr(os, "sched_getaffinity", None)

@@ -59,8 +59,10 @@ def sample(logits: Tensor, numbers: Sequence[float]) -> list[int]:
         One token id per row; never one whose probability is 0.
     """
     probs = torch.softmax(logits, -1)
+    if probs.device.type == "mps":  # it has no 64-bit floats, and near 1 a 32-bit sum is too coarse
+        probs = probs.cpu()
     cumulative = probs.double().cumsum(-1)
-    targets = torch.tensor(list(numbers), dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
+    targets = torch.tensor(list(numbers), dtype=torch.float64, device=probs.device)[:, None] * cumulative[:, -1:]
     chosen = torch.searchsorted(cumulative, targets, right=True).clamp(max=logits.shape[-1] - 1)[:, 0]
     # A number just below 1 may round past the last possible token.
     certain = probs.argmax(-1)
