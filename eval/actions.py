@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from nlpkit.apps.commands import load
 from nlpkit.apps.options import ModelOptions
 from nlpkit.apps.task import Task, load_task
-from nlpkit.core.errors import ConfigError, NlpkitError
-from nlpkit.eval.datasets import DataOptions, Dataset, load_dataset
+from nlpkit.core.errors import ConfigError, InputError, NlpkitError
+from nlpkit.eval.datasets import DataOptions, DataRow, Dataset, load_dataset
 from nlpkit.eval.fewshot import draw_shots
-from nlpkit.eval.metrics.registry import MetricOptions
+from nlpkit.eval.metrics.registry import MetricOptions, find_entry
 from nlpkit.eval.overlap import data_overlap
 from nlpkit.eval.rescoring import Outcome, default_metrics, rescore
 from nlpkit.eval.rundir import load_run
@@ -192,12 +192,28 @@ class Evaluation:
         dataset = self.selection.apply(
             load_dataset(self.data, task, options=self.data_options, keep_going=self.keep_going)
         )
+        scoring, dropped = self._fit(scoring, task, dataset)
         settings = replace(self.settings, scoring=scoring, overrides=overrides)
         if seed is not None:
             settings = replace(settings, seed=seed)
         if self.shots.count or self.shots.path:
             settings = replace(settings, shots=self._draw(task))
-        return PreparedEvaluation(self, task, dataset, settings)
+        return PreparedEvaluation(self, task, dataset, settings, dropped)
+
+    def _fit(self, scoring: ScoringOptions, task: Task, dataset: Dataset) -> tuple[ScoringOptions, tuple[str, ...]]:
+        """Refuse metrics whose references are missing, now and not after hours; drop default ones if all are."""
+        lacking = [row for row in dataset.rows if not has_references(task, row)]
+        needing = [name for name in scoring.metrics if find_entry(name).needs in ("references", "answers")]
+        if not lacking or not needing:
+            return scoring, ()
+        kept = tuple(name for name in scoring.metrics if name not in needing)
+        if self.scoring.metrics or len(lacking) < len(dataset.rows) or not kept:
+            raise InputError(
+                f"{lacking[0].where}: the row has no reference, which {needing[0]} needs; {len(lacking)} of "
+                f"{len(dataset.rows)} rows have none. Add them, or name metrics that need none with --metric, such as "
+                "length_words."
+            )
+        return replace(scoring, metrics=kept), tuple(needing)
 
     def _draw(self, task: Task) -> Any:
         if not self.shots.count or self.shots.path is None:
@@ -217,12 +233,14 @@ class PreparedEvaluation:
         task: The task.
         dataset: The rows.
         settings: What to run.
+        dropped: The task's metrics that are left out, since no row has a reference.
     """
 
     evaluation: Evaluation
     task: Task
     dataset: Dataset
     settings: RunSettings
+    dropped: tuple[str, ...] = ()
 
     def folders(self, output: str | None, *, nested: bool = False) -> list[Path]:
         """Return the run directory of each model.
@@ -264,6 +282,8 @@ class PreparedEvaluation:
             NlpkitError: A model cannot be used, or a run cannot be continued.
         """
         outcomes = []
+        if self.dropped:
+            report(f"{self.dataset.name} has no references: {', '.join(self.dropped)} are left out")
         for model, folder in zip(self.evaluation.models, self.folders(output, nested=nested), strict=True):
             lm: LanguageModel = load(model, quiet=quiet)
             outcome = run_evaluation(lm, self.task, self.dataset, folder, self.settings, progress=progress)
@@ -272,6 +292,15 @@ class PreparedEvaluation:
             outcomes.append(outcome)
             del lm
         return outcomes
+
+
+def has_references(task: Task, row: DataRow) -> bool:
+    """Tell whether a row says what should come out; for questions, an empty list of answers does say it."""
+    if isinstance(row.example, NlpkitError):
+        return True
+    if any(column.name == "answers" for column in task.fields):
+        return row.example.get("answers") is not None
+    return bool(task.references(task.prepare(row.example)))
 
 
 def _adapter(model: ModelOptions) -> str | None:

@@ -13,6 +13,7 @@ from nlpkit.apps.rows import Row, read_rows, row_format
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.eval.dataset_formats import MAX_SQUAD_BYTES, Located, read_lines, read_squad
 from nlpkit.eval.metrics.base import Likelihood
+from nlpkit.eval.metrics.registry import find_entry
 from nlpkit.eval.samples import SampleRecord, hash_value
 
 
@@ -25,7 +26,9 @@ class _Stream:
     ids: list[str] | None
 
 
-def load_predictions(predictions: str, references: Sequence[str] = ()) -> list[SampleRecord]:
+def load_predictions(
+    predictions: str, references: Sequence[str] = (), *, metrics: Sequence[str] = ()
+) -> list[SampleRecord]:
     """Read what a system wrote and what it should have written.
 
     Text files hold a segment a line. JSONL rows have ``prediction`` and, where they are to be matched by it, ``id``;
@@ -37,6 +40,7 @@ def load_predictions(predictions: str, references: Sequence[str] = ()) -> list[S
     Args:
         predictions: The system's file.
         references: Files of references; several give several references to each segment.
+        metrics: What will be scored; where one of them needs references, there must be some.
 
     Returns:
         One sample a segment, in the order of the predictions.
@@ -49,8 +53,16 @@ def load_predictions(predictions: str, references: Sequence[str] = ()) -> list[S
     streams = [_read(path, "reference") for path in references]
     samples = []
     lookups = [_match(rows, stream) for stream in streams]
+    needing = next((name for name in metrics if find_entry(name).needs in ("references", "answers")), None)
     for index, value in enumerate(rows.values):
-        found: list[str] = list(_own_references(value)) if isinstance(value, Row) else []
+        own = _own_references(value) if isinstance(value, Row) else None
+        if own is None and not streams and needing is not None:
+            # Not the same as having no answer: that is an empty list.
+            raise InputError(
+                f"{needing} needs references, and {predictions} has none. Give the file of references with "
+                "--references."
+            )
+        found = list(own or ())
         for stream, lookup in zip(streams, lookups, strict=True):
             found += _reference_texts(stream.values[lookup[index]])
         samples.append(_sample(index, value, rows, tuple(dict.fromkeys(found))))
@@ -116,9 +128,9 @@ def _match(rows: _Stream, stream: _Stream) -> list[int]:
     return list(range(len(rows.values)))
 
 
-def _own_references(row: Row) -> list[str]:
-    keys = [key for key in ("reference", "references", "answers") if key in row.values]
-    return _reference_texts(row) if keys else []
+def _own_references(row: Row) -> list[str] | None:
+    has = any(row.values.get(key) is not None for key in ("reference", "references", "answers"))
+    return _reference_texts(row) if has else None
 
 
 def _reference_texts(value: Any) -> list[str]:

@@ -105,7 +105,6 @@ def score_records(records: Sequence[SampleRecord], options: ScoringOptions) -> S
         Scores and segment scores.
     """
     kept = [record for record in records if record.error is None]
-    notes = _failed_note(len(records) - len(kept), len(records))
     results: dict[str, dict[str, Any]] = {}
     segments: dict[int, dict[str, float | None]] = {record.index: {} for record in records}
     samples = [record.segment() for record in kept]
@@ -122,7 +121,7 @@ def score_records(records: Sequence[SampleRecord], options: ScoringOptions) -> S
         results[name] = {**result.as_dict(), "level": result.level, "higher_is_better": result.higher_is_better}
         for record, value in zip(kept, measured.segment_scores.tolist(), strict=True):
             segments[record.index][name] = None if math.isnan(value) else round(value, 6)
-    return Scores(results, segments, notes)
+    return Scores(results, segments, _notes(records, options))
 
 
 def measure_samples(name: str, samples: Sequence[Sample], options: MetricOptions) -> Measurement:
@@ -145,19 +144,26 @@ def measure_samples(name: str, samples: Sequence[Sample], options: MetricOptions
     return measure(get_metric(name, **chosen), samples)
 
 
-def shared_language(records: Iterable[SampleRecord], given: str | None) -> str | None:
-    """Return the language to score in: the one given, else the rows' own where they agree on one."""
-    if given:
-        return given
-    found = {str(record.row["target_lang"]) for record in records if record.row.get("target_lang")}
-    return found.pop() if len(found) == 1 else None
-
-
 def with_language(options: ScoringOptions, records: Iterable[SampleRecord]) -> ScoringOptions:
-    """Return options whose language is settled (see `shared_language`)."""
-    lang = shared_language(records, options.options.lang)
+    """Return options whose language is settled: the one given, else the rows' own where they agree on one."""
+    found = _languages(records)
+    lang = options.options.lang or (found[0] if len(found) == 1 else None)
     return replace(options, options=replace(options.options, lang=lang))
 
 
-def _failed_note(failed: int, total: int) -> tuple[str, ...]:
-    return (f"{failed} of {total} rows failed and are in no score.",) if failed else ()
+def _languages(records: Iterable[SampleRecord]) -> list[str]:
+    return sorted({str(record.row["target_lang"]) for record in records if record.row.get("target_lang")})
+
+
+def _notes(records: Sequence[SampleRecord], options: ScoringOptions) -> tuple[str, ...]:
+    notes = []
+    failed = sum(record.error is not None for record in records)
+    if failed:
+        notes.append(f"{failed} of {len(records)} rows failed and are in no score.")
+    languages = _languages(records)
+    if len(languages) > 1 and options.options.lang is None:
+        notes.append(
+            f"The rows have several target languages ({', '.join(languages)}), so no tokenizer was chosen by language. "
+            "Score each language by itself."
+        )
+    return tuple(notes)

@@ -102,7 +102,7 @@ class TestRun:
     def test_a_metric_that_fails_exits_2_after_writing(
         self, cli: Cli, eval_model: Any, write_jsonl: Write, pairs: list[Any], tmp_path: Path
     ) -> None:
-        del pairs[2]["target"]
+        pairs[2]["target"] = " "
         folder = str(tmp_path / "r")
         found = cli("eval", "run", "translation", "-d", write_jsonl("d.jsonl", pairs), "-o", folder, "--metric", "chrf")
         assert found.code == 2
@@ -150,6 +150,20 @@ class TestRun:
         found = cli("eval", "merge", str(tmp_path / "s1"), str(tmp_path / "s2"), "-o", str(tmp_path / "m"), "--json")
         assert found.code == 0, found.err
         assert json.loads(found.out)["counts"]["done"] == 40
+
+    def test_missing_references_are_told_before_anything_runs(
+        self, cli: Cli, eval_model: Any, write_jsonl: Write, pairs: list[Any], tmp_path: Path
+    ) -> None:
+        del pairs[2]["target"]
+        folder = str(tmp_path / "r")
+        found = cli("eval", "run", "translation", "-d", write_jsonl("d.jsonl", pairs), "-o", folder)
+        assert found.code == 2
+        assert "d.jsonl:3: the row has no reference, which bleu needs; 1 of 40 rows" in found.err
+        rows = [{"context": "the sea is BLUE", "question": "what?"}]
+        found = cli("eval", "run", "qa", "-d", write_jsonl("q.jsonl", rows), "-o", folder)
+        assert found.code == 2
+        assert "q.jsonl:1: the row has no reference, which squad_f1 needs" in found.err
+        assert eval_model.requests == []
 
     @pytest.mark.parametrize(
         ("options", "says"),
@@ -238,6 +252,15 @@ class TestScore:
         found = cli("eval", "score", "distinct1", "self_bleu", "repetition", "-p", text_files[0], "--json")
         assert found.code == 0, found.err
         assert len(found.out.splitlines()) == 3
+
+    def test_no_references_are_not_the_same_as_no_answer(
+        self, cli: Cli, text_files: tuple[str, str], write_jsonl: Write
+    ) -> None:
+        found = cli("eval", "score", "exact_match", "-p", text_files[0])
+        assert found.code == 2
+        assert "--references" in found.err
+        rows = write_jsonl("p.jsonl", [{"prediction": "", "answers": []}] * 2)
+        assert json.loads(cli("eval", "score", "exact_match", "-p", rows, "--json").out)["value"] == 100.0
 
     def test_likelihoods(self, cli: Cli, write_jsonl: Write) -> None:
         rows = [{"prediction": "ab", "logprob": -2.0, "n_tokens": 2, "n_bytes": 2}] * 3

@@ -135,6 +135,15 @@ class TestRecord:
         )
         assert "tok:zh" in outcome.record["metrics"]["bleu"]["signature"]
 
+    def test_several_languages_are_noted(
+        self, eval_model: Any, write_jsonl: Write, pairs: list[Any], tmp_path: Path
+    ) -> None:
+        pairs[3]["target_lang"] = "fr"
+        task = load_task("translation")
+        data = load_dataset([write_jsonl("d.jsonl", pairs)], task)
+        outcome = run_evaluation(eval_model, task, data, tmp_path / "r", settings())
+        assert "(de, fr)" in outcome.record["notes"][0]
+
     def test_failed_rows_are_counted_and_in_no_score(
         self, eval_model: Any, write_jsonl: Write, pairs: list[Any], tmp_path: Path
     ) -> None:
