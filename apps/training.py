@@ -134,6 +134,12 @@ def _tokenizer_from_scratch(recipe: Recipe, folder: Path) -> tuple[Any, ChatTemp
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     mark = folder / "tokenizer" / "made-from"
     if not mark.exists() or mark.read_text("utf-8") != key:
+        if any(folder.glob("checkpoints/step-*")):
+            files = ", ".join(spec.path for spec in recipe.data)
+            raise ConfigError(
+                f"Training in {folder} cannot go on: what its tokenizer was made from changed ({files}, or the "
+                "tokenizer's options). Run with what it began with, or start anew in another folder."
+            )
         made = train_tokenizer(options["kind"], training_texts(recipe.data), vocab_size=options["vocab_size"])
         aside = folder / ".tokenizer.aside"
         shutil.rmtree(aside, ignore_errors=True)
