@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+TINY_TEXT = (
+    "the cat sat on the mat and looked at the dog . a dog saw the cat , and the cat ran . "
+    "two men are riding horses in the park while a small girl watches them from the red bench . "
+)
 PROGRAM = Path(__file__).with_name("fake_eval.py")
 
 
@@ -64,3 +68,43 @@ def pairs() -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model with a tokenizer, as a Hugging Face directory."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    path = tmp_path_factory.mktemp("tiny")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        [TINY_TEXT],
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=["<s>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    fast.save_pretrained(path)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        initializer_range=0.6,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(path)
+    return path

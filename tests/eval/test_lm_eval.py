@@ -19,61 +19,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
 
-TEXT = (
-    "the cat sat on the mat and looked at the dog . a dog saw the cat , and the cat ran . "
-    "two men are riding horses in the park while a small girl watches them from the red bench . "
-) * 3
+TEXT = "the cat sat on the mat and looked at the dog . a dog saw the cat , and the cat ran . " * 6
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    path = tmp_path_factory.mktemp("tiny")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        [TEXT],
-        trainers.BpeTrainer(
-            vocab_size=320,
-            special_tokens=["<s>", "</s>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(path)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-        initializer_range=0.6,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def both(folder: Path) -> tuple[Any, Any]:
+def both(tiny_model: Path) -> tuple[Any, Any]:
     os.environ["HF_HUB_OFFLINE"] = os.environ["TOKENIZERS_PARALLELISM"] = "0"
     from lm_eval.models.huggingface import HFLM
 
     from nlpkit.core.language_model import load_model
     from nlpkit.eval.lm_eval_adapter import NlpkitLM
 
-    theirs = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=4)
-    return NlpkitLM(load_model(str(folder), dtype="fp32", device="cpu")), theirs
+    theirs = HFLM(pretrained=str(tiny_model), device="cpu", dtype="float32", batch_size=4)
+    return NlpkitLM(load_model(str(tiny_model), dtype="fp32", device="cpu")), theirs
 
 
 def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
