@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
 _DEFAULT_CONTEXT = 2048
+_IS_CAUSAL = re.compile(r"CausalLM|LMHead|ForConditionalGeneration|Decoder")
+_MOST_LISTED = 6
 
 
 class ExternalRunner:
@@ -124,6 +127,21 @@ class ExternalModel:
         return ExternalRunner(self.model, max_seq_len=self.max_seq_len, vocab_size=self.vocab_size)
 
 
+def _check_decoder(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse what `transformers` would run as a language model although it is none, such as BERT or Marian."""
+    names = config.get("architectures")
+    known = [str(name) for name in names] if isinstance(names, list) else []
+    causal = not known or any(_IS_CAUSAL.search(name) for name in known)
+    if "BertLMHeadModel" in known:
+        # BERT looks both ways unless its configuration says otherwise.
+        causal = config.get("is_decoder") is True
+    if config.get("is_encoder_decoder") is True or not causal:
+        raise ModelFileError(
+            f"{path} holds {', '.join(known) or 'an encoder-decoder'}, which is no GPT: nlpkit runs decoder-only "
+            "language models. Get one whose architecture is named ...ForCausalLM."
+        )
+
+
 def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalModel:
     """Load a model of another family through `transformers`.
 
@@ -147,6 +165,7 @@ def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalMo
     if dtype not in ("fp32", "bf16"):
         raise ConfigError(f"The family {family!r} runs through transformers, in fp32 or bf16 only, not in {dtype}.")
     files = weight_files(path)
+    _check_decoder(path, config)
     import transformers
     from transformers.utils import logging
 
@@ -154,12 +173,13 @@ def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalMo
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.float32 if dtype == "fp32" else torch.bfloat16,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
         )
     except Exception as error:  # whatever a foreign loader raises on a foreign file is that file's fault
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -167,6 +187,16 @@ def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalMo
             f"The family {family!r} of {path} is not one that nlpkit's own core runs, and transformers "
             f"{transformers.__version__} cannot load it either: {first}"
         ) from error
+    model, found = loaded
+    # What a file lacks, transformers fills with random numbers, and only warns.
+    missing = sorted(map(str, found["missing_keys"]))
+    if missing:
+        shown = ", ".join(missing[:_MOST_LISTED])
+        more = f" and {len(missing) - _MOST_LISTED} more" if len(missing) > _MOST_LISTED else ""
+        raise ModelFileError(
+            f"The weights in {path} do not fit a language model of the family {family!r}. Missing: {shown}{more}. Get "
+            "a complete model that was trained to continue text."
+        )
     model = model.eval().to(device)
     head = model.get_output_embeddings()
     vocab_size = int(head.weight.shape[0]) if head is not None else int(config["vocab_size"])
