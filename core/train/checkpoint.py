@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -233,7 +234,10 @@ def resume(trainer: Trainer, checkpoint: Checkpoint, *, identity: Mapping[str, s
         from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 
         alone = trainer.process.world == 1
-        load_shards(tensors, checkpoint_id=str(checkpoint.path / SHARDS), no_dist=alone)
+        with warnings.catch_warnings():
+            # Reading the shards of several processes in one is meant.
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            load_shards(tensors, checkpoint_id=str(checkpoint.path / SHARDS), no_dist=alone)
     else:
         stored = open_safetensors(checkpoint.path / TENSORS)
         if set(stored.names) != set(tensors):
