@@ -16,7 +16,7 @@ class TextGeneration(BaseTask):
         Field("prompt", help="text to continue"),
         Field("text", required=False, help="a reference continuation"),
     )
-    metrics: ClassVar[tuple[str, ...]] = ("distinct2", "repetition", "length")
+    metrics: ClassVar[tuple[str, ...]] = ("distinct2", "repetition", "length_words")
     raw = True
     text_field = "prompt"
 

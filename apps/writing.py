@@ -54,7 +54,7 @@ class Writing(BaseTask):
         Field("keywords", list, required=False, help="words that the text should use"),
         Field("text", required=False, help="reference text"),
     )
-    metrics: ClassVar[tuple[str, ...]] = ("distinct2", "distinct1", "self_bleu", "repetition", "length")
+    metrics: ClassVar[tuple[str, ...]] = ("distinct2", "distinct1", "self_bleu", "repetition", "length_words")
     decoding = DecodeConfig(max_tokens=512, temperature=0.8, top_p=0.95, frequency_penalty=0.2)
     text_field = "prompt"
 

@@ -145,7 +145,7 @@ def write_run(
 
 def default_metrics(task: Task) -> tuple[str, ...]:
     """Return the task's metrics by the names of the table of metrics."""
-    return tuple({"length": "length_words"}.get(name, name) for name in task.metrics)
+    return tuple(task.metrics)
 
 
 def count_reasons(records: Sequence[SampleRecord]) -> dict[str, int]:

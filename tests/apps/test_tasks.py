@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from nlpkit.apps.results import RESERVED
 from nlpkit.apps.task import BaseTask, Budget, Field, Part, check_example, load_task, task_names
 from nlpkit.core.errors import ConfigError, InputError
+from nlpkit.eval.metrics.registry import metric_names
 
-METRICS = """bleu chrf chrf++ ter rouge1 rouge2 rougeL rougeLsum exact_match squad_f1 accuracy macro_f1 micro_f1 mcc
-span_f1 perplexity bits_per_byte distinct1 distinct2 self_bleu repetition length"""
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "translation": [
         {"source": "Hello, {name}!", "target": "Hallo, {name}!", "source_lang": "en", "target_lang": "de"},
@@ -61,7 +60,7 @@ def test_declarations(name: str) -> None:
     assert task.name == name
     assert task.version >= 1
     assert task.metrics
-    assert set(task.metrics) <= set(METRICS.split())
+    assert set(task.metrics) <= set(metric_names())
     assert all(field.help for field in task.fields)
     assert task.text_field in {field.name for field in task.fields}
     assert task.on_overflow in {"error", "chunk", "truncate"}
