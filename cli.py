@@ -220,6 +220,32 @@ def train(what: WhatOptions, how: HowOptions, lora: LoraOptions, new: NewModelOp
     return run_train(recipe_from_options(what, how, lora, new, run), run, scorer=score_pairs)
 
 
+@command(app)
+def tune(
+    config: Annotated[str, typer.Option(metavar="F.toml", help="As for train, with a table [tune].")],
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials to finish; run again to go on.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that run trials at once.")] = None,
+    worker: Annotated[int, typer.Option(hidden=True)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each trial.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
+) -> int:
+    """Search for the best hyperparameters of a training."""
+    from nlpkit.apps.tuning import run_tune
+    from nlpkit.eval.score import score_pairs
+
+    return run_tune(
+        config,
+        output=output,
+        trials=trials,
+        workers=workers,
+        worker=worker,
+        as_json=as_json,
+        quiet=quiet,
+        scorer=score_pairs,
+    )
+
+
 def _has_rows(source: InputOptions) -> bool:
     from nlpkit.apps.rows import row_format
 

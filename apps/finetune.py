@@ -44,6 +44,8 @@ def read_examples(spec: DataSpec, task: Task | None) -> Iterator[tuple[str, Exam
     for count, row in enumerate(read_rows(spec.path, fields=fields)):
         if spec.limit is not None and count >= spec.limit:
             return
+        if not spec.takes(count):
+            continue
         values = {**spec.fields, **row.values}
         if task is None:
             text = values.get("text")
@@ -195,6 +197,7 @@ def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy
         "version": None if task is None else task.version,
         "limit": spec.limit,
         "fields": dict(spec.fields),
+        "folds": [spec.folds, spec.fold, spec.held_out],
         "tokenizer": coder.tokenizer.fingerprint,
         "chat": None if coder.chat is None else coder.chat.fingerprint,
         "seq_len": seq_len,
@@ -240,6 +243,8 @@ def open_source(
     plain = task is None and row_format(spec.path) is None
     if plain and spec.limit is not None:
         raise ConfigError(f"{spec.path} is plain text, which has no rows to limit. Leave the limit out.")
+    if plain and spec.folds is not None:
+        raise ConfigError(f"{spec.path} is plain text, which has no rows to put into folds. Use rows with a text.")
 
     def rows() -> Iterator[TokenRow]:
         if plain:

@@ -26,6 +26,9 @@ class DataSpec:
         weight: Its share in a mixture, or None.
         limit: Read only this many rows.
         fields: Values for rows that lack them, such as ``target_lang``.
+        folds: Number of folds of a cross-validation, or None.
+        fold: Which of them is meant.
+        held_out: Whether its rows are taken, or all others.
     """
 
     path: str
@@ -33,6 +36,13 @@ class DataSpec:
     weight: float | None = None
     limit: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    folds: int | None = None
+    fold: int = 0
+    held_out: bool = False
+
+    def takes(self, index: int) -> bool:
+        """Tell whether the row of this number belongs to the fold, or there are no folds."""
+        return self.folds is None or (index % self.folds == self.fold) == self.held_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +112,7 @@ class Recipe:
                 values[name] = table
         for name in ("data", "eval_data"):
             values[name] = [
-                {key: value for key, value in dataclasses.asdict(spec).items() if value not in (None, {})}
+                {key: value for key, value in dataclasses.asdict(spec).items() if value not in (None, {}, False, 0)}
                 for spec in getattr(self, name)
             ]
         return values

@@ -18,6 +18,9 @@ Parallel = Literal["ddp", "fsdp"]
 LongPolicy = Literal["auto", "drop", "truncate", "split", "error"]
 CompileChoice = Literal["auto", "on", "off"]
 
+LOWER_IS_BETTER = frozenset({"loss", "perplexity", "bits_per_byte", "ter"})
+"""Metrics of which less is better; of all others more is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:

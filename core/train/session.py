@@ -14,11 +14,11 @@ from torch import Tensor
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.train.checkpoint import latest_checkpoint, load_best, resume, save_best, save_checkpoint
+from nlpkit.core.train.config import LOWER_IS_BETTER
 from nlpkit.core.train.loop import StepInfo, Trainer, train
 from nlpkit.core.train.metrics_log import MetricsLog, read_metrics, write_curves
 from nlpkit.core.train.packing import Packer
 
-LOWER_IS_BETTER = frozenset({"loss", "perplexity", "bits_per_byte", "ter"})
 _WINDOW = 20
 _RISE = 2.0
 """Nats by which the mean loss of a window may lie above the best window's before training counts as diverged."""
