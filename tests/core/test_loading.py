@@ -137,9 +137,13 @@ def test_native_configurations_are_checked(tmp_path: Path) -> None:
 
 
 def test_nothing_half_written_is_left(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_directory(tmp_path / "out") as aside:
-        (aside / "part").write_text("x")
-        raise RuntimeError("stopped in the middle")
+    def stop_in_the_middle() -> None:
+        with new_directory(tmp_path / "out") as aside:
+            (aside / "part").write_text("x")
+            raise RuntimeError("stopped in the middle")
+
+    with pytest.raises(RuntimeError):
+        stop_in_the_middle()
     assert list(tmp_path.iterdir()) == []
     full = tmp_path / "full"
     full.mkdir()
