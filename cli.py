@@ -358,6 +358,33 @@ def models_show(sink: SinkOptions, name: ModelName = "default") -> int:
     return 0
 
 
+@command(models_app, "merge")
+def models_merge(
+    name: Annotated[str, typer.Argument(help="The model that the adapter was trained on.")],
+    adapter: Annotated[str, typer.Option(metavar="PATH", help="The adapter's folder.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Folder to write.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="native or hf.")] = "native",
+    dtype: Annotated[str, typer.Option(help="fp32 or bf16, on disk.")] = "bf16",
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Make an unquantized model of a quantized one.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
+) -> int:
+    """Merge an adapter into its model, and check that the result computes the same."""
+    from nlpkit.apps.merging import merge_model
+    from nlpkit.apps.output import note
+
+    merged = merge_model(name, adapter, output, to=to, dtype=dtype, dequantize=dequantize)
+    note(
+        f"merged {merged.modules} layers; the largest logit difference of merged and unmerged weights is "
+        f"{merged.difference:.1e}, and {merged.rounded:.1e} after rounding to {dtype}",
+        quiet=quiet,
+    )
+    with Writer(None) as writer:
+        writer.write(str(merged.path))
+    return 0
+
+
 @command(models_app, "convert")
 def models_convert(
     name: Annotated[str, typer.Argument(help="Name, file, folder or hub id.")],

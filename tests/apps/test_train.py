@@ -272,6 +272,32 @@ def test_an_adapter_is_trained_on(data: Path, base: Path, tmp_path: Path, cli: C
     assert losses[1][0] < losses[0][0]
 
 
+def test_merging_is_checked(data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    assert cli(*arguments(data, base, tmp_path / "a", "--max-steps", "4")).code == 0
+    done = cli("models", "merge", str(base), "--adapter", str(tmp_path / "a"), "-o", str(tmp_path / "m"), "--dtype",
+               "fp32")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "largest logit difference of merged and unmerged weights is" in done.err
+    merged = load_model(str(tmp_path / "m"), dtype="fp32")
+    adapted = load_model(str(base), adapter=tmp_path / "a", dtype="fp32")
+    pair = [([5, 6, 7], [8, 9])]
+    assert merged.score(pair)[0].logprob == pytest.approx(adapted.score(pair)[0].logprob, abs=1e-5)
+
+
+def test_merging_into_quantized_weights_is_refused_unasked(
+    data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nlpkit.apps import merging
+
+    assert cli(*arguments(data, base, tmp_path / "a", "--max-steps", "1")).code == 0
+    monkeypatch.setattr(merging, "is_quantized", lambda source: True)
+    command = ["models", "merge", str(base), "--adapter", str(tmp_path / "a"), "-o", str(tmp_path / "m")]
+    refused = cli(*command)
+    assert refused.code == 2
+    assert "--dequantize" in refused.err
+    assert cli(*command, "--dequantize").code == 0
+
+
 def test_mixtures_draw_by_weight(data: Path, tokenizer: Any, tmp_path: Path) -> None:
     from nlpkit.core.train.packing import RowOrder
 
