@@ -96,7 +96,7 @@ def merge_model(
     difference = float((_logits(merged, ids) - expected).abs().max())
     if not difference < TOLERANCE:
         raise ModelFileError(
-            f"The merged model computes something else than model and adapter: its logits differ by up to {difference:.2g} "
+            f"The merged model computes something else than model and adapter: logits differ by up to {difference:.2g} "
             "on a test text. Nothing was written. The files may be damaged, or this is a bug in nlpkit."
         )
     chosen = DTYPES[dtype]

@@ -123,6 +123,21 @@ def shard(objective: nn.Module, config: TrainConfig, process: Process) -> nn.Mod
     return objective
 
 
+@contextlib.contextmanager
+def gathered(objective: nn.Module) -> Iterator[None]:
+    """Hold the weights outside the blocks in one piece, so that the model can run without its wrapper."""
+    unshard = getattr(objective, "unshard", None)
+    reshard = getattr(objective, "reshard", None)
+    if unshard is None or reshard is None:
+        yield
+        return
+    unshard()
+    try:
+        yield
+    finally:
+        reshard()
+
+
 def is_sharded(tensors: Mapping[str, Tensor]) -> bool:
     """Tell whether any of the tensors is spread over processes."""
     return any(hasattr(tensor, "full_tensor") for tensor in tensors.values())

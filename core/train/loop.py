@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.train.config import TrainConfig
-from nlpkit.core.train.distributed import SINGLE, Process, shard, whole
+from nlpkit.core.train.distributed import SINGLE, Process, gathered, shard, whole
 from nlpkit.core.train.loss import loss_sum
 from nlpkit.core.train.optim import MovingAverage, Weights, build_optimizer
 from nlpkit.core.train.packing import Batch, DataState, Packer, collate
@@ -208,7 +208,7 @@ class Trainer:
         try:
             # Shapes vary here: compiling anew for each would take for ever.
             eager = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
-            with torch.no_grad(), eager:
+            with torch.no_grad(), eager, gathered(self.objective):
                 yield self.model
         finally:
             self.model.train()

@@ -107,6 +107,8 @@ class _Aside:
         try:
             if error is None:
                 for path in sorted(self._aside.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name)):
+                    # safetensors makes files that nobody else may read.
+                    path.chmod(0o644)
                     os.replace(path, self._directory / path.name)
         except OSError as late:
             raise OutputError(f"{self._directory} cannot be written: {late.strerror or late}.") from late

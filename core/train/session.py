@@ -262,7 +262,8 @@ class Session:
             with trainer.evaluating() as model:
                 if self.evaluate is not None:
                     values |= self.evaluate(model)
-                if self.samples is not None and trainer.process.is_first:
+                if self.samples is not None:
+                    # In all processes: with sharded weights none can run the model alone.
                     shown = self.samples(model)
         metric = trainer.config.metric
         if metric not in values:
@@ -282,7 +283,7 @@ class Session:
             for sample in shown:
                 self._log.write("sample", trainer.step, sample)
         self.watcher.on_evaluation(trainer.step, values, improved=improved)
-        if shown:
+        if shown and trainer.process.is_first:
             self.watcher.on_samples(trainer.step, shown)
 
     def _save(self) -> None:

@@ -70,7 +70,10 @@ def one(folder: Path, process: Process, parallel: str, dtype: str) -> None:
     results["weights"] = {name: value.clone() for name, value in second.result().items()}
     outcome = Session(build(folder, process, parallel=parallel, dtype=dtype, max_steps=3, eval_every=2),
                       folder / f"session-{parallel}-{dtype}", identity={},
-                      dev=tiny_training.dev_packer(folder / f"dev{process.rank}")).run()  # fmt: skip
+                      dev=tiny_training.dev_packer(folder / f"dev{process.rank}"),
+                      evaluate=lambda model: {"mean": float(model(torch.tensor([[1, 2, 3]])).mean())},
+                      samples=lambda model: [{"next": str(int(model(torch.tensor([[1, 2]]))[0, -1].argmax()))}],
+                      ).run()  # fmt: skip
     results["outcome"] = (outcome.reason, outcome.step)
     if process.is_first:
         torch.save(results, folder / f"results-{parallel}-{dtype}.pt")

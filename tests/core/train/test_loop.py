@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, add_lora, merge_lora
+from nlpkit.core.train import prepare
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.init import new_model
 from nlpkit.core.train.loop import Trainer, train
@@ -308,3 +309,34 @@ def test_nothing_to_train_is_refused(tmp_path: Path) -> None:
         Trainer(model, tiny_training.config(), Packer([tiny_training.store(tmp_path / "d")], seq_len=SEQ))
     with pytest.raises(ConfigError, match="No layer matches"):
         add_lora(model, LoraConfig(targets=("query",)))
+
+
+def test_without_a_compiler_it_runs_as_it_is_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "has_compiler", lambda device: False)
+    monkeypatch.setattr(prepare, "WORTH_COMPILING", 1.0)
+    made = tiny_training.trainer(tmp_path / "d", compile="auto")
+    assert not made.compiled
+    assert "no C++ compiler" in made.notes[0]
+    assert made.make_step() is not None
+    with pytest.raises(ConfigError, match="Install g"):
+        tiny_training.trainer(tmp_path / "d", compile="on")
+    monkeypatch.setattr(prepare, "WORTH_COMPILING", 1e30)
+    assert tiny_training.trainer(tmp_path / "d", compile="auto").notes == []
+
+
+def test_a_compiler_that_fails_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise torch._dynamo.exc.TorchDynamoException("no")
+
+    monkeypatch.setattr(prepare, "has_compiler", lambda device: True)
+    monkeypatch.setattr(prepare, "WORTH_COMPILING", 1.0)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, dynamic: setattr(self, "_compiled_call_impl", broken))
+    made = tiny_training.trainer(tmp_path / "d", compile="auto")
+    assert made.compiled
+    expected = tiny_training.trainer(tmp_path / "d").make_step()
+    info = made.make_step()
+    assert info is not None
+    assert expected is not None
+    assert info.loss == expected.loss
+    assert not made.compiled
+    assert "could not be compiled" in made.notes[0]
