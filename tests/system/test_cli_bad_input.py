@@ -26,7 +26,7 @@ def refused(result: Any, *expected: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("translat",), "Did you mean 'translate'?"),
+        (("translat",), "Did you mean 'translate'"),
         (("models", "lst"), "No such command 'lst'"),
         (("generate", "hi", "--tmperature", "1"), "--temperature"),
         (("generate", "hi", "--top-k", "x"), "(got 'x')"),
