@@ -76,7 +76,44 @@ def weight_files(directory: Path) -> dict[str, Path]:
     raise ModelFileError(f"{directory} holds no weights: there is no model.safetensors and no index of shards in it.")
 
 
-class HFSource:
+class WeightDirectory:
+    """What model directories have in common: safetensors files, a tokenizer, perhaps a chat template.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the weight files' headers.
+
+        Args:
+            path: The directory.
+
+        Raises:
+            ModelFileError: A file is missing or damaged.
+        """
+        self.path = path
+        self._paths = weight_files(path)
+        self._files: list[SafetensorsFile] = [open_safetensors(file) for file in self._paths.values()]
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the directory's tokenizer."""
+        from nlpkit.core.tokenizers.load import load_tokenizer
+
+        return load_tokenizer(self.path)
+
+    def chat_template(self) -> ChatTemplate | None:
+        """Return the directory's chat template, or None."""
+        from nlpkit.core.tokenizers.chat import load_chat_template
+
+        return load_chat_template(self.path)
+
+    def files(self) -> Mapping[str, Path]:
+        """Return the weight files by name."""
+        return self._paths
+
+
+class HFSource(WeightDirectory):
     """A Hugging Face model directory as `nlpkit.core.loaders.base.ModelSource`.
 
     Attributes:
@@ -95,12 +132,10 @@ class HFSource:
         Raises:
             ModelFileError: A file is missing or damaged, or the family is not one of ours.
         """
-        self.path = path
         self.format = "hf"
         self.raw_config = read_json_object(path / "config.json")
         self.config = config_from_hf(self.raw_config)
-        self._paths = weight_files(path)
-        self._files: list[SafetensorsFile] = [open_safetensors(file) for file in self._paths.values()]
+        super().__init__(path)
 
     def tensors(self, *, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield internal names and tensors; see `ModelSource.tensors`."""
@@ -109,22 +144,6 @@ class HFSource:
             for name in file.names:
                 tensor = file.tensor(name, dtype=dtype)
                 yield from keymap.to_internal(name, tensor)
-
-    def tokenizer(self) -> Tokenizer:
-        """Return the directory's tokenizer."""
-        from nlpkit.core.tokenizers.load import load_tokenizer
-
-        return load_tokenizer(self.path)
-
-    def chat_template(self) -> ChatTemplate | None:
-        """Return the directory's chat template, or None."""
-        from nlpkit.core.tokenizers.chat import load_chat_template
-
-        return load_chat_template(self.path)
-
-    def files(self) -> Mapping[str, Path]:
-        """Return the weight files by name."""
-        return self._paths
 
 
 def is_known_family(directory: Path) -> bool:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from nlpkit.core.errors import ConfigError, ModelFileError
-from nlpkit.core.loaders.hf import read_json_object, weight_files
+from nlpkit.core.loaders.hf import WeightDirectory, read_json_object
 from nlpkit.core.loaders.open import NATIVE_CONFIG
-from nlpkit.core.loaders.safetensors_file import open_safetensors
 from nlpkit.core.model.config import ModelConfig
-
-if TYPE_CHECKING:
-    from nlpkit.core.tokenizers.base import Tokenizer
-    from nlpkit.core.tokenizers.chat import ChatTemplate
 
 FORMAT_VERSION = 1
 
 
-class NativeSource:
+class NativeSource(WeightDirectory):
     """Our own directory as `nlpkit.core.loaders.base.ModelSource`.
 
     Attributes:
@@ -39,7 +33,6 @@ class NativeSource:
         Raises:
             ModelFileError: A file is missing or damaged, or was written by a later format version.
         """
-        self.path = path
         self.format = "native"
         values = read_json_object(path / NATIVE_CONFIG)
         version = values.get("format_version")
@@ -55,27 +48,10 @@ class NativeSource:
             self.config = ModelConfig.from_dict(model)
         except ConfigError as error:
             raise ModelFileError(f"{path / NATIVE_CONFIG} cannot be used. {error}") from error
-        self._paths = weight_files(path)
-        self._files = [open_safetensors(file) for file in self._paths.values()]
+        super().__init__(path)
 
     def tensors(self, *, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield internal names and tensors; see `ModelSource.tensors`."""
         for file in self._files:
             for name in file.names:
                 yield name, file.tensor(name, dtype=dtype)
-
-    def tokenizer(self) -> Tokenizer:
-        """Return the directory's tokenizer."""
-        from nlpkit.core.tokenizers.load import load_tokenizer
-
-        return load_tokenizer(self.path)
-
-    def chat_template(self) -> ChatTemplate | None:
-        """Return the directory's chat template, or None."""
-        from nlpkit.core.tokenizers.chat import load_chat_template
-
-        return load_chat_template(self.path)
-
-    def files(self) -> Mapping[str, Path]:
-        """Return the weight files by name."""
-        return self._paths
