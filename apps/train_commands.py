@@ -115,8 +115,6 @@ def _train(recipe: Recipe, run: TrainRunOptions, scorer: Scorer | None, process:
         training = set_up(recipe, process=process, report=bar.on_rows)
         for source in (*training.sources, *training.dev_sources):
             bar.on_note(f"{source.name}: {source.store.stats.describe(training.start.config.seq_len)}")
-        if process.is_first:
-            (folder / "recipe.toml").write_text(render_toml(recipe.to_dict()), "utf-8")
         dev = DevSet(recipe, training.start, scorer=scorer)
         with stopping() as stop:
             session = Session(
@@ -132,6 +130,8 @@ def _train(recipe: Recipe, run: TrainRunOptions, scorer: Scorer | None, process:
             )
             if run.resume and not session.resume():
                 bar.on_note("there is no checkpoint to go on from: training starts at the beginning")
+            if process.is_first:
+                (folder / "recipe.toml").write_text(render_toml(recipe.to_dict()), "utf-8")
             outcome = session.run()
     if not process.is_first:
         return 0

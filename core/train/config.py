@@ -95,7 +95,7 @@ class TrainConfig:
     patience: int = 0
     metric: str = "loss"
     parallel: Parallel = "ddp"
-    chunk: int = 512
+    chunk: int = 256
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))

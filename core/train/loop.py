@@ -57,12 +57,15 @@ class _Objective(nn.Module):
         self.model = model
         self.smoothing = config.label_smoothing
         self.chunk = config.chunk
+        self.compiled = False
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         hidden = self.model.hidden(
             batch.token_ids, positions=batch.positions, mask=batch.mask(), longest=batch.token_ids.shape[1]
         )
-        return loss_sum(self.model, hidden, batch.labels, smoothing=self.smoothing, chunk=self.chunk)
+        # In evaluation nothing is compiled: see `Trainer.evaluating`.
+        compiled = self.compiled and self.training
+        return loss_sum(self.model, hidden, batch.labels, smoothing=self.smoothing, chunk=self.chunk, compiled=compiled)
 
 
 class Trainer:
@@ -111,11 +114,20 @@ class Trainer:
         self.total_steps = total_steps or count_steps(config, packer, world=process.world)
         model.to(process.device)
         masters = process.world == 1
+        exact: dict[str, Tensor] = {}
+        if masters and config.dtype == "bf16":
+            # Masters start from the weights before rounding.
+            exact = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         n_tokens = self.total_steps * self._rows * config.seq_len / process.world
         prepared = prepare_model(model, config, n_tokens=n_tokens, masters=masters)
         self.compiled, self.notes = prepared.compiled, list(prepared.notes)
-        self.objective: nn.Module = shard(_Objective(model, config), config, process)
+        self._objective = _Objective(model, config)
+        self._objective.compiled = self.compiled
+        self.objective: nn.Module = shard(self._objective, config, process)
         self.weights = Weights(model, keep_masters=masters)
+        if exact:
+            self.weights.use(exact)
+            exact.clear()
         self.optimizer = build_optimizer(config, self.weights.masters)
         self.average = MovingAverage(self.weights, config.ema) if config.ema else None
         self.step = 0
@@ -135,7 +147,7 @@ class Trainer:
         slots, targets = self.packer.count(bins)
         # Randomness is a function of seed, step and process: nothing that happens between steps changes it.
         torch.manual_seed((config.seed * 1_000_003 + self.step) * 1009 + self.process.rank)
-        self.model.train()
+        self._objective.train()
         self.weights.clear_gradients()
         plain = torch.zeros((), dtype=torch.float64, device=self.process.device)
         used = min(config.accumulate, -(-len(bins) // (config.batch_size * world)))
@@ -185,7 +197,7 @@ class Trainer:
         except torch._dynamo.exc.TorchDynamoException as error:
             if not self.compiled or self.step or self.config.compile == "on":
                 raise
-            self.compiled = False
+            self.compiled = self._objective.compiled = False
             uncompile(self.model)
             self.notes.append(f"the model could not be compiled ({type(error).__name__}), so it runs as it is: slower")
             with cast:
@@ -204,14 +216,14 @@ class Trainer:
         if self.average is not None:
             kept = {name: master.detach().clone() for name, master in self.weights.masters.items()}
             self.weights.use(self.average.values)
-        self.model.eval()
+        self._objective.eval()
         try:
             # Shapes vary here: compiling anew for each would take for ever.
             eager = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
             with torch.no_grad(), eager, gathered(self.objective):
                 yield self.model
         finally:
-            self.model.train()
+            self._objective.train()
             if kept is not None:
                 self.weights.use(kept)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -17,12 +19,42 @@ def head_parameters(model: GPT) -> list[Tensor]:
     return list(model.head.parameters())
 
 
-class _HeadLoss(torch.autograd.Function):
-    """Sum of the cross-entropy, with its gradient computed on the way: no chunk's logits outlive the chunk.
+def _softmax_part(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the labels' log-probabilities, the mean one of all tokens, and the slope of the loss.
 
-    ``d loss / d logits = softmax(logits) - target distribution``; with label smoothing by ``s`` the target is
-    ``1 - s`` on the label plus ``s / vocab_size`` everywhere.
+    ``d loss / d logits = softmax(logits) - target distribution``; with label smoothing by ``s`` the target is ``1 - s``
+    on the label plus ``s / vocab_size`` everywhere.
+
+    Args:
+        logits: Shape ``(rows, vocab_size)``.
+        labels: Shape ``(rows,)``.
+        smoothing: Label smoothing.
+
+    Returns:
+        Two of shape ``(rows,)`` in fp32, and one of the logits' shape and dtype.
     """
+    logprobs = torch.log_softmax(logits, -1, dtype=torch.float32)
+    chosen = logprobs.gather(1, labels[:, None])
+    mean = logprobs.mean(-1) if smoothing else chosen[:, 0]
+    even = smoothing / logits.shape[1]
+    slope = logprobs.exp_()
+    if smoothing:
+        slope = slope - even
+    # The label's own slope is computed before rounding: in 16 bits a confident 0.999 - 1 would be 0.
+    edge = chosen.exp() - (1 - smoothing) - even
+    slope = slope.to(logits.dtype)
+    return chosen[:, 0], mean, slope.scatter_(1, labels[:, None], edge.to(slope.dtype))
+
+
+@functools.cache
+def _compiled_part() -> Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]:
+    compiled: Any = torch.compile(_softmax_part, dynamic=False)
+    part: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]] = compiled
+    return part
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Sum of the cross-entropy, with its gradient computed on the way: no chunk's logits outlive the chunk."""
 
     @staticmethod
     def forward(
@@ -32,6 +64,7 @@ class _HeadLoss(torch.autograd.Function):
         labels: Tensor,
         smoothing: float,
         chunk: int,
+        compiled: bool,
         wanted: tuple[bool, ...],
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -41,35 +74,28 @@ class _HeadLoss(torch.autograd.Function):
         inputs = [parameter for parameter, want in zip(parameters, wanted[1:], strict=True) if want]
         gradients: list[Tensor | None] = [None] * len(inputs)
         hidden_gradient = torch.zeros_like(hidden) if wanted[0] else None
+        softmax_part = _compiled_part() if compiled else _softmax_part
         several = count > chunk
         for start in range(0, count, chunk):
             part = hidden[start : start + chunk].detach()
             target = labels[start : start + chunk]
             rows = part.shape[0]
-            if several and rows < chunk:
-                # Kernels are chosen by shape: one shape for all chunks.
+            if (several or compiled) and rows < chunk:
+                # Kernels are chosen, and compiled, by shape: one shape for all chunks.
                 part = torch.cat((part, part.new_zeros(chunk - rows, part.shape[1])))
+                target = torch.cat((target, target.new_zeros(chunk - rows)))
             with torch.set_grad_enabled(any(wanted)):
                 part.requires_grad_(wanted[0])
                 logits = model.logits(part)
-            wide = logits.detach()[:rows].to(torch.float32, copy=True)
-            normaliser = wide.logsumexp(-1)
-            chosen = wide.gather(1, target[:, None])[:, 0]
-            nll = (normaliser - chosen).double().sum()
+            chosen, mean, slope = softmax_part(logits.detach(), target, smoothing)
+            nll = -chosen[:rows].double().sum()
             plain += nll
             if smoothing:
-                even = (normaliser - wide.mean(-1)).double().sum()
-                nll = (1 - smoothing) * nll + smoothing * even
+                nll = (1 - smoothing) * nll - smoothing * mean[:rows].double().sum()
             total += nll
             if not any(wanted):
                 continue
-            slope = wide.sub_(normaliser[:, None]).exp_()
-            if smoothing:
-                slope -= smoothing / slope.shape[1]
-            slope.scatter_add_(1, target[:, None], slope.new_full((rows, 1), smoothing - 1))
-            slope = slope.to(logits.dtype)
-            if rows < logits.shape[0]:
-                slope = torch.cat((slope, slope.new_zeros(logits.shape[0] - rows, slope.shape[1])))
+            slope[rows:] = 0
             wants = [part, *inputs] if wanted[0] else inputs
             found = list(torch.autograd.grad(logits, wants, slope))
             if hidden_gradient is not None:
@@ -99,11 +125,11 @@ class _HeadLoss(torch.autograd.Function):
             None if gradient is None else gradient.mul_(scale).to(dtype)
             for gradient, dtype in zip(parameters, ctx.dtypes, strict=True)
         ]
-        return None, hidden, None, None, None, None, *scaled
+        return None, hidden, None, None, None, None, None, *scaled
 
 
 def loss_sum(
-    model: GPT, hidden: Tensor, labels: Tensor, *, smoothing: float = 0.0, chunk: int = 512
+    model: GPT, hidden: Tensor, labels: Tensor, *, smoothing: float = 0.0, chunk: int = 256, compiled: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Sum the cross-entropy over the positions that have a label.
 
@@ -113,6 +139,7 @@ def loss_sum(
         labels: Shape ``(batch, seq)``; below 0 there is no loss, and nothing goes through the head.
         smoothing: Label smoothing.
         chunk: Positions whose logits are held at once.
+        compiled: Whether to compile what comes after the logits.
 
     Returns:
         The sum to minimise, in nats, differentiable; and the same without smoothing. Scalars in fp64.
@@ -123,5 +150,5 @@ def loss_sum(
     grad = torch.is_grad_enabled()
     wanted = (grad and states.requires_grad, *(grad and parameter.requires_grad for parameter in parameters))
     apply: Any = _HeadLoss.apply
-    total, plain = apply(model, states, labels[target], smoothing, chunk, wanted, *parameters)
+    total, plain = apply(model, states, labels[target], smoothing, chunk, compiled, wanted, *parameters)
     return total, plain

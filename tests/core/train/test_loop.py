@@ -220,6 +220,14 @@ def test_masters_keep_what_16_bits_would_lose() -> None:
     assert model.weight.dtype == torch.bfloat16
 
 
+def test_masters_start_from_the_weights_before_rounding(tmp_path: Path) -> None:
+    made = tiny_training.trainer(tmp_path / "d", dtype="bf16")
+    start = new_model(tiny_config(vocab_size=29), seed=1)
+    for name, parameter in start.named_parameters():
+        assert torch.equal(made.weights.masters[name], parameter)
+        assert torch.equal(made.model.get_parameter(name), parameter.to(torch.bfloat16))
+
+
 def test_weight_decay_groups() -> None:
     names = {name for name, parameter in tiny_gpt().named_parameters() if decays(name, parameter)}
     assert "blocks.0.attn.q.weight" in names
