@@ -137,9 +137,10 @@ def _source(source: Any, seq_len: int) -> dict[str, Any]:
         "tokens": stats.tokens,
         "targets": stats.targets,
         "longest": stats.longest,
+        "longest_kept": int(sizes.max()),
         "median_tokens": int(np.median(sizes)),
         "p95_tokens": int(np.percentile(sizes, 95)),
-        "description": stats.describe(seq_len),
+        "description": source.describe(seq_len),
     }
 
 
@@ -155,7 +156,7 @@ def _render(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     for source in facts["sources"]:
         lines.append(
             f"{source['name']} ({source['task']}): {source['description']}; tokens a row: median "
-            f"{source['median_tokens']}, 95% up to {source['p95_tokens']}, longest {source['longest']}"
+            f"{source['median_tokens']}, 95% up to {source['p95_tokens']}, longest {source['longest_kept']}"
         )
     lines += [f"dev {source['name']}: {source['description']}" for source in facts["dev_sources"]]
     lines += [

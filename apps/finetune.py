@@ -187,6 +187,12 @@ class Source:
         """What it was made from."""
         return self.store.key
 
+    def describe(self, seq_len: int) -> str:
+        """Say in a sentence or two what a user should know about it."""
+        if isinstance(self.rows, TextWindows):
+            return f"{self.store.stats.tokens:,} tokens of plain text, in {self.rows.n_rows:,} windows"
+        return self.store.stats.describe(seq_len)
+
 
 def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy, sha256: str) -> str:
     """Return a hash of everything that decides the tokens of a source."""

@@ -114,7 +114,7 @@ def _train(recipe: Recipe, run: TrainRunOptions, scorer: Scorer | None, process:
     with TrainingBar(quiet=quiet) as bar:
         training = set_up(recipe, process=process, report=bar.on_rows)
         for source in (*training.sources, *training.dev_sources):
-            bar.on_note(f"{source.name}: {source.store.stats.describe(training.start.config.seq_len)}")
+            bar.on_note(f"{source.name}: {source.describe(training.start.config.seq_len)}")
         dev = DevSet(recipe, training.start, scorer=scorer)
         with stopping() as stop:
             session = Session(
