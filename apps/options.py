@@ -202,7 +202,7 @@ class SinkOptions:
         ),
     ] = None
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line per input.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--json", help="One JSON object a line.", rich_help_panel=_OUTPUT)
     ] = False
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No notes and no bars on stderr.", rich_help_panel=_OUTPUT)
