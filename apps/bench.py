@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import ConfigError, NlpkitError, did_you_mean
-from nlpkit.core.threads import default_threads
+from nlpkit.core.threads import SPIN_COUNT, default_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +261,15 @@ def build_plans(
     ]
 
 
+def _environment(plan: BenchPlan) -> dict[str, str]:
+    """Return the child's environment: nlpkit's own OpenMP setting for nlpkit, for the others what they would have."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(plan.threads), "HF_HUB_OFFLINE": "1"}
+    environment.pop("GOMP_SPINCOUNT", None)
+    if plan.engine == "nlpkit" and "OMP_WAIT_POLICY" not in environment:
+        environment["GOMP_SPINCOUNT"] = SPIN_COUNT
+    return environment
+
+
 def measure(plan: BenchPlan) -> Iterator[BenchLine]:
     """Measure one engine in a process of its own.
 
@@ -274,7 +283,7 @@ def measure(plan: BenchPlan) -> Iterator[BenchLine]:
         NlpkitError: The child process failed; its own words are in the message.
     """
     arguments = [sys.executable, "-m", "nlpkit.apps.bench", json.dumps(asdict(plan))]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(plan.threads), "HF_HUB_OFFLINE": "1"}
+    environment = _environment(plan)
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it left no message."])[-1]

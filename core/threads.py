@@ -7,6 +7,9 @@ from pathlib import Path
 
 from nlpkit.core.errors import ConfigError
 
+SPIN_COUNT = "1000"
+"""Turns that a waiting OpenMP thread spins before it sleeps; GNU OpenMP's own choice when it sees too many threads."""
+
 
 def _cgroup_quota() -> float | None:
     """Return the CPU quota of the control group in cores, or None without one."""
@@ -31,7 +34,7 @@ def calm_openmp() -> None:
     of small parallel steps a second, becomes many times slower. What the user has set in the environment stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def available_cores() -> int:
