@@ -201,9 +201,7 @@ class SinkOptions:
             "--output", "-o", metavar="PATH", help="Write here, whole or not at all.", rich_help_panel=_OUTPUT
         ),
     ] = None
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line.", rich_help_panel=_OUTPUT)
-    ] = False
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.", rich_help_panel=_OUTPUT)] = False
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No notes and no bars on stderr.", rich_help_panel=_OUTPUT)
     ] = False
