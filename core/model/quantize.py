@@ -69,19 +69,6 @@ class Int4Linear(nn.Module):
         return out if self.bias is None else out + self.bias
 
 
-class TiedHead(nn.Module):
-    """A quantized copy of the embedding that serves as the output head of a model with tied weights."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(..., d_model)`` to ``(..., vocab_size)``."""
-        out: Tensor = self.inner(x)
-        return out
-
-
 def quantized_linear(layer: nn.Linear, kind: QuantKind) -> nn.Module:
     """Return a quantized stand-in for one linear layer; int8 where the 4-bit layout does not fit its shape.
 
@@ -123,7 +110,8 @@ def quantize_model(model: GPT, kind: QuantKind) -> None:
                 if isinstance(child, nn.Linear):
                     setattr(owner, name, quantized_linear(child, kind))
     if model.head is None:
-        model.head = TiedHead(Int8Linear(model.embed.weight.detach(), None))
+        # A quantized copy of the embedding serves as the head of a model with tied weights.
+        model.head = Int8Linear(model.embed.weight.detach(), None)
     elif isinstance(model.head, nn.Linear):
         model.head = quantized_linear(model.head, "int8")
 
