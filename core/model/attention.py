@@ -13,6 +13,9 @@ from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.layers import build_norm
 from nlpkit.core.model.rope import rotate
 
+_SMALLEST_PART = 64
+"""Queries below which cutting attention into parts costs more than the keys that it leaves out."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -88,20 +91,39 @@ class Attention(nn.Module):
 
     def _plain(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         batch, heads, seq, dim = q.shape
-        grouped = q.reshape(batch, self.n_kv_heads, heads // self.n_kv_heads, seq, dim)
-        scores = (grouped @ k.unsqueeze(2).transpose(-1, -2)).float() * self.scale
+        kv = self.n_kv_heads
+        # The heads that share keys act as so many more queries: no key is ever repeated.
+        grouped = q.reshape(batch * kv, heads // kv, seq, dim)
+        keys, values = k.reshape(batch * kv, -1, dim), v.reshape(batch * kv, -1, dim)
+        scores = (grouped.flatten(1, 2) @ keys.transpose(-1, -2)).float() * self.scale
         if self.softcap:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         if mask is not None:
+            scores = scores.view(batch, kv, heads // kv, seq, -1)
             scores = scores.masked_fill(~mask.unsqueeze(2), torch.finfo(scores.dtype).min)
         weights = torch.softmax(scores, -1).to(v.dtype)
         if self.dropout:
             weights = F.dropout(weights, self.dropout, training=self.training)
-        return (weights @ v.unsqueeze(2)).view(batch, heads, seq, dim)
+        return (weights.view(batch * kv, heads // kv * seq, -1) @ values).view(batch, heads, seq, dim)
+
+    def _plain_causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend over equally many queries and keys, half by half: early queries never look at late keys."""
+        seq = q.shape[2]
+        if mask is None:
+            mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril()[None, None]
+        n_parts = next((n for n in (4, 2) if seq % n == 0 and seq // n >= _SMALLEST_PART), 1)
+        size = seq // n_parts
+        parts = []
+        for end in range(size, seq + 1, size):
+            rows = mask[:, :, end - size : end, :end]
+            parts.append(self._plain(q[:, :, end - size : end], k[:, :, :end], v[:, :, :end], rows))
+        return torch.cat(parts, 2) if n_parts > 1 else parts[0]
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
         batch, heads, seq, dim = q.shape
         if self.softcap or self.plain:
+            if self.plain and step.cache is None:
+                return self._plain_causal(q, k, v, step.mask)
             mask = step.mask
             if mask is None and not step.attend_all:
                 mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril()[None, None]

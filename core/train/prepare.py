@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nlpkit.core.allocator import keep_freed_memory
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraLinear
@@ -57,6 +58,8 @@ def prepare_model(model: GPT, config: TrainConfig, *, n_tokens: float, masters: 
     Raises:
         ConfigError: Compilation was asked for and there is no compiler.
     """
+    if model.device.type == "cpu":
+        keep_freed_memory()
     if config.dtype == "bf16" and masters:
         for module in model.modules():
             if isinstance(module, LoraLinear):
@@ -72,6 +75,10 @@ def prepare_model(model: GPT, config: TrainConfig, *, n_tokens: float, masters: 
         block.dropout = config.dropout  # type: ignore[assignment]
         block.attn.plain = plain  # type: ignore[union-attr]
         block.attn.dropout = config.dropout  # type: ignore[union-attr]
+    for module in model.modules():
+        if isinstance(module, LoraLinear):
+            # Autocast would see neither the sum nor its gradients.
+            module.summed = masters or config.dtype == "fp32"
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     if config.compile == "off" or (config.compile == "auto" and 6 * n_parameters * n_tokens < WORTH_COMPILING):
         return Prepared(False)
