@@ -17,12 +17,16 @@ from nlpkit.core.errors import ConfigError, InputError, NlpkitError, TokenizerEr
 from nlpkit.core.tokenizers.base import Message, Tokenizer
 from nlpkit.core.train.config import LongPolicy
 from nlpkit.core.train.data import RowSource, TextWindows, TokenRow, TokenStore, build_store
+from nlpkit.core.train.prefixes import SharedPrefixRows
 
 if TYPE_CHECKING:
     from nlpkit.core.tokenizers.chat import ChatTemplate
 
 _BLOCK = 1 << 20
 """Bytes of plain text that are tokenized at once."""
+
+WORTH_SHARING = 0.1
+"""Share of the slots that must be saved for rows with a common beginning to be learned together."""
 
 _TEXT_FIELDS = (Field("text", help="text to learn"),)
 
@@ -105,10 +109,12 @@ class Coder:
     Attributes:
         tokenizer: Text to ids.
         chat: The chat template, or None for a base model.
+        brief: Whether to use the tasks' brief prompts.
     """
 
     tokenizer: Tokenizer
     chat: ChatTemplate | None
+    brief: bool = False
 
     def end_id(self, *, chat: bool) -> int:
         """Return the id that ends a completion: of the chat's turn, or of a text.
@@ -131,6 +137,8 @@ class Coder:
 
     def prompt_ids(self, task: Task, example: Example) -> list[int]:
         """Return the prompt as the task's command renders it."""
+        if self.brief and (text := task.brief(example)) is not None:
+            return self._start(text)
         messages = task.prompt(example)
         if self.chat is not None and not task.raw:
             return self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True)
@@ -162,8 +170,9 @@ class Coder:
                 f"{where}: the row has nothing to learn: no {task.name} target in it. It has: {', '.join(example)}."
             )
         prompt = self.prompt_ids(task, prepared)
-        answer = self.tokenizer.encode(target)
-        return TokenRow([*prompt, *answer, self.end_id(chat=not task.raw)], len(prompt), where)
+        brief = self.brief and task.brief(prepared) is not None
+        answer = self.tokenizer.encode(f" {target}" if brief else target)
+        return TokenRow([*prompt, *answer, self.end_id(chat=not (task.raw or brief))], len(prompt), where)
 
 
 @dataclass(frozen=True)
@@ -173,12 +182,14 @@ class Source:
     Attributes:
         spec: Where it came from.
         rows: Its rows.
+        packed: What is packed: the rows, those with a common beginning together.
         store: The store behind them.
         name: What it is called in notes.
     """
 
     spec: DataSpec
-    rows: RowSource
+    rows: TokenStore | TextWindows
+    packed: RowSource
     store: TokenStore
     name: str
 
@@ -191,7 +202,10 @@ class Source:
         """Say in a sentence or two what a user should know about it."""
         if isinstance(self.rows, TextWindows):
             return f"{self.store.stats.tokens:,} tokens of plain text, in {self.rows.n_rows:,} windows"
-        return self.store.stats.describe(seq_len)
+        text = self.store.stats.describe(seq_len)
+        if isinstance(self.packed, SharedPrefixRows):
+            text += f"; rows that begin alike are learned together, which saves {self.packed.saved:.0%} of the tokens"
+        return text
 
 
 def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy, sha256: str) -> str:
@@ -205,6 +219,7 @@ def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy
         "fields": dict(spec.fields),
         "folds": [spec.folds, spec.fold, spec.held_out],
         "tokenizer": coder.tokenizer.fingerprint,
+        "brief": coder.brief,
         "chat": None if coder.chat is None else coder.chat.fingerprint,
         "seq_len": seq_len,
         "policy": policy,
@@ -272,7 +287,9 @@ def open_source(
         policy=policy,
         report=report,
     )
-    source: RowSource = store
+    name = display_name(spec.path)
     if plain:
-        source = TextWindows(store.all_tokens, seq_len, seed=seed, shift=shift)
-    return Source(spec, source, store, display_name(spec.path))
+        windows = TextWindows(store.all_tokens, seq_len, seed=seed, shift=shift)
+        return Source(spec, windows, windows, store, name)
+    trees = SharedPrefixRows(store, seq_len)
+    return Source(spec, store, trees if trees.saved >= WORTH_SHARING else store, store, name)

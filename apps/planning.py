@@ -127,6 +127,8 @@ class Planner:
 
     def render(self, example: Example) -> list[int]:
         """Return the token ids of an example's prompt."""
+        if self.task.name in self.lm.brief_tasks and (text := self.task.brief(example)) is not None:
+            return self.lm.encode(text)
         messages = self.task.prompt(example)
         if self.task.raw:
             return self.lm.encode("\n\n".join(message.content for message in messages))

@@ -61,6 +61,10 @@ class QuestionAnswering(BaseTask):
         text = f'{context}\n\nQuestion: {question}\nShort answer, or "{NO_ANSWER}":'
         return [Message("user", text)]
 
+    def brief(self, example: Example) -> str | None:
+        """Give the context and the question, with a label each."""
+        return f"{str(example['context']).strip()}\nQuestion: {str(example['question']).strip()}\nAnswer:"
+
     def parse(self, completion: str, example: Example) -> Prediction:
         """Find the words of the first line, or else of its first sentence, in the context."""
         context = str(example.get("context", ""))

@@ -56,6 +56,7 @@ class Recipe:
         eval_data: Development data.
         base: Model to start from; None for ``scratch``.
         adapter: Adapter to go on from.
+        prompts: ``chat``, or ``brief`` for the tasks' short prompts, which the result is then asked with as well.
         preset: Size of a model from scratch.
         model: Fields of the model's configuration that differ from the preset.
         tokenizer: ``kind``, ``vocab_size`` or ``path`` of a model from scratch.
@@ -70,6 +71,7 @@ class Recipe:
     eval_data: tuple[DataSpec, ...] = ()
     base: str | None = None
     adapter: str | None = None
+    prompts: str = "chat"
     preset: str | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
@@ -82,6 +84,8 @@ class Recipe:
             raise ConfigError(
                 f"There is no training method {self.method!r}. {did_you_mean(self.method, ('scratch', 'full', 'lora'))}"
             )
+        if self.prompts not in ("chat", "brief"):
+            raise ConfigError(f"There are no prompts {self.prompts!r}. {did_you_mean(self.prompts, ('chat', 'brief'))}")
         if not self.data:
             raise ConfigError("There are no training data. Name a file with --data, or [[data]] in the configuration.")
         weights = [spec.weight for spec in self.data]
@@ -106,6 +110,8 @@ class Recipe:
         """Return the shape of the TOML file."""
         values: dict[str, Any] = {"output": self.output, "method": self.method}
         values |= {name: getattr(self, name) for name in ("base", "adapter", "preset") if getattr(self, name)}
+        if self.prompts != "chat":
+            values["prompts"] = self.prompts
         for name in _TABLES:
             table = dict(getattr(self, name))
             if table:

@@ -67,6 +67,12 @@ class Summarization(BaseTask):
         how = f"in at most {int(words)} words" if words else LENGTHS[example.get("length") or "medium"][0]
         return [Message("user", f"Summarize this text {how}.\n\n{str(example['document']).strip()}")]
 
+    def brief(self, example: Example) -> str | None:
+        """Give the document and a label, where one sentence or no particular length is wanted."""
+        if example.get("max_words") or example.get("length") in ("medium", "long"):
+            return None
+        return f"{str(example['document']).strip()}\nSummary:"
+
     def parse(self, completion: str, example: Example) -> Prediction:
         """Drop an announcement."""
         return Prediction(clean(completion))

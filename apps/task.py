@@ -127,6 +127,14 @@ class Task(Protocol):
         """Render the chat messages of one prepared example. Deterministic."""
         ...
 
+    def brief(self, example: Example) -> str | None:
+        """Render one prepared example for a model that was tuned for the task: as short as can be, without template.
+
+        Returns:
+            The prompt's text, which the answer follows after a space; None where such a model is asked as any other.
+        """
+        ...
+
     def parse(self, completion: str, example: Example) -> Prediction:
         """Read a completion. Pure; never raises, whatever the model wrote."""
         ...
@@ -192,6 +200,10 @@ class BaseTask:
     def prepare(self, example: Example) -> Example:
         """Change nothing."""
         return example
+
+    def brief(self, example: Example) -> str | None:
+        """Know no brief form."""
+        return None
 
     def parse(self, completion: str, example: Example) -> Prediction:
         """Take the stripped completion as it is."""

@@ -53,6 +53,7 @@ def recipe_from_options(
         "output": what.output,
         "method": method or values.get("method") or "lora",
         "base": what.base,
+        "prompts": what.prompts,
         "adapter": lora.adapter,
         "preset": new.preset,
         "data": specs(data, weights or [None] * len(data)),

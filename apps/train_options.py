@@ -49,6 +49,12 @@ class WhatOptions:
         Literal["lora", "full", "scratch"] | None,
         typer.Option(help="lora by default; scratch with --preset.", rich_help_panel=_WHAT),
     ] = None
+    prompts: Annotated[
+        Literal["chat", "brief"] | None,
+        typer.Option(
+            help="chat by default; brief prompts are shorter, for a model of one task.", rich_help_panel=_WHAT
+        ),
+    ] = None
     config: Annotated[
         str | None,
         typer.Option(metavar="F.toml", help="Configuration file; options given here win.", rich_help_panel=_WHAT),

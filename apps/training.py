@@ -175,7 +175,13 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
         config = _config(recipe, context=shape.max_seq_len, n_parameters=n_parameters, device=device)
         identity = {"the tokenizer": tokenizer.fingerprint}
-        return Start(model=model, coder=Coder(tokenizer, chat), config=config, base=None, identity=identity)
+        return Start(
+            model=model,
+            coder=Coder(tokenizer, chat, brief=recipe.prompts == "brief"),
+            config=config,
+            base=None,
+            identity=identity,
+        )
     base = recipe.base or "default"
     path = resolve_model(base)
     if path.is_dir() and (path / "config.json").exists() and not (path / "nlpkit.json").exists():
@@ -200,9 +206,8 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
         model.requires_grad_(True)
     else:
         identity |= _adapt(model, recipe, config)
-    return Start(
-        model=model, coder=Coder(tokenizer, source.chat_template()), config=config, base=base, identity=identity
-    )
+    coder = Coder(tokenizer, source.chat_template(), brief=recipe.prompts == "brief")
+    return Start(model=model, coder=coder, config=config, base=base, identity=identity)
 
 
 def _adapt(model: GPT, recipe: Recipe, config: TrainConfig) -> dict[str, str]:
@@ -278,7 +283,7 @@ def set_up(
         process.wait()
     weights = None if recipe.data[0].weight is None else [float(spec.weight or 0) for spec in recipe.data]
     packer = Packer(
-        [source.rows for source in sources],
+        [source.packed for source in sources],
         seq_len=config.seq_len,
         weights=weights,
         seed=config.seed,
@@ -286,7 +291,7 @@ def set_up(
     )
     dev = None
     if dev_sources:
-        dev = Packer([source.rows for source in dev_sources], seq_len=config.seq_len, shuffle=False, epochs=1)
+        dev = Packer([source.packed for source in dev_sources], seq_len=config.seq_len, shuffle=False, epochs=1)
     identity = {**start.identity, **{f"the data {source.name}": source.key for source in sources}}
     if weights is not None:
         identity["the mixture"] = json.dumps(weights)
@@ -354,6 +359,7 @@ class DevSet:
             files={},
             family=model.config.family,
             n_parameters=0,
+            brief_tasks=[self.task.name] if coder.brief and self.task is not None else (),
         )
         overrides: dict[str, Any] = {"seed": 0}
         if self._max_tokens is not None:
@@ -407,10 +413,14 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         The weight file.
     """
     folder = Path(recipe.output)
+    brief_tasks = {spec.task for spec in recipe.data if spec.task != TEXT} if start.coder.brief else set()
     if recipe.method == "lora":
         dropout = float(recipe.lora.get("dropout", 0.0))
-        write_adapter(folder, start.model, weights, base_model=start.base, dropout=dropout)
+        write_adapter(folder, start.model, weights, base_model=start.base, dropout=dropout, brief_tasks=brief_tasks)
         return folder / "adapter_model.safetensors"
     dtype = torch.bfloat16 if start.config.dtype == "bf16" else torch.float32
-    write_model(folder, start.model, weights, tokenizer=start.coder.tokenizer, chat=start.coder.chat, dtype=dtype)
+    coder = start.coder
+    write_model(
+        folder, start.model, weights, tokenizer=coder.tokenizer, chat=coder.chat, dtype=dtype, brief_tasks=brief_tasks
+    )
     return folder / "model.safetensors"

@@ -80,6 +80,10 @@ class Translation(BaseTask):
         hint = "".join(f' Translate "{term}" as "{wanted}".' for term, wanted in terms.items())
         return [Message("user", f"Translate{origin} to {target}.{hint}\n\n{example['source']}")]
 
+    def brief(self, example: Example) -> str | None:
+        """Give the text and the name of the language; the text itself shows its own."""
+        return f"{example['source']}\n{language_name(example['target_lang'])}:"
+
     def parse(self, completion: str, example: Example) -> Prediction:
         """Take the first line that is no announcement, without quotes that the source does not have."""
         source = str(example.get("source", ""))

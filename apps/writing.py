@@ -88,6 +88,12 @@ class Writing(BaseTask):
             text += f" Use these words: {', '.join(keywords)}."
         return [Message("user", text)]
 
+    def brief(self, example: Example) -> str | None:
+        """Give form, subject and keywords in one line."""
+        keywords = [str(word) for word in example.get("keywords") or []]
+        parts = [str(example.get("prompt") or "").strip(), ", ".join(keywords)]
+        return f"{_form(example).capitalize()} about {'; '.join(filter(None, parts))}:"
+
     def parse(self, completion: str, example: Example) -> Prediction:
         """Drop an announcement and collect the facts about the form."""
         text = clean(completion)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -12,6 +12,7 @@ from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS, Engine
 from nlpkit.core.decode.request import Generation, Request, Score, TokenEvent
 from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
+from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.build import build_model, check_vocabulary
 from nlpkit.core.loaders.open import open_model
 from nlpkit.core.model.fuse import fuse_projections
@@ -43,6 +44,7 @@ class LanguageModel:
         engine: Decodes.
         max_seq_len: Context, in tokens.
         notes: What a user should know about how this model runs.
+        brief_tasks: Names of the tasks whose brief prompts it was tuned with.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class LanguageModel:
         adapter: str | None = None,
         adapter_files: Mapping[str, Path] | None = None,
         notes: Sequence[str] = (),
+        brief_tasks: Iterable[str] = (),
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
     ) -> None:
         self.name = name
@@ -75,6 +78,7 @@ class LanguageModel:
         self.family = family
         self.n_parameters = n_parameters
         self.notes = tuple(notes)
+        self.brief_tasks = frozenset(brief_tasks)
         self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens)
         self.max_seq_len = self.engine.max_seq_len
         self._files = dict(files)
@@ -152,6 +156,7 @@ class LanguageModel:
             "adapter_sha256": {name: sha256_file(path) for name, path in self._adapter_files.items()},
             "tokenizer": self.tokenizer.fingerprint,
             "chat_template": self.chat.fingerprint if self.chat is not None else None,
+            "brief_tasks": sorted(self.brief_tasks),
             "notes": list(self.notes),
         }
 
@@ -302,12 +307,14 @@ def _load_own(
     wide = torch.float32 if dtype == "fp32" or adapter is not None else torch.bfloat16
     tensors = source.tensors(dtype=wide)
     files: dict[str, Path] = {}
+    brief_tasks = read_brief_tasks(source.path)
     if adapter is not None:
         from nlpkit.core.loaders.adapter import merge_adapter, open_adapter
 
         opened = open_adapter(Path(adapter))
         files = dict(opened.files)
         tensors = merge_adapter(source.config, tensors, opened)
+        brief_tasks |= read_brief_tasks(opened.path)
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
     model = build_model(
         source.config, ((key, tensor.to(device, final)) for key, tensor in tensors), where=str(source.path)
@@ -332,5 +339,6 @@ def _load_own(
         adapter_files=files,
         family=source.config.family,
         n_parameters=n_parameters,
+        brief_tasks=brief_tasks,
         batch_tokens=batch_tokens,
     )

@@ -121,10 +121,13 @@ class GPT(nn.Module):
         window = self.config.sliding_window
         if not self._sliding or window is None or max(n_keys, longest) <= window:
             return full, Step(positions, local_rotary, mask, attend_all, cache, fresh)
-        # Within one sequence a difference of slots is a difference of positions, packed sequences included.
         slots = torch.arange(n_keys, device=positions.device)
-        queries = positions if cache is not None and not fresh else slots.expand(batch, seq)
-        near = slots > queries[:, None, :, None] - window
+        if cache is not None and not fresh:
+            queries, near = positions, slots > positions[:, None, :, None] - window
+        else:
+            # Slots are not positions where rows are packed; what lies in other rows is masked anyhow.
+            queries = slots.expand(batch, seq)
+            near = positions[:, None, None, :] > positions[:, None, :, None] - window
         if mask is None:
             mask = slots <= queries[:, None, :, None]
         return full, Step(positions, local_rotary, mask & near, False, cache, fresh)

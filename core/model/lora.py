@@ -154,7 +154,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` to ``(..., out)``."""
-        if self.summed and self.magnitude is None and not (self.dropout and self.training):
+        if self.summed and self.training and self.magnitude is None and not self.dropout:
             apply: Any = _SummedProduct.apply
             summed: Tensor = apply(x, self.base.weight, self.base.bias, self.lora_a, self.lora_b, self.scale)
             return summed

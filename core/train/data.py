@@ -76,6 +76,44 @@ class DataStats:
         return "; ".join([text, *notes])
 
 
+NO_LABEL = -1
+"""Label of a slot without loss."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What goes into a model for one row, or for several that share their beginning.
+
+    Attributes:
+        inputs: Tokens, shape ``(slots,)``.
+        labels: The token after each, or `NO_LABEL`; same shape.
+        positions: Position of each in its row; same shape.
+        branches: 0 for what all rows share, else the row's number from 1: branches do not see each other; same shape.
+    """
+
+    inputs: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+    branches: npt.NDArray[np.int32]
+
+
+def single_layout(tokens: npt.NDArray[np.int64], prompt: int) -> Layout:
+    """Lay out one row.
+
+    Args:
+        tokens: All its tokens, shape ``(n,)``.
+        prompt: How many of the first carry no loss.
+
+    Returns:
+        ``n - 1`` slots: the last token is only a label.
+    """
+    size = len(tokens) - 1
+    labels = np.full(size, NO_LABEL, np.int64)
+    first = max(0, prompt - 1)
+    labels[first:] = tokens[first + 1 :]
+    return Layout(tokens[:-1], labels, np.arange(size), np.zeros(size, np.int32))
+
+
 class RowSource(Protocol):
     """Rows with random access."""
 
@@ -92,8 +130,8 @@ class RowSource(Protocol):
         """Return the number of labels that carry loss."""
         ...
 
-    def row(self, index: int, epoch: int) -> tuple[npt.NDArray[np.int64], int]:
-        """Return a row's tokens and the length of its prompt."""
+    def layout(self, index: int, epoch: int) -> Layout:
+        """Return what goes into the model for a row."""
         ...
 
 
@@ -145,6 +183,10 @@ class TokenStore:
         start, length, prompt = (int(value) for value in self._index[index])
         return self._tokens[start : start + length].astype(np.int64), prompt
 
+    def layout(self, index: int, epoch: int) -> Layout:
+        """Lay out a row."""
+        return single_layout(*self.row(index, epoch))
+
     @property
     def all_tokens(self) -> npt.NDArray[Any]:
         """All tokens as one stream, shape ``(n,)``, memory-mapped."""
@@ -191,6 +233,10 @@ class TextWindows:
             offset = int(np.random.default_rng((self._seed, 7, epoch)).integers(self._offsets))
         start = offset + index * self._width
         return self._tokens[start : start + self._width + 1].astype(np.int64), 0
+
+    def layout(self, index: int, epoch: int) -> Layout:
+        """Lay out a row."""
+        return single_layout(*self.row(index, epoch))
 
 
 def fit_row(row: TokenRow, seq_len: int | None, policy: LongPolicy, stats: DataStats) -> Iterator[TokenRow]:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nlpkit.core.errors import OutputError
 from nlpkit.core.loaders.adapter import save_adapter
+from nlpkit.core.loaders.brief import write_brief_tasks
 from nlpkit.core.loaders.native import FORMAT_VERSION
 from nlpkit.core.loaders.open import NATIVE_CONFIG
 from nlpkit.core.model.gpt import GPT
@@ -35,6 +36,7 @@ def write_model(
     tokenizer: Tokenizer,
     chat: ChatTemplate | None,
     dtype: torch.dtype,
+    brief_tasks: Iterable[str] = (),
 ) -> None:
     """Write a trained model into a directory that may hold other things, each file whole or not at all.
 
@@ -45,6 +47,7 @@ def write_model(
         tokenizer: Its tokenizer.
         chat: Its chat template, or None.
         dtype: Dtype on disk.
+        brief_tasks: Tasks whose brief prompts it learned.
 
     Raises:
         OutputError: A file cannot be written.
@@ -61,11 +64,19 @@ def write_model(
             chat.save(aside)
         values = {"format_version": FORMAT_VERSION, "model": model.config.to_dict()}
         (aside / NATIVE_CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
+        write_brief_tasks(aside, brief_tasks)
         save_file(tensors, aside / "model.safetensors")
 
 
 def write_adapter(
-    directory: Path, model: GPT, weights: Mapping[str, Tensor], *, base_model: str | None, dropout: float
+    directory: Path,
+    model: GPT,
+    weights: Mapping[str, Tensor],
+    *,
+    base_model: str | None,
+    dropout: float,
+    dtype: torch.dtype = torch.float32,
+    brief_tasks: Iterable[str] = (),
 ) -> None:
     """Write a trained adapter, each file whole or not at all.
 
@@ -75,6 +86,8 @@ def write_adapter(
         weights: Trained weights by name.
         base_model: What to name as the base model.
         dropout: Dropout of the adapter, for the record.
+        dtype: Dtype on disk.
+        brief_tasks: Tasks whose brief prompts it learned.
 
     Raises:
         OutputError: A file cannot be written.
@@ -86,7 +99,8 @@ def write_adapter(
         for name, layer in lora_layers(model).items()
     }
     with _Aside(directory) as aside:
-        save_adapter(aside, model.config, updates, base_model=base_model, dropout=dropout)
+        save_adapter(aside, model.config, updates, base_model=base_model, dropout=dropout, dtype=dtype)
+        write_brief_tasks(aside, brief_tasks)
 
 
 class _Aside:

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from nlpkit.core.errors import ConfigError
-from nlpkit.core.train.data import RowSource, TextWindows
+from nlpkit.core.train.data import NO_LABEL, RowSource, TextWindows
 
-NO_LABEL = -1
 WINDOW_BINS = 128
 """Bins' worth of rows that are sorted by length together: enough for bins that are nearly full."""
 
@@ -264,12 +263,14 @@ class Batch:
         labels: The token after each, or -1 where there is no loss; same shape.
         positions: Positions, counted from 0 in each packed row; same shape.
         segments: Number of the packed row from 1, 0 for padding; same shape. None where every row is one segment.
+        branches: Rows that share their beginning: 0 in it, else which of them; same shape. None where there are none.
     """
 
     token_ids: Tensor
     labels: Tensor
     positions: Tensor
     segments: Tensor | None
+    branches: Tensor | None = None
 
     def mask(self) -> Tensor | None:
         """Return the block-diagonal causal mask, shape ``(batch, 1, seq, seq)``, or None where plain causal does."""
@@ -278,12 +279,16 @@ class Batch:
         seq = self.segments.shape[1]
         same = self.segments[:, None, :, None] == self.segments[:, None, None, :]
         causal = torch.ones(seq, seq, dtype=torch.bool, device=same.device).tril()
+        if self.branches is not None:
+            queries, keys = self.branches[:, None, :, None], self.branches[:, None, None, :]
+            same = same & ((keys == 0) | (keys == queries))
         return same & causal
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         segments = None if self.segments is None else self.segments.to(device)
-        return Batch(self.token_ids.to(device), self.labels.to(device), self.positions.to(device), segments)
+        branches = None if self.branches is None else self.branches.to(device)
+        return Batch(self.token_ids.to(device), self.labels.to(device), self.positions.to(device), segments, branches)
 
 
 def collate(packer: Packer, bins: Sequence[Sequence[Draw]], *, n_rows: int) -> Batch:
@@ -302,20 +307,23 @@ def collate(packer: Packer, bins: Sequence[Sequence[Draw]], *, n_rows: int) -> B
     labels = np.full(shape, NO_LABEL, np.int64)
     positions = np.zeros(shape, np.int64)
     segments = np.zeros(shape, np.int32)
+    branches = np.zeros(shape, np.int32)
     for row, draws in enumerate(bins):
         at = 0
         for number, draw in enumerate(draws, 1):
-            tokens, prompt = packer.sources[draw.source].row(draw.index, draw.epoch)
-            size = len(tokens) - 1
-            here = slice(at, at + size)
-            ids[row, here] = tokens[:-1]
-            first = max(0, prompt - 1)
-            labels[row, at + first : at + size] = tokens[first + 1 :]
-            positions[row, here] = np.arange(size)
+            layout = packer.sources[draw.source].layout(draw.index, draw.epoch)
+            here = slice(at, at + len(layout.inputs))
+            ids[row, here], labels[row, here] = layout.inputs, layout.labels
+            positions[row, here], branches[row, here] = layout.positions, layout.branches
             segments[row, here] = number
-            at += size
-    masked = None if packer.single else torch.from_numpy(segments)
-    return Batch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(positions), masked)
+            at += len(layout.inputs)
+    return Batch(
+        torch.from_numpy(ids),
+        torch.from_numpy(labels),
+        torch.from_numpy(positions),
+        None if packer.single else torch.from_numpy(segments),
+        torch.from_numpy(branches) if branches.any() else None,
+    )
 
 
 def batches(packer: Packer, *, batch_size: int) -> Iterator[Batch]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlpkit.core.errors import ConfigError, InputError
-from nlpkit.core.train.data import DataStats, TextWindows, TokenRow, fit_row
+from nlpkit.core.train.data import DataStats, Layout, TextWindows, TokenRow, fit_row, single_layout
 from nlpkit.core.train.packing import DataState, Packer, RowOrder, best_fit, collate
 
 pytestmark = pytest.mark.property
@@ -35,6 +35,9 @@ class Rows:
 
     def row(self, index: int, epoch: int) -> tuple[npt.NDArray[np.int64], int]:
         return np.full(self.sizes[index] + 1, self._start + index, np.int64), 0
+
+    def layout(self, index: int, epoch: int) -> Layout:
+        return single_layout(*self.row(index, epoch))
 
 
 sizes = st.lists(st.integers(1, SEQ), min_size=1, max_size=60)
