@@ -9,10 +9,15 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import html
 import json
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from nlpkit.apps.language_detection import detect_language
 
 Row = Mapping[str, Any]
 HELD_OUT_ARTICLES = 0.05
@@ -35,7 +40,7 @@ def write(path: Path, rows: Iterable[Row]) -> None:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
-    print(f"{path}: {count} rows")
+    sys.stderr.write(f"{path}: {count} rows\n")
 
 
 def chance(*parts: object) -> float:
@@ -65,7 +70,12 @@ def qa(data: Path, output: Path) -> None:
             if chance("negative", context) < 0.6:
                 foreign = _foreign_question(context, paragraphs)
                 if foreign is not None:
-                    row = {"id": f"{foreign['id']}-no", "context": context, "question": foreign["question"], "answers": []}
+                    row = {
+                        "id": f"{foreign['id']}-no",
+                        "context": context,
+                        "question": foreign["question"],
+                        "answers": [],
+                    }
                     (unanswerable if held_out else train).append(row)
     write(output / "qa.train.jsonl", train)
     write(output / "qa.dev.jsonl", sample(dev, DEV_ROWS))
@@ -80,7 +90,93 @@ def _foreign_question(context: str, paragraphs: Mapping[str, list[Row]]) -> Row 
     return None
 
 
-TASKS = {"qa": qa}
+def translation(data: Path, output: Path) -> None:
+    """Tatoeba, Debian descriptions and the WMT sample, each pair in both directions; short, aligned, deduplicated."""
+    corpora = {
+        "tatoeba": (["tatoeba_anki/train.en-de.jsonl.gz"], ["tatoeba_anki/dev.en-de.jsonl"]),
+        "debian": (
+            [f"debian_ddtp/train.en-{lang}.jsonl.gz" for lang in ("de", "fr")],
+            [f"debian_ddtp/dev.en-{lang}.jsonl" for lang in ("de", "fr")],
+        ),
+        "wmt": (["opennmt_sample/train.en-de.jsonl.gz"], []),
+    }
+    dev = {name: [row for path in paths for row in read(data / path)] for name, (_, paths) in corpora.items()}
+    held_out = {_key(row[side]) for rows in dev.values() for row in rows for side in ("source", "target")}
+    for name, (paths, _) in corpora.items():
+        pairs = [(_detokenized(row["source"]), _detokenized(row["target"]), row["target_lang"])
+                 for path in paths for row in read(data / path)]  # fmt: skip
+        seen: set[tuple[str, str]] = set()
+        rows: list[Row] = []
+        for source, target, lang in pairs:
+            key = (_key(source), lang)
+            if {_key(source), _key(target)} & held_out or not _aligned(source, target, lang):
+                continue
+            # Several translations of one sentence are kept for short ones only, where they are paraphrases.
+            if key in seen and (len(source) > 60 or (key[0], _key(target)) in seen):
+                continue
+            seen |= {key, (key[0], _key(target))}
+            rows.append({"source": source, "target": target, "source_lang": "en", "target_lang": lang})
+            rows.append({"source": target, "target": source, "source_lang": lang, "target_lang": "en"})
+        write(output / f"translation.{name}.train.jsonl", rows)
+    for name, rows in dev.items():
+        for lang in ("de", "fr"):
+            chosen = sample([row for row in rows if row["target_lang"] == lang and len(row["source"]) <= 600], 200)
+            if chosen:
+                back = [{"source": row["target"], "target": row["source"], "source_lang": lang, "target_lang": "en"}
+                        for row in chosen]  # fmt: skip
+                keys = ("source", "target", "source_lang", "target_lang")
+                write(output / f"translation.{name}.dev.en-{lang}.jsonl", ({k: r[k] for k in keys} for r in chosen))
+                write(output / f"translation.{name}.dev.{lang}-en.jsonl", back)
+
+
+def summarization(data: Path, output: Path) -> None:
+    """Debian descriptions with their synopses, and abstracts of papers with one-sentence summaries."""
+    dev = list(read(data / "debian_synopsis" / "dev.jsonl"))
+    held_out = {_key(row["document"]) for row in dev} | {_key(row["summary"]) for row in dev}
+    rows = []
+    per_summary: dict[str, int] = {}
+    for row in read(data / "debian_synopsis" / "train.jsonl.gz"):
+        document, summary = row["document"].strip(), row["summary"].strip()
+        key = _key(summary)
+        # Debug symbols and the like: the same synopsis a thousand times over.
+        per_summary[key] = per_summary.get(key, 0) + 1
+        if per_summary[key] > 2 or key in held_out or _key(document) in held_out:
+            continue
+        if 80 <= len(document) <= 1600 and 12 <= len(summary) < len(document) / 2:
+            rows.append({"document": document, "summary": summary})
+    write(output / "summarization.debian.train.jsonl", rows)
+    papers = [{"document": row["document"], "summary": row["summary"]}
+              for row in read(data / "scitldr_a" / "train.jsonl.gz")]  # fmt: skip
+    write(output / "summarization.papers.train.jsonl", papers)
+    write(output / "summarization.debian.dev.jsonl", sample(dev, 300))
+    write(output / "summarization.papers.dev.jsonl", sample(read(data / "scitldr_a" / "dev.jsonl"), 300))
+
+
+def _key(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _detokenized(text: str) -> str:
+    text = re.sub(r" ([,.;:!?%)\]}”»])", r"\1", html.unescape(text).strip())
+    text = re.sub(r"([(\[{„«]) ", r"\1", text)
+    return re.sub(r"(\w) (['’]\w)", r"\1\2", text)
+
+
+def _aligned(source: str, target: str, lang: str) -> bool:
+    a, b = len(source), len(target)
+    if not (2 <= a <= 420 and 2 <= b <= 520) or (a > 20 and not 0.5 <= b / a <= 2.0):
+        return False
+    if _key(source) == _key(target) or "\n" in source or "\n" in target:
+        return False
+    if a > 60:
+        numbers, others = (set(re.findall(r"\d{2,}", text)) for text in (source, target))
+        found, confidence = detect_language(target, ("en", "de", "fr"))
+        if numbers != others or (found != lang and confidence > 0.6):
+            return False
+    return True
+
+
+TASKS = {"qa": qa, "translation": translation, "summarization": summarization}
 
 
 def main() -> None:
