@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 DType = Literal["auto", "fp32", "bf16", "int8", "int4"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
+_EMBEDDINGS = ("embed.weight", "pos_embed.weight")
+
 
 class LanguageModel:
     """A loaded model, ready to decode.
@@ -45,6 +48,7 @@ class LanguageModel:
         max_seq_len: Context, in tokens.
         notes: What a user should know about how this model runs.
         brief_tasks: Names of the tasks whose brief prompts it was tuned with.
+        embeddings: Its embedding tables by name, which a model loaded with `like` may share.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class LanguageModel:
         adapter_files: Mapping[str, Path] | None = None,
         notes: Sequence[str] = (),
         brief_tasks: Iterable[str] = (),
+        embeddings: Mapping[str, torch.Tensor] | None = None,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
     ) -> None:
         self.name = name
@@ -79,10 +84,20 @@ class LanguageModel:
         self.n_parameters = n_parameters
         self.notes = tuple(notes)
         self.brief_tasks = frozenset(brief_tasks)
+        self.embeddings = dict(embeddings or {})
         self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens)
         self.max_seq_len = self.engine.max_seq_len
         self._files = dict(files)
         self._adapter_files = dict(adapter_files or {})
+
+    @cached_property
+    def adapter_sha256(self) -> str | None:
+        """Hex sha256 of the merged adapter's weights, or None."""
+        from nlpkit.core.loaders.adapter import WEIGHTS_NAME
+        from nlpkit.core.loaders.cache import sha256_file
+
+        path = self._adapter_files.get(WEIGHTS_NAME)
+        return None if path is None else sha256_file(path)
 
     def __repr__(self) -> str:
         size = f"{self.n_parameters / 1e6:.0f}M parameters"
@@ -233,10 +248,12 @@ def load_model(
     name: str = "default",
     *,
     adapter: str | Path | None = None,
+    adapter_name: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     threads: int | None = None,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    like: LanguageModel | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LanguageModel:
     """Load a model by catalogue name, path or hub id.
@@ -244,10 +261,13 @@ def load_model(
     Args:
         name: ``default``, another catalogue name, a GGUF file, a model directory, or a Hugging Face id.
         adapter: Directory of a LoRA adapter in PEFT layout to merge into the weights.
+        adapter_name: What to call it; by default its path.
         dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads; None takes what the process may use.
         batch_tokens: Default bound on cache slots in use at once, rows times length.
+        like: A loaded model. If it came from the same file, in the same dtype, to the same device, its tokenizer,
+            chat template and embeddings are shared: no adapter changes them.
         progress: Called with bytes done and bytes in total while a model is downloaded.
 
     Returns:
@@ -267,7 +287,10 @@ def load_model(
 
         if not is_known_family(path):
             return _load_foreign(name, path, adapter, chosen, target, batch_tokens)
-    return _load_own(name, open_model(path), adapter, chosen, target, batch_tokens)
+    if like is not None and (like.path, like.dtype, like.device) != (path, chosen, target.type):
+        like = None
+    named = None if adapter is None else (Path(adapter), adapter_name or str(adapter))
+    return _load_own(name, open_model(path), named, chosen, target, batch_tokens, like)
 
 
 def _load_foreign(
@@ -299,27 +322,38 @@ def _load_foreign(
 
 
 def _load_own(
-    name: str, source: ModelSource, adapter: str | Path | None, dtype: str, device: torch.device, batch_tokens: int
+    name: str,
+    source: ModelSource,
+    adapter: tuple[Path, str] | None,
+    dtype: str,
+    device: torch.device,
+    batch_tokens: int,
+    like: LanguageModel | None,
 ) -> LanguageModel:
-    tokenizer = source.tokenizer()
+    tokenizer = source.tokenizer() if like is None else like.tokenizer
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(source.path))
     # An adapter is added in fp32: the sum loses nothing before the one rounding to the final dtype.
     wide = torch.float32 if dtype == "fp32" or adapter is not None else torch.bfloat16
     tensors = source.tensors(dtype=wide)
     files: dict[str, Path] = {}
-    brief_tasks = read_brief_tasks(source.path)
+    brief_tasks = read_brief_tasks(source.path).names
     if adapter is not None:
-        from nlpkit.core.loaders.adapter import merge_adapter, open_adapter
+        from nlpkit.core.loaders.adapter import check_base, merge_adapter, open_adapter
 
-        opened = open_adapter(Path(adapter))
+        opened = open_adapter(adapter[0])
+        check_base(opened, source.files())
         files = dict(opened.files)
         tensors = merge_adapter(source.config, tensors, opened)
-        brief_tasks |= read_brief_tasks(opened.path)
+        brief_tasks |= read_brief_tasks(opened.path).names
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
+    known = {} if like is None else like.embeddings
     model = build_model(
-        source.config, ((key, tensor.to(device, final)) for key, tensor in tensors), where=str(source.path)
+        source.config,
+        ((key, known[key] if key in known else tensor.to(device, final)) for key, tensor in tensors),
+        where=str(source.path),
     )
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    embeddings = {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
     fuse_projections(model)
     if dtype == "int8":
         quantize_model(model, "int8")
@@ -329,16 +363,17 @@ def _load_own(
         name=name,
         path=source.path,
         format=source.format,
-        adapter=None if adapter is None else str(adapter),
+        adapter=None if adapter is None else adapter[1],
         dtype=dtype,
         device=device.type,
         new_runner=lambda: GPTRunner(model),
         tokenizer=tokenizer,
-        chat=source.chat_template(),
+        chat=source.chat_template() if like is None else like.chat,
         files=source.files(),
         adapter_files=files,
         family=source.config.family,
         n_parameters=n_parameters,
         brief_tasks=brief_tasks,
+        embeddings=embeddings,
         batch_tokens=batch_tokens,
     )

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nlpkit.core.errors import ModelFileError, OutputError
-from nlpkit.core.loaders.hf import read_json_object
+from nlpkit.core.loaders.brief import read_brief_tasks
+from nlpkit.core.loaders.cache import sha256_file
+from nlpkit.core.loaders.json_files import read_json_object
 from nlpkit.core.loaders.keymaps import FAMILIES, KeyMap
 from nlpkit.core.loaders.safetensors_file import SafetensorsFile, open_safetensors, refuse_pickle
 from nlpkit.core.model.config import ModelConfig
@@ -247,6 +249,31 @@ def open_adapter(path: str | Path) -> Adapter:
         stored=stored,
         keys=keys,
     )
+
+
+def check_base(adapter: Adapter, files: Mapping[str, Path]) -> None:
+    """Refuse an adapter that says which weight file it was trained on, where the model has another one.
+
+    Adapters that do not say it are only held to the shapes of the layers, when they are merged.
+
+    Args:
+        adapter: The adapter.
+        files: The model's weight files by name.
+
+    Raises:
+        ModelFileError: None of the files is the one that the adapter names.
+    """
+    wanted = read_brief_tasks(adapter.path).base_sha256
+    if wanted is None:
+        return
+    found = {name: sha256_file(path) for name, path in files.items()}
+    if wanted not in found.values():
+        have = ", ".join(f"{name} has {value[:12]}..." for name, value in found.items())
+        trained = f" ({adapter.base_model!r})" if adapter.base_model else ""
+        raise ModelFileError(
+            f"The adapter {adapter.path} was trained on the weights with the sha256 {wanted[:12]}...{trained}, and this "
+            f"model has others: {have}. Use the adapter with the model it was trained on."
+        )
 
 
 def merge_adapter(

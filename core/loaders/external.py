@@ -19,7 +19,8 @@ from torch import Tensor
 
 from nlpkit.core.errors import ConfigError, ModelFileError
 from nlpkit.core.loaders.build import check_vocabulary
-from nlpkit.core.loaders.hf import read_json_object, weight_files
+from nlpkit.core.loaders.hf import weight_files
+from nlpkit.core.loaders.json_files import read_json_object
 
 if TYPE_CHECKING:
     from nlpkit.core.tokenizers.base import Tokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,41 +10,13 @@ import torch
 
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.loaders.hf_config import config_from_hf
+from nlpkit.core.loaders.json_files import read_json_object as read_json_object
 from nlpkit.core.loaders.keymaps import FAMILIES, KeyMap
 from nlpkit.core.loaders.safetensors_file import SafetensorsFile, open_safetensors, refuse_pickle
 
 if TYPE_CHECKING:
     from nlpkit.core.tokenizers.base import Tokenizer
     from nlpkit.core.tokenizers.chat import ChatTemplate
-
-MAX_JSON_BYTES = 64 * 2**20
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object of bounded size.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The object.
-
-    Raises:
-        ModelFileError: The file is missing, too large, not UTF-8 or not a JSON object.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            size = path.stat().st_size
-            raise ModelFileError(f"{path} is {size:,} bytes; a configuration may have {MAX_JSON_BYTES:,}.")
-        value = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise ModelFileError(f"{path} holds {type(value).__name__}, not a JSON object.")
-    return value
-
 
 def weight_files(directory: Path) -> dict[str, Path]:
     """Find a directory's safetensors files.

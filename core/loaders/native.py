@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from nlpkit.core.errors import ConfigError, ModelFileError
-from nlpkit.core.loaders.hf import WeightDirectory, read_json_object
+from nlpkit.core.loaders.hf import WeightDirectory
+from nlpkit.core.loaders.json_files import read_json_object
 from nlpkit.core.loaders.open import NATIVE_CONFIG
 from nlpkit.core.model.config import ModelConfig
 
