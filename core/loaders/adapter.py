@@ -271,7 +271,7 @@ def check_base(adapter: Adapter, files: Mapping[str, Path]) -> None:
         have = ", ".join(f"{name} has {value[:12]}..." for name, value in found.items())
         trained = f" ({adapter.base_model!r})" if adapter.base_model else ""
         raise ModelFileError(
-            f"The adapter {adapter.path} was trained on the weights with the sha256 {wanted[:12]}...{trained}, and this "
+            f"The adapter {adapter.path} was trained on weights with the sha256 {wanted[:12]}...{trained}, and this "
             f"model has others: {have}. Use the adapter with the model it was trained on."
         )
 

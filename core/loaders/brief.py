@@ -1,7 +1,7 @@
 """Which tasks a model or an adapter was tuned for with brief prompts: a file beside its weights says so.
 
-The file is JSON: ``format_version``, ``brief_prompts`` (names of tasks), and, where they are known, ``languages`` (pairs
-``[source, target]`` of codes that a translation learned), ``forms`` (forms that creative writing learned) and
+The file is JSON: ``format_version``, ``brief_prompts`` (names of tasks), and, where they are known, ``languages``
+(pairs ``[source, target]`` of codes that a translation learned), ``forms`` (forms that creative writing learned) and
 ``base_sha256`` (of the weight file that an adapter was trained on).
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +17,7 @@ from nlpkit.core.loaders.safetensors_file import SafetensorsFile, open_safetenso
 if TYPE_CHECKING:
     from nlpkit.core.tokenizers.base import Tokenizer
     from nlpkit.core.tokenizers.chat import ChatTemplate
+
 
 def weight_files(directory: Path) -> dict[str, Path]:
     """Find a directory's safetensors files.
