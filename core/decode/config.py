@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nlpkit.core.decode.constraints import Constraint
 from nlpkit.core.errors import ConfigError, did_you_mean
 
 
@@ -39,6 +40,13 @@ class DecodeConfig:
         n: Completions per prompt.
         beam_size: 1 is no beam search.
         length_penalty: Beam hypotheses are ranked by ``log p / length ** length_penalty``.
+        beam_groups: Groups of beams that are kept apart (arXiv:1610.02424); 1 is plain beam search.
+        diversity_penalty: What a token costs a group, in nats, for each time that an earlier group takes it at the
+            same step; has no effect with one group.
+        must_include: Words or phrases that the text must contain; needs beam search.
+        contrastive_alpha: Weight of the penalty on tokens whose hidden state resembles an earlier one
+            (contrastive search, arXiv:2202.06417), which chooses among `top_k` candidates; 0 is off.
+        constraint: A form that the whole text must have, or None.
         logprobs: Report this many most likely alternatives per token; None reports none.
     """
 
@@ -60,6 +68,11 @@ class DecodeConfig:
     n: int = 1
     beam_size: int = 1
     length_penalty: float = 1.0
+    beam_groups: int = 1
+    diversity_penalty: float = 0.5
+    must_include: tuple[str, ...] = ()
+    contrastive_alpha: float = 0.0
+    constraint: Constraint | None = None
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
@@ -70,6 +83,7 @@ class DecodeConfig:
             "no_repeat_ngram": (0, 1_000),
             "n": (1, 128),
             "beam_size": (1, 1_024),
+            "beam_groups": (1, 1_024),
         }
         for name, (low, high) in whole.items():
             value = getattr(self, name)
@@ -84,6 +98,8 @@ class DecodeConfig:
             "frequency_penalty": (-2.0, 2.0),
             "presence_penalty": (-2.0, 2.0),
             "length_penalty": (-10.0, 10.0),
+            "diversity_penalty": (0.0, 1_000.0),
+            "contrastive_alpha": (0.0, 1.0),
         }
         for name, (lowest, highest) in real.items():
             value = getattr(self, name)
@@ -97,11 +113,29 @@ class DecodeConfig:
             raise ConfigError(f"min_tokens ({self.min_tokens}) is larger than max_tokens ({self.max_tokens}).")
         if not isinstance(self.stop, tuple) or not all(isinstance(stop, str) and stop for stop in self.stop):
             raise ConfigError(f"stop is {self.stop!r}; it must be a tuple of non-empty strings.")
+        if not isinstance(self.must_include, tuple) or not all(
+            isinstance(phrase, str) and phrase.strip() for phrase in self.must_include
+        ):
+            raise ConfigError(
+                f"must_include is {self.must_include!r}; it must be a tuple of strings that are not blank."
+            )
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}; it must be from 0 to 2**63 - 1.")
         for token_id, bias in self.logit_bias.items():
             if not isinstance(token_id, int) or token_id < 0 or math.isnan(bias):
                 raise ConfigError(f"logit_bias maps {token_id!r} to {bias!r}; it must map token ids to numbers.")
+        self._check_beams()
+        self._check_contrastive()
+        self._check_constraint()
+
+    def _check_beams(self) -> None:
+        if self.beam_size % self.beam_groups:
+            raise ConfigError(
+                f"beam_size {self.beam_size} cannot be parted into beam_groups {self.beam_groups} of equal size. Make "
+                "it a multiple."
+            )
+        if self.must_include and self.beam_size == 1:
+            raise ConfigError("must_include needs beam search: set beam_size; a few more than the words is usual.")
         if self.beam_size > 1:
             if self.temperature > 0:
                 raise ConfigError(
@@ -114,6 +148,32 @@ class DecodeConfig:
             raise ConfigError(
                 f"n is {self.n} at temperature 0: all completions would be the same. Set a temperature above 0, or "
                 "a beam size of at least n."
+            )
+
+    def _check_contrastive(self) -> None:
+        if not self.contrastive_alpha:
+            return
+        if self.temperature > 0 or self.beam_size > 1 or self.n > 1:
+            raise ConfigError(
+                "contrastive_alpha cannot be used with a temperature above 0, with beam search, or for several "
+                "completions: contrastive search is deterministic and gives one. Leave one of the two out."
+            )
+        if self.top_k == 0:
+            raise ConfigError("contrastive_alpha needs top_k, the number of candidates at each step; 4 to 10 is usual.")
+
+    def _check_constraint(self) -> None:
+        if self.constraint is None:
+            return
+        if not isinstance(self.constraint, Constraint):
+            raise ConfigError(
+                f"constraint is {self.constraint!r}; it must be a Constraint, such as Constraint.choice('yes', 'no')."
+            )
+        if self.ignore_eos:
+            raise ConfigError("A constraint with ignore_eos could never be complete. Leave one of the two out.")
+        if self.must_include:
+            raise ConfigError(
+                "must_include beside a constraint may ask for what cannot be. Leave one of the two out; a constraint "
+                "can ask for words itself."
             )
 
     def replace(self, **changes: Any) -> DecodeConfig:
@@ -132,5 +192,6 @@ class DecodeConfig:
         """Return a JSON-ready dictionary."""
         values = dataclasses.asdict(self)
         values["stop"] = list(self.stop)
+        values["must_include"] = list(self.must_include)
         values["logit_bias"] = {str(token_id): bias for token_id, bias in self.logit_bias.items()}
         return values

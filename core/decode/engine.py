@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nlpkit.core.decode.beam import BeamSearcher
+from nlpkit.core.decode.guide import start_guide
 from nlpkit.core.decode.request import Completion, Generation, Request, Score, TokenEvent
 from nlpkit.core.decode.scheduler import Scheduler
 from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
@@ -50,7 +51,7 @@ class Engine:
         Raises:
             InputError: The prompt is empty or holds ids outside the vocabulary.
             ContextOverflowError: Prompt and token budget exceed the context.
-            ConfigError: A bias names a token outside the vocabulary.
+            ConfigError: A bias names a token outside the vocabulary, or the constraint cannot be used.
         """
         ids, config = request.prompt_ids, request.config
         if not ids:
@@ -66,6 +67,8 @@ class Engine:
                 f"{len(ids) + config.max_tokens}; the model's context holds {self.max_seq_len}. Shorten the text, or "
                 "lower max_tokens."
             )
+        if config.constraint is not None:
+            start_guide(config.constraint, self._tokenizer)
         wrong = [token_id for token_id in config.logit_bias if token_id >= self.vocab_size]
         if wrong:
             raise ConfigError(f"logit_bias names token {wrong[0]}; the model knows 0 to {self.vocab_size - 1}.")

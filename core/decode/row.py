@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nlpkit.core.decode import processors
 from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.decode.guide import start_guide
 from nlpkit.core.decode.request import Completion, FinishReason, Request
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder
@@ -30,6 +31,7 @@ def needs_processing(request: Request) -> bool:
     config = request.config
     return bool(
         config.logit_bias
+        or config.constraint is not None
         or request.token_filter is not None
         or config.repetition_penalty != 1.0
         or config.frequency_penalty
@@ -40,7 +42,9 @@ def needs_processing(request: Request) -> bool:
     )
 
 
-def process(logits: Tensor, request: Request, generated: Sequence[int], eos_ids: Sequence[int]) -> Tensor:
+def process(
+    logits: Tensor, request: Request, generated: Sequence[int], eos_ids: Sequence[int], *, allowed: Tensor | None = None
+) -> Tensor:
     """Apply the processors that precede temperature, in their documented order.
 
     The n-gram ban and the minimum length give way where they would leave no token at all.
@@ -50,12 +54,13 @@ def process(logits: Tensor, request: Request, generated: Sequence[int], eos_ids:
         request: Whose settings to use.
         generated: Ids generated so far.
         eos_ids: Ids that end a text.
+        allowed: Bool mask of the tokens that the request's constraint allows, shape ``(vocab_size,)``.
 
     Returns:
         Shape ``(vocab_size,)``.
 
     Raises:
-        ConfigError: Biases and the token filter together allow no token.
+        ConfigError: Biases, constraint and token filter together allow no token.
     """
     config = request.config
     if config.logit_bias:
@@ -64,9 +69,12 @@ def process(logits: Tensor, request: Request, generated: Sequence[int], eos_ids:
         logits = processors.ban(logits, eos_ids)
     if request.token_filter is not None:
         logits = processors.allow_only(logits, request.token_filter(generated))
-    if (config.logit_bias or request.token_filter is not None) and not _any_left(logits):
+    if allowed is not None:
+        logits = processors.allow_only(logits, allowed)
+    if (config.logit_bias or request.token_filter is not None or allowed is not None) and not _any_left(logits):
         raise ConfigError(
-            "The logit biases and the token filter together leave no token to generate. Allow at least one."
+            "The logit biases, the constraint and the token filter together leave no token to generate. Allow at "
+            "least one."
         )
     if config.repetition_penalty != 1.0:
         seen = [*request.prompt_ids, *generated]
@@ -103,6 +111,7 @@ class Row:
         request: The request.
         tokenizer: Turns its ids into text.
         watch_text: Decode text step by step (streaming or stop strings) instead of once at the end.
+        guide: How far it has come in its constraint, or None without one.
     """
 
     ticket: int
@@ -124,6 +133,7 @@ class Row:
         self._decoder = StreamDecoder(self.tokenizer) if self.watch_text else None
         self._stops = StopMatcher(config.stop) if config.stop else None
         self._pieces: list[str] = []
+        self.guide = start_guide(config.constraint, self.tokenizer) if config.constraint is not None else None
 
     @property
     def config(self) -> DecodeConfig:
@@ -149,7 +159,10 @@ class Row:
         self.token_ids.append(token_id)
         self.logprobs.append(logprob)
         text = ""
-        if token_id in eos_ids and not self.config.ignore_eos:
+        ends = token_id in eos_ids and not self.config.ignore_eos
+        if self.guide is not None and not ends:
+            self.guide.accept(token_id)
+        if ends:
             self.finish_reason = "eos"
         elif self._decoder is not None:
             text = self._decoder.feed(token_id)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nlpkit.core.decode.guide import allowed_masks
 from nlpkit.core.decode.request import Completion, Request
 from nlpkit.core.decode.row import Row, draw_seed, needs_processing, process
 from nlpkit.core.decode.sampler import sample, truncate, uniform
@@ -191,8 +192,9 @@ class Scheduler:
         touched = [i for i, row in enumerate(rows) if needs_processing(row.request)]
         if touched:
             logits = logits.clone()
+            masks = allowed_masks([row.guide for row in rows], logits)
             for i in touched:
-                logits[i] = process(logits[i], rows[i].request, generated[i], self._eos_list)
+                logits[i] = process(logits[i], rows[i].request, generated[i], self._eos_list, allowed=masks[i])
         chosen: list[int] = logits.argmax(-1).tolist()
         sampled = [i for i, row in enumerate(rows) if row.seed is not None]
         if sampled:
