@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.planning import Plan, Planner, build_decoding, explicit_limit
+from nlpkit.apps.prompts import note_prompt
 from nlpkit.apps.repetition import is_loop
 from nlpkit.apps.results import Alternative, TaskResult
 from nlpkit.apps.task import Example, Overflow, Part, Prediction, Task, check_example
@@ -97,7 +98,7 @@ class Run:
         began = time.perf_counter()
         check_example(self.task, row, where=where)
         job = Job(row=row)
-        self._enter(job, self.planner.plan(self.task.prepare(row)))
+        self._enter(job, self.planner.plan(note_prompt(self.lm, self.task, self.task.prepare(row))))
         job.seconds = time.perf_counter() - began
         if not job.todo:
             self.advance(job)
@@ -174,6 +175,7 @@ class Run:
                         chunk,
                         self.task.parse(generation.completions[i].text, chunk),
                         _mean_logprob(generation.completions[i]),
+                        len(generation.completions[i].token_ids),
                     )
                     for chunk, generation in zip(job.plan.chunks, generations, strict=True)
                 ],
@@ -241,6 +243,7 @@ class Run:
             degenerate=bool(loops),
             model=self.lm.name,
             adapter=self.lm.adapter,
+            adapter_sha256=self.lm.adapter_sha256,
             seconds=job.seconds + max(wall, 0.0),
             seed=generations[0].completions[0].seed if generations else None,
             alternatives=tuple(alternatives) if len(alternatives) > 1 else (),
@@ -260,6 +263,7 @@ class Run:
             finish_reason="error",
             model=self.lm.name,
             adapter=self.lm.adapter,
+            adapter_sha256=self.lm.adapter_sha256,
             error=str(error),
             example=row,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.chunking import cut_to_fit
+from nlpkit.apps.prompts import prompt_ids
 from nlpkit.apps.task import Budget, Example, Overflow, Task
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
@@ -127,12 +128,7 @@ class Planner:
 
     def render(self, example: Example) -> list[int]:
         """Return the token ids of an example's prompt."""
-        if self.task.name in self.lm.brief_tasks and (text := self.task.brief(example)) is not None:
-            return self.lm.encode(text)
-        messages = self.task.prompt(example)
-        if self.task.raw:
-            return self.lm.encode("\n\n".join(message.content for message in messages))
-        return self.lm.render(messages)
+        return prompt_ids(self.lm, self.task, example)
 
     def max_prompt_tokens(self, example: Example) -> int:
         """Return the longest prompt that leaves room for the completion.

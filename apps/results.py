@@ -22,6 +22,7 @@ RESERVED = frozenset(
         "degenerate",
         "model",
         "adapter",
+        "adapter_sha256",
         "seconds",
         "seed",
         "alternatives",
@@ -62,6 +63,7 @@ class TaskResult:
         degenerate: Whether a completion runs in circles.
         model: Name of the model.
         adapter: Name of the adapter, if any.
+        adapter_sha256: Hex sha256 of its weights.
         seconds: From planning to the last token.
         seed: Seed of the sampler, or None where nothing was sampled.
         alternatives: All predictions, the first one included, when more than one was asked for.
@@ -82,6 +84,7 @@ class TaskResult:
     degenerate: bool = False
     model: str = ""
     adapter: str | None = None
+    adapter_sha256: str | None = None
     seconds: float = 0.0
     seed: int | None = None
     alternatives: tuple[Alternative, ...] = ()
@@ -118,6 +121,7 @@ class TaskResult:
             "degenerate": self.degenerate,
             "model": self.model,
             "adapter": self.adapter,
+            "adapter_sha256": self.adapter_sha256,
             "seed": self.seed,
             "seconds": round(self.seconds, 4),
             "alternatives": [{"text": other.text, "score": other.score} for other in self.alternatives],

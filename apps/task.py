@@ -15,6 +15,9 @@ from nlpkit.core.tokenizers.base import Message
 Example = Mapping[str, Any]
 """One data row, with the task's field names as keys. Keys that start with ``_`` are a task's own notes."""
 
+BRIEF = "_brief"
+"""Note in an example whose prompt is the brief one, see `Task.brief`."""
+
 Overflow = Literal["error", "chunk", "truncate"]
 """What to do with an input that does not fit the model's context."""
 
@@ -61,11 +64,18 @@ class Part:
         example: The chunk.
         prediction: What was parsed from its completion.
         logprob: Mean log-probability per generated token, in nats.
+        n_tokens: Generated tokens.
     """
 
     example: Example
     prediction: Prediction
     logprob: float
+    n_tokens: int = 1
+
+    @property
+    def total_logprob(self) -> float:
+        """Log-probability of the whole completion, in nats."""
+        return self.logprob * self.n_tokens
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,9 @@ class Task(Protocol):
 
     def brief(self, example: Example) -> str | None:
         """Render one prepared example for a model that was tuned for the task: as short as can be, without template.
+
+        Where it is used, the example that the other methods get has the note `BRIEF`. Whether there is a brief prompt
+        may depend on the options in an example, not on its text.
 
         Returns:
             The prompt's text, which the answer follows after a space; None where such a model is asked as any other.

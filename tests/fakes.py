@@ -26,6 +26,8 @@ class FakeModel:
         self.delay = delay
         self.name = "fake"
         self.adapter: str | None = None
+        self.adapter_sha256: str | None = None
+        self.brief_tasks: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
         self.requests: list[Request] = []
         self.loaded_with: dict[str, object] = {}

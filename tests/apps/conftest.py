@@ -19,6 +19,8 @@ class FakeLM:
 
     name = "fake"
     adapter = None
+    adapter_sha256: str | None = None
+    brief_tasks: frozenset[str] = frozenset()
     dtype = "fp32"
     chat = None
 

@@ -1,0 +1,55 @@
+"""How a model is asked about an example: with the task's brief prompt if it was tuned for that, else as it is chatted.
+
+Tasks, evaluation and scoring all come here, so that a prompt, its hash and the likelihood after it are of one kind.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nlpkit.apps.task import BRIEF, Example, Task
+
+if TYPE_CHECKING:
+    from nlpkit.core.language_model import LanguageModel
+
+
+def brief_prompt(lm: LanguageModel, task: Task, example: Example) -> str | None:
+    """Return the brief prompt of a prepared example, or None where the model is asked as any other."""
+    return task.brief(example) if task.name in lm.brief_tasks else None
+
+
+def note_prompt(lm: LanguageModel, task: Task, example: Example) -> Example:
+    """Note in a prepared example whether it is asked briefly: tasks cut, merge and warn by that."""
+    return {**example, BRIEF: True} if brief_prompt(lm, task, example) is not None else example
+
+
+def prompt_ids(lm: LanguageModel, task: Task, example: Example) -> list[int]:
+    """Return the token ids of a prepared example's prompt."""
+    brief = brief_prompt(lm, task, example)
+    if brief is not None:
+        return lm.encode(brief)
+    messages = task.prompt(example)
+    if task.raw:
+        return lm.encode("\n\n".join(message.content for message in messages))
+    return lm.render(messages)
+
+
+def target_ids(lm: LanguageModel, task: Task, example: Example, target: str) -> list[int]:
+    """Return the token ids of a target behind a prepared example's prompt.
+
+    It is tokenized on its own. A brief prompt ends with a word, so there the target begins with a space; training does
+    the same (`nlpkit.apps.finetune.Coder.row`).
+    """
+    return lm.tokenizer.encode(target if brief_prompt(lm, task, example) is None else f" {target}")
+
+
+def describe_prompt(lm: LanguageModel, task: Task, example: Example) -> list[dict[str, str]]:
+    """Return a prepared example's prompt as a run record shows and hashes it.
+
+    Returns:
+        Chat messages, or one entry with the role ``brief``.
+    """
+    brief = brief_prompt(lm, task, example)
+    if brief is not None:
+        return [{"role": "brief", "content": brief}]
+    return [{"role": message.role, "content": message.content} for message in task.prompt(example)]
