@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from nlpkit.apps.chunking import pack, split_sentences
 from nlpkit.apps.completions import LINE_BREAK, clean, ends_too_soon, strip_quotes
 from nlpkit.apps.spans import find_span, sentence_around
-from nlpkit.apps.task import BaseTask, Budget, Example, Field, Overflow, Part, Prediction
+from nlpkit.apps.task import BRIEF, BaseTask, Budget, Example, Field, Overflow, Part, Prediction
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.tokenizers.base import Message
 
@@ -20,14 +20,23 @@ NO_ANSWER = "unanswerable"
 WINDOW_TOKENS = 1024
 """Most context tokens of one window: small models lose the thread in longer ones."""
 
+LEARNED_TOKENS = 450
+"""Longest context that a model tuned with brief prompts reads whole: about the longest it learned from."""
+
+LEARNED_WINDOW_TOKENS = 350
+"""Most context tokens of one of its windows, where the context is longer: about what it learned most from."""
+
 OVERLAP = 0.2
 """Share of a window that is repeated at the start of the next, so that no answer lies on a cut."""
 
-_NO_ANSWER = re.compile(
-    r"\b(?:unanswerable|no answer|not (?:answerable|mentioned|stated|given|specified|provided|known|clear)"
-    r"|(?:does|do|did)(?: not|n[’']t) (?:say|mention|state|specify|provide|contain|give|tell)"
-    r"|can(?:not|[’']t| not) be (?:answered|determined|found)|(?:do not|don[’']t) know|no information"
-    r"|keine antwort|nicht beantwort)|无法回答|沒有答案|没有答案|无法确定",
+_DENIAL = re.compile(
+    r"\bunanswerable\b|\bno (?:answer|information|mention)\b"
+    r"|(?:\bnot|n[’']t) (?:answer(?:able|ed)|mentioned|stated|given|specified|provided|discussed|known|clear|said)\b"
+    r"|(?:\bnot|n[’']t) in (?:the|this) (?:text|passage|context|paragraph|article)\b"
+    r"|\b(?:does|do|did)(?: not|n[’']t) (?:answer|say|mention|state|specify|provide|contain|give|tell|know)\b"
+    r"|\bcan(?:not|[’']t| not) (?:be (?:answered|determined|found)|answer|determine|find|tell|say)\b"
+    r"|\bunable to (?:answer|determine|find|tell)\b|\bkeine antwort|\bnicht beantwort"
+    r"|无法回答|沒有答案|没有答案|无法确定",
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"^[*_\s]*(?:the )?answer(?: is)?\s*:?[*_]*\s*", re.IGNORECASE)
@@ -37,9 +46,13 @@ class QuestionAnswering(BaseTask):
     """Answers a question with words of the context.
 
     Fields of a prediction: ``answer`` (also the text), ``start`` and ``end`` (``context[start:end] == answer``),
-    ``score`` (geometric mean probability of the model's tokens, 0 to 1), ``answerable``, ``evidence`` (the sentence
-    around the answer), ``exact`` (whether all of the model's words were found in the context, or only some).
-    Where the model's words do not occur in the context, the question counts as unanswerable.
+    ``score``, ``answerable``, ``evidence`` (the sentence around the answer), ``exact`` (whether all of the model's
+    words were found in the context, or only some). Where the model's words do not occur in the context, the question
+    counts as unanswerable.
+
+    ``score``, from 0 to 1, is the probability of the model's whole answer for a model tuned with brief prompts, which
+    writes an answer or `NO_ANSWER` and ends. Any other model may go on and explain itself: there it is the geometric
+    mean probability of its tokens.
     """
 
     name = "qa"
@@ -76,9 +89,10 @@ class QuestionAnswering(BaseTask):
             # Models explain themselves: the first sentence holds the answer, the rest would only mislead the search.
             said = "".join(split_sentences(said)[:1])
             span = find_span(context, said, question=question)
-        refused = _NO_ANSWER.search(said) is not None and not (span and span.exact)
-        if span is None or refused:
-            return Prediction("", _fields(None, None, "", exact=False))
+        if _denies(said, exact=span is not None and span.exact):
+            return _no_answer("the model finds no answer in the text")
+        if span is None:
+            return _no_answer("what the model answered is not in the text, so there is no answer")
         answer = context[span.start : span.end]
         return Prediction(
             answer,
@@ -92,13 +106,19 @@ class QuestionAnswering(BaseTask):
         return {"stop": ()} if ends_too_soon(completion, finish_reason) else {}
 
     def split(self, example: Example, budget: Budget) -> list[Example]:
-        """Cut a long context into overlapping windows of whole sentences; each notes its ``_offset``."""
+        """Cut a long context into overlapping windows of whole sentences; each notes its ``_offset``.
+
+        Windows for a model tuned with brief prompts are of the length that it learned from.
+        """
         context = str(example["context"])
         if not context.strip():
             return []
-        limit = max(1, min(budget.max_text_tokens, WINDOW_TOKENS))
-        if budget.count_tokens(context) <= limit:
+        whole, window = (
+            (LEARNED_TOKENS, LEARNED_WINDOW_TOKENS) if example.get(BRIEF) else (WINDOW_TOKENS, WINDOW_TOKENS)
+        )
+        if budget.count_tokens(context) <= max(1, min(budget.max_text_tokens, whole)):
             return [example]
+        limit = max(1, min(budget.max_text_tokens, window))
         stride = max(1, int(limit * OVERLAP))
         pieces = pack(split_sentences(context), stride, budget.count_tokens)
         windows: list[Example] = []
@@ -116,12 +136,27 @@ class QuestionAnswering(BaseTask):
             begin = following
 
     def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
-        """Take the surest answer of all windows, whole answers before partial ones."""
+        """Take the surest answer of all windows, whole answers before partial ones.
+
+        An answer from one window wins over all windows that have none, however sure those are: each speaks of its own
+        text only, and of the windows of an answerable question all but one or two are rightly sure that they have no
+        answer. So P(answer | window) is compared among answers, and never with P(no answer | another window). Every
+        further window is a further chance of a wrong answer, which the score shows.
+
+        There is no answer in the whole only if no window has one: the least sure of them gives the score, an upper
+        bound of the probability that all are right.
+        """
+
+        def sureness(part: Part) -> float:
+            return part.total_logprob if example.get(BRIEF) else part.logprob
+
         found = [part for part in parts if part.prediction.text]
         if not found:
-            surest = max((part.logprob for part in parts), default=None)
-            return Prediction("", _fields(None, None, "", exact=False, score=surest))
-        best = max(found, key=lambda part: (bool(part.prediction.fields["exact"]), part.logprob))
+            said = dict.fromkeys(warning for part in parts for warning in part.prediction.warnings)
+            return _no_answer(
+                *(said or ("there is no text to look for an answer in",)), score=min(map(sureness, parts), default=None)
+            )
+        best = max(found, key=lambda part: (bool(part.prediction.fields["exact"]), sureness(part)))
         offset = int(best.example.get("_offset", 0))
         start, end = (best.prediction.fields[key] + offset for key in ("start", "end"))
         fields = _fields(
@@ -130,7 +165,7 @@ class QuestionAnswering(BaseTask):
             sentence_around(str(example["context"]), start, end),
             exact=bool(best.prediction.fields["exact"]),
             answer=best.prediction.text,
-            score=best.logprob,
+            score=sureness(best),
         )
         return Prediction(best.prediction.text, fields)
 
@@ -144,6 +179,19 @@ class QuestionAnswering(BaseTask):
     def references(self, example: Example) -> list[str]:
         """Return the acceptable answers; empty for an unanswerable question."""
         return [str(answer) for answer in example.get("answers") or []]
+
+
+def _denies(said: str, *, exact: bool) -> bool:
+    """Tell whether a model says that there is no answer; `exact`: its words stand in the text, one after the other."""
+    match = _DENIAL.search(said)
+    if match is None:
+        return False
+    # Where the text itself says "not known", its words may be the answer, but not the two alone.
+    return not exact or not any(char.isalnum() for char in said[: match.start()] + said[match.end() :])
+
+
+def _no_answer(*warnings: str, score: float | None = None) -> Prediction:
+    return Prediction("", _fields(None, None, "", exact=False, score=score), warnings)
 
 
 def _fields(

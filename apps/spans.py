@@ -58,9 +58,10 @@ def tokenize(text: str) -> list[_Token]:
 def find_span(text: str, answer: str, *, question: str = "") -> Span | None:
     """Find an answer in a text, whatever its case, white space and punctuation.
 
-    Of several occurrences the one whose sentence shares most words with the question is taken, the first of equals.
-    If the answer as a whole does not occur, the longest run of its words that does is taken, provided that it holds a
-    word that is neither common nor in the question (so that "It happened in 2008." finds "in 2008").
+    Of several occurrences the one whose sentence shares most words with the question is taken; of those in one sentence
+    the one nearest to these words; of equals the first. If the answer as a whole does not occur, the longest run of its
+    words that does is taken, provided that it holds a word that is neither common nor in the question (so that "It
+    happened in 2008." finds "in 2008").
 
     Args:
         text: Where to look.
@@ -116,12 +117,19 @@ def _best(text: str, spans: Sequence[Span], question: str) -> Span:
     if len(spans) == 1 or not question:
         return spans[0]
     asked = {token.text for token in tokenize(question)} - COMMON_WORDS
-    sentences = [({token.text for token in tokenize(text[b:e])}, b, e) for b, e in _sentences(text)]
-
-    def shared(span: Span) -> int:
-        return max((len(asked & words) for words, begin, end in sentences if begin <= span.start < end), default=0)
-
-    return max(spans, key=shared)
+    scored: dict[Span, tuple[int, float]] = dict.fromkeys(spans, (0, 0.0))
+    for begin, end in _sentences(text):
+        inside = [span for span in spans if begin <= span.start < end]
+        if not inside:
+            continue
+        words = tokenize(text[begin:end])
+        places = {word: [at for at, token in enumerate(words) if _asked(token.text, {word})] for word in asked}
+        shared = [found for found in places.values() if found]
+        for span in inside:
+            here = sum(token.end <= span.start - begin for token in words)
+            near = sum(1.0 / (1 + min(abs(at - here) for at in found)) for found in shared)
+            scored[span] = (len(shared), near)
+    return max(spans, key=scored.__getitem__)
 
 
 def _longest_run(text: str, words: Sequence[_Token], sought: Sequence[_Token], question: str) -> Span | None:
@@ -130,7 +138,8 @@ def _longest_run(text: str, words: Sequence[_Token], sought: Sequence[_Token], q
     places: dict[str, list[int]] = {}
     for at, word in enumerate(words):
         places.setdefault(word.text, []).append(at)
-    best: tuple[int, int, int, int] | None = None
+    best = (0, 0)
+    runs: list[Span] = []
     for begin, token in enumerate(sought):
         for at in places.get(token.text, ()):
             length = 0
@@ -141,13 +150,13 @@ def _longest_run(text: str, words: Sequence[_Token], sought: Sequence[_Token], q
             ):
                 length += 1
             content = sum(words[at + i].text not in plain for i in range(length))
-            if content and (best is None or (content, length) > best[:2]):
-                best = (content, length, at, begin)
-    if best is None:
-        return None
-    _, length, at, _ = best
-    run = _trim(words[at : at + length], plain)
-    return Span(run[0].start, run[-1].end, exact=False)
+            if not content or (content, length) < best:
+                continue
+            if (content, length) > best:
+                best, runs = (content, length), []
+            run = _trim(words[at : at + length], plain)
+            runs.append(Span(run[0].start, run[-1].end, exact=False))
+    return _best(text, runs, question) if runs else None
 
 
 def _asked(word: str, asked: Collection[str]) -> bool:

@@ -68,7 +68,10 @@ class Summarization(BaseTask):
         return [Message("user", f"Summarize this text {how}.\n\n{str(example['document']).strip()}")]
 
     def brief(self, example: Example) -> str | None:
-        """Give the document and a label, where one sentence or no particular length is wanted."""
+        """Give the document and a label, where one sentence or no particular length is wanted.
+
+        Tuned models learned from summaries in one sentence.
+        """
         if example.get("max_words") or example.get("length") in ("medium", "long"):
             return None
         return f"{str(example['document']).strip()}\nSummary:"

@@ -11,13 +11,16 @@ from nlpkit.apps.completions import LINE_BREAK, clean, clean_preview, ends_too_s
 from nlpkit.apps.language_detection import detect_language, is_detectable
 from nlpkit.apps.languages import LANGUAGES, language_name, parse_language, same_language
 from nlpkit.apps.placeholders import missing_placeholders
-from nlpkit.apps.task import BaseTask, Budget, Example, Field, Overflow, Part, Prediction
+from nlpkit.apps.task import BRIEF, BaseTask, Budget, Example, Field, Overflow, Part, Prediction
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.tokenizers.base import Message
 
 CHUNK_TOKENS = 192
 """Most source tokens of one chunk: small models lose sentences of long passages."""
+
+LEARNED_CHUNK_TOKENS = 120
+"""The same for a model tuned with brief prompts, which learned from sentences and short paragraphs."""
 
 COPY_LENGTH = 24
 """Shorter texts may well be the same in both languages (names, titles)."""
@@ -81,7 +84,10 @@ class Translation(BaseTask):
         return [Message("user", f"Translate{origin} to {target}.{hint}\n\n{example['source']}")]
 
     def brief(self, example: Example) -> str | None:
-        """Give the text and the name of the language; the text itself shows its own."""
+        """Give the text and the name of the language; the text itself shows its own.
+
+        Glossary terms have no place here: the result says which were followed by chance.
+        """
         return f"{example['source']}\n{language_name(example['target_lang'])}:"
 
     def parse(self, completion: str, example: Example) -> Prediction:
@@ -112,7 +118,7 @@ class Translation(BaseTask):
 
         Each chunk notes in ``_lead`` and ``_trail`` what stands around it in the source.
         """
-        limit = max(1, min(budget.max_text_tokens, CHUNK_TOKENS))
+        limit = max(1, min(budget.max_text_tokens, LEARNED_CHUNK_TOKENS if example.get(BRIEF) else CHUNK_TOKENS))
         chunks: list[dict[str, Any]] = []
         around = ""
         for line in split_lines(str(example["source"])):
@@ -149,7 +155,7 @@ class Translation(BaseTask):
         text = "".join(pieces)
         facts = self._facts(example, text)
         facts["untranslated"] = sum(_is_copy(part.example, part.prediction.text) for part in parts)
-        return Prediction(text, facts, _warnings(facts, len(parts)))
+        return Prediction(text, facts, _warnings(facts, len(parts), brief=bool(example.get(BRIEF))))
 
     def _facts(self, example: Example, text: str) -> dict[str, Any]:
         source = str(example["source"])
@@ -207,7 +213,7 @@ def _is_copy(chunk: Example, translation: str) -> bool:
     return len(source) >= COPY_LENGTH and " " in source and source == " ".join(translation.casefold().split())
 
 
-def _warnings(facts: Mapping[str, Any], chunks: int) -> tuple[str, ...]:
+def _warnings(facts: Mapping[str, Any], chunks: int, *, brief: bool) -> tuple[str, ...]:
     warnings = []
     if facts["untranslated"]:
         which = "the text was" if chunks == 1 else f"{facts['untranslated']} of {chunks} pieces were"
@@ -219,8 +225,10 @@ def _warnings(facts: Mapping[str, Any], chunks: int) -> tuple[str, ...]:
         warnings.append("the translation lacks " + ", ".join(facts["placeholders_missing"][:8]))
     if facts.get("glossary_misses"):
         warnings.append("glossary terms not followed: " + ", ".join(facts["glossary_misses"]))
+    # A brief prompt does not name the source's language, so naming it would change nothing.
     if facts["source_lang"] == facts["target_lang"]:
-        warnings.append(f"the source looks like {language_name(facts['target_lang'])} already; name it with --from")
-    if facts.get("source_lang_confidence") is not None and facts["source_lang"] is None:
+        advice = "" if brief else "; name it with --from"
+        warnings.append(f"the source looks like {language_name(facts['target_lang'])} already{advice}")
+    if facts.get("source_lang_confidence") is not None and facts["source_lang"] is None and not brief:
         warnings.append("the language of the source could not be told; name it with --from")
     return tuple(warnings)

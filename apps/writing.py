@@ -89,7 +89,9 @@ class Writing(BaseTask):
         return [Message("user", text)]
 
     def brief(self, example: Example) -> str | None:
-        """Give form, subject and keywords in one line."""
+        """Give form, subject and keywords in one line; a prompt without a form is an instruction, and no brief one."""
+        if _form(example) == "free":
+            return None
         keywords = [str(word) for word in example.get("keywords") or []]
         parts = [str(example.get("prompt") or "").strip(), ", ".join(keywords)]
         return f"{_form(example).capitalize()} about {'; '.join(filter(None, parts))}:"
