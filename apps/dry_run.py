@@ -131,6 +131,8 @@ def _source(source: Any, seq_len: int) -> dict[str, Any]:
         "task": source.spec.task,
         "rows": stats.rows,
         "kept": source.rows.n_rows,
+        "packed_rows": source.packed.n_rows,
+        "saved": source.saved,
         "dropped": stats.dropped,
         "truncated": stats.truncated,
         "split": stats.split,

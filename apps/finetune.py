@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nlpkit.apps.files import check_text, decode_text, display_name, open_input
 from nlpkit.apps.recipe import TEXT, DataSpec
 from nlpkit.apps.rows import read_rows, row_format
-from nlpkit.apps.task import Example, Field, Task, check_example, load_task
+from nlpkit.apps.task import BaseTask, Example, Field, Task, check_example, load_task
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError, TokenizerError
 from nlpkit.core.tokenizers.base import Message, Tokenizer
 from nlpkit.core.train.config import LongPolicy
@@ -77,6 +77,11 @@ def read_blocks(path: str) -> Iterator[str]:
 def find_task(name: str) -> Task | None:
     """Return a task by name, or None for plain text."""
     return None if name == TEXT else load_task(name)
+
+
+def has_brief_prompts(task: Task) -> bool:
+    """Tell whether a task has brief prompts, at least for some of its rows."""
+    return getattr(type(task), "brief", BaseTask.brief) is not BaseTask.brief
 
 
 def training_texts(specs: tuple[DataSpec, ...]) -> Iterator[str]:
@@ -203,9 +208,14 @@ class Source:
         if isinstance(self.rows, TextWindows):
             return f"{self.store.stats.tokens:,} tokens of plain text, in {self.rows.n_rows:,} windows"
         text = self.store.stats.describe(seq_len)
-        if isinstance(self.packed, SharedPrefixRows):
-            text += f"; rows that begin alike are learned together, which saves {self.packed.saved:.0%} of the tokens"
+        if self.saved:
+            text += f"; rows that begin alike are learned together, which saves {self.saved:.0%} of the slots"
         return text
+
+    @property
+    def saved(self) -> float:
+        """Share of the slots that are saved by learning rows with a common beginning together."""
+        return self.packed.saved if isinstance(self.packed, SharedPrefixRows) else 0.0
 
 
 def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy, sha256: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from nlpkit.core.errors import ConfigError, ModelFileError, did_you_mean
 from nlpkit.core.loaders.adapter import merge_adapter, open_adapter
 from nlpkit.core.loaders.base import ModelSource
+from nlpkit.core.loaders.brief import read_brief_tasks, write_brief_tasks
 from nlpkit.core.loaders.build import build_model
 from nlpkit.core.loaders.catalogue import resolve_model
 from nlpkit.core.loaders.export import save_hf, save_native
@@ -106,6 +107,13 @@ def merge_model(
     rounded = float((_logits(merged, ids) - expected).abs().max())
     write = save_native if to == "native" else save_hf
     write(Path(output), source.config, tensors, tokenizer=tokenizer, chat=source.chat_template())
+    before, added = read_brief_tasks(source.path), read_brief_tasks(opened.path)
+    write_brief_tasks(
+        Path(output),
+        before.names | added.names,
+        languages=dict.fromkeys((*before.languages, *added.languages)),
+        forms=before.forms | added.forms,
+    )
     return Merged(Path(output), len(modules), difference, rounded)
 
 

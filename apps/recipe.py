@@ -124,6 +124,7 @@ class Recipe:
         return values
 
 
+_TEXTS = ("output", "method", "base", "adapter", "prompts", "preset")
 _TABLES = ("model", "tokenizer", "lora", "train", "evaluation")
 _ALLOWED: Mapping[str, tuple[str, ...]] = {
     "tokenizer": ("kind", "vocab_size", "path"),
@@ -183,9 +184,11 @@ def build_recipe(values: Mapping[str, Any], flags: Mapping[str, Any]) -> Recipe:
             train.pop(other, None)
     task = joined.pop("task", None)
     known = {item.name for item in dataclasses.fields(Recipe)}
-    for key in joined:
+    for key, value in joined.items():
         if key not in known:
             raise ConfigError(f"The configuration has no option {key!r}. {did_you_mean(key, known | {'task'})}")
+        if key in _TEXTS and value is not None and not isinstance(value, str):
+            raise ConfigError(f"The configuration has {value!r} as {key}; it must be text, in quotes.")
     for key in ("data", "eval_data"):
         joined[key] = tuple(_spec(item, task, key) for item in _listed(joined.get(key, ())))
     for required in ("output", "method"):

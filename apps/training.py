@@ -15,7 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlpkit.apps.finetune import Coder, Source, find_task, open_source, read_examples, training_texts
+from nlpkit.apps.finetune import (
+    Coder,
+    Source,
+    find_task,
+    has_brief_prompts,
+    open_source,
+    read_examples,
+    training_texts,
+)
 from nlpkit.apps.pipeline import run_task
 from nlpkit.apps.recipe import TEXT, DataSpec, Recipe
 from nlpkit.apps.rows import row_format
@@ -24,6 +32,7 @@ from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.language_model import LanguageModel, has_fast_bf16
 from nlpkit.core.loaders.adapter import open_adapter
+from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.build import build_model, check_vocabulary
 from nlpkit.core.loaders.cache import sha256_file
 from nlpkit.core.loaders.catalogue import resolve_model
@@ -150,6 +159,28 @@ def _tokenizer_from_scratch(recipe: Recipe, folder: Path) -> tuple[Any, ChatTemp
     return load_tokenizer(folder / "tokenizer"), ChatTemplate(CHATML, eos_token=END_OF_TEXT)
 
 
+def _check_prompts(recipe: Recipe, base: str | None, learned: frozenset[str]) -> None:
+    """Refuse prompts that the task does not have, or that the trained model would not be asked with.
+
+    Args:
+        recipe: Says which prompts, and which tasks.
+        base: What training starts from.
+        learned: Tasks whose brief prompts that learned.
+
+    Raises:
+        ConfigError: They do not fit.
+    """
+    for spec in (*recipe.data, *recipe.eval_data):
+        task = find_task(spec.task)
+        if recipe.prompts == "brief" and task is not None and not has_brief_prompts(task):
+            raise ConfigError(f"The task {task.name!r} has no brief prompts. Leave --prompts at chat.")
+        if recipe.prompts == "chat" and recipe.method == "lora" and task is not None and task.name in learned:
+            raise ConfigError(
+                f"The base {base!r} learned brief prompts for {task.name} and will be asked with them, whatever its "
+                "adapter learns. Add --prompts brief."
+            )
+
+
 def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
     """Build or load the model that training starts from.
 
@@ -165,6 +196,7 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
         NlpkitError: An option or a file is wrong.
     """
     if recipe.method == "scratch":
+        _check_prompts(recipe, None, frozenset())
         tokenizer, chat = _tokenizer_from_scratch(recipe, folder)
         preset = PRESETS.get(str(recipe.preset))
         seq_len = recipe.train.get("seq_len") or min(512, preset.max_seq_len if preset else 512)
@@ -193,6 +225,7 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
                 "its own core."
             )
     source = open_model(path)
+    _check_prompts(recipe, base, read_brief_tasks(source.path).names)
     tokenizer = source.tokenizer()
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(path))
     with torch.device("meta"):
@@ -413,7 +446,8 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         The weight file.
     """
     folder = Path(recipe.output)
-    brief_tasks = {spec.task for spec in recipe.data if spec.task != TEXT} if start.coder.brief else set()
+    tasks = [find_task(spec.task) for spec in recipe.data] if start.coder.brief else []
+    brief_tasks = {task.name for task in tasks if task is not None}
     if recipe.method == "lora":
         dropout = float(recipe.lora.get("dropout", 0.0))
         write_adapter(folder, start.model, weights, base_model=start.base, dropout=dropout, brief_tasks=brief_tasks)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nlpkit.core.errors import OutputError
 from nlpkit.core.loaders.adapter import save_adapter
+from nlpkit.core.loaders.brief import FILE_NAME as BRIEF_TASKS
 from nlpkit.core.loaders.brief import write_brief_tasks
 from nlpkit.core.loaders.native import FORMAT_VERSION
 from nlpkit.core.loaders.open import NATIVE_CONFIG
@@ -120,10 +121,15 @@ class _Aside:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if error is None:
+                moved = set()
                 for path in sorted(self._aside.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name)):
                     # safetensors makes files that nobody else may read.
                     path.chmod(0o644)
                     os.replace(path, self._directory / path.name)
+                    moved.add(path.name)
+                if BRIEF_TASKS not in moved:
+                    # What an earlier training left would be said of this one.
+                    (self._directory / BRIEF_TASKS).unlink(missing_ok=True)
         except OSError as late:
             raise OutputError(f"{self._directory} cannot be written: {late.strerror or late}.") from late
         finally:

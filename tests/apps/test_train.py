@@ -12,42 +12,32 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny_config, tiny_gpt
+from tiny_pairs import pairs_tokenizer, save_base, save_pairs, train_arguments
 
 from nlpkit.apps.finetune import Coder, open_source, read_blocks
 from nlpkit.apps.recipe import DataSpec, build_recipe, load_toml, render_toml
 from nlpkit.apps.task import load_task
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError
 from nlpkit.core.language_model import load_model
-from nlpkit.core.loaders.export import save_native
 from nlpkit.core.loaders.open import open_model
 from nlpkit.core.tokenizers.chat import ChatTemplate
-from nlpkit.core.tokenizers.train import CHATML, END_OF_TEXT, TURN_END, train_tokenizer
+from nlpkit.core.tokenizers.train import CHATML, TURN_END
 from nlpkit.core.train.metrics_log import read_metrics
-
-PAIRS = [("Hello", "Hallo"), ("Good morning", "Guten Morgen"), ("Thank you", "Danke"), ("The dog", "Der Hund")] * 3
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return train_tokenizer("bpe", [f"{a} {b} translate from English to German" for a, b in PAIRS] * 9, vocab_size=400)
+    return pairs_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
-    path = tmp_path_factory.mktemp("base") / "model"
-    model = tiny_gpt(tiny_config(vocab_size=400, max_seq_len=256), scale=0.05)
-    save_native(path, model.config, model.state_dict(), tokenizer=tokenizer,
-                chat=ChatTemplate(CHATML, eos_token=END_OF_TEXT))  # fmt: skip
-    return path
+    return save_base(tmp_path_factory.mktemp("base") / "model", tokenizer)
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    path = tmp_path / "mt.jsonl"
-    rows = [{"source": a, "target": b, "source_lang": "en", "target_lang": "de"} for a, b in PAIRS]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return save_pairs(tmp_path / "mt.jsonl")
 
 
 def spec(path: Path, **options: Any) -> DataSpec:
@@ -142,17 +132,12 @@ def test_text_rows_without_prompt_are_split(tokenizer: Any, tmp_path: Path) -> N
     assert tokens[-1] in tokenizer.eos_ids
 
 
-def arguments(data: Path, base: Path, output: Path, *more: str) -> list[str]:
-    return ["train", "--task", "translation", "--data", str(data), "--base", str(base), "--output", str(output),
-            "--seq-len", "128", "--batch-size", "2", "--lr", "0.01", "--compile", "off", *more]  # fmt: skip
-
-
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_fine_tuning_writes_what_others_load(
     method: str, data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]
 ) -> None:
     output = tmp_path / "out"
-    done = cli(*arguments(data, base, output, "--method", method, "--max-steps", "8", "--eval-data", str(data),
+    done = cli(*train_arguments(data, base, output, "--method", method, "--max-steps", "8", "--eval-data", str(data),
                           "--eval-metric", "chrf", "--eval-rows", "2", "--eval-every", "4", "--json"))  # fmt: skip
     assert done.code == 0, done.err
     result = json.loads(done.out)
@@ -208,7 +193,7 @@ def test_scratch_resume_and_config(tmp_path: Path, cli: Callable[..., Any]) -> N
 
 
 def test_dry_run_shows_mask_and_cost(data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
-    done = cli(*arguments(data, base, tmp_path / "out", "--dry-run"))
+    done = cli(*train_arguments(data, base, tmp_path / "out", "--dry-run"))
     assert done.code == 0, done.err
     assert "Hello" in done.out
     assert "-- target\nHallo<|im_end|>" in done.out
@@ -216,7 +201,7 @@ def test_dry_run_shows_mask_and_cost(data: Path, base: Path, tmp_path: Path, cli
     assert "12 rows" in done.out
     assert "memory:" in done.out
     assert not (tmp_path / "out").exists()
-    done = cli(*arguments(data, base, tmp_path / "out", "--dry-run", "--json"))
+    done = cli(*train_arguments(data, base, tmp_path / "out", "--dry-run", "--json"))
     facts = json.loads(done.out)
     row = facts["rows"][0]
     assert row["supervised"].index(1) == row["prompt_tokens"]
@@ -244,7 +229,7 @@ def test_dry_run_shows_mask_and_cost(data: Path, base: Path, tmp_path: Path, cli
 def test_contradictions_are_refused(
     more: list[str], message: str, data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]
 ) -> None:
-    done = cli(*arguments(data, base, tmp_path / "out", *more))
+    done = cli(*train_arguments(data, base, tmp_path / "out", *more))
     assert done.code == 2, done.err
     assert message in done.err
     assert "Traceback" not in done.err
@@ -261,9 +246,9 @@ def test_a_missing_task_or_file(data: Path, tmp_path: Path, cli: Callable[..., A
 
 
 def test_an_adapter_is_trained_on(data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
-    first = cli(*arguments(data, base, tmp_path / "a", "--max-steps", "4"))
+    first = cli(*train_arguments(data, base, tmp_path / "a", "--max-steps", "4"))
     assert first.code == 0, first.err
-    more = cli(*arguments(data, base, tmp_path / "b", "--max-steps", "4", "--adapter", str(tmp_path / "a")))
+    more = cli(*train_arguments(data, base, tmp_path / "b", "--max-steps", "4", "--adapter", str(tmp_path / "a")))
     assert more.code == 0, more.err
     losses = [
         [row["loss"] for row in read_metrics(tmp_path / name / "metrics.jsonl") if row["kind"] == "train"]
@@ -273,7 +258,7 @@ def test_an_adapter_is_trained_on(data: Path, base: Path, tmp_path: Path, cli: C
 
 
 def test_merging_is_checked(data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
-    assert cli(*arguments(data, base, tmp_path / "a", "--max-steps", "4")).code == 0
+    assert cli(*train_arguments(data, base, tmp_path / "a", "--max-steps", "4")).code == 0
     done = cli("models", "merge", str(base), "--adapter", str(tmp_path / "a"), "-o", str(tmp_path / "m"), "--dtype",
                "fp32")  # fmt: skip
     assert done.code == 0, done.err
@@ -289,7 +274,7 @@ def test_merging_into_quantized_weights_is_refused_unasked(
 ) -> None:
     from nlpkit.apps import merging
 
-    assert cli(*arguments(data, base, tmp_path / "a", "--max-steps", "1")).code == 0
+    assert cli(*train_arguments(data, base, tmp_path / "a", "--max-steps", "1")).code == 0
     monkeypatch.setattr(merging, "is_quantized", lambda source: True)
     command = ["models", "merge", str(base), "--adapter", str(tmp_path / "a"), "-o", str(tmp_path / "m")]
     refused = cli(*command)

@@ -1,0 +1,215 @@
+"""Training with brief prompts: what is learned is what the trained model is asked afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_pairs import PAIRS, pairs_tokenizer, save_base, save_pairs, train_arguments
+
+from nlpkit.apps.finetune import Coder, open_source
+from nlpkit.apps.planning import Planner
+from nlpkit.apps.recipe import DataSpec, build_recipe, load_toml, render_toml
+from nlpkit.apps.task import load_task
+from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.errors import ConfigError, ModelFileError
+from nlpkit.core.language_model import load_model
+from nlpkit.core.loaders.brief import FILE_NAME, read_brief_tasks
+from nlpkit.core.tokenizers.chat import ChatTemplate
+from nlpkit.core.tokenizers.train import CHATML
+from nlpkit.core.train.metrics_log import read_metrics
+
+EXAMPLE = {"source": "Thank you", "target": "Danke", "source_lang": "en", "target_lang": "de"}
+TEXT = "The dog sleeps. The cat does not."
+CONTEXT = f"{TEXT} Good morning, said the dog, and thank you, said the cat, and both of them went home to sleep."
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return pairs_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    return save_base(tmp_path_factory.mktemp("base") / "model", tokenizer)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return save_pairs(tmp_path / "mt.jsonl")
+
+
+def planned(lm: Any, task: str, example: dict[str, Any]) -> list[int]:
+    """The prompt that the task's command would ask."""
+    loaded = load_task(task)
+    planner = Planner(lm, loaded, DecodeConfig(), None, "error")
+    return planner.render(loaded.prepare(example))
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_result_says_it_and_is_asked_so(
+    method: str, data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    output = tmp_path / "out"
+    done = cli(*train_arguments(data, base, output, "--method", method, "--prompts", "brief", "--max-steps", "30",
+                                "--eval-data", str(data), "--eval-metric", "chrf", "--eval-rows", "4"))  # fmt: skip
+    assert done.code == 0, done.err
+    assert json.loads((output / FILE_NAME).read_text())["brief_prompts"] == ["translation"]
+    assert load_toml(str(output / "recipe.toml"))["prompts"] == "brief"
+    adapted = {"adapter": output, "name": str(base)} if method == "lora" else {"name": str(output)}
+    lm = load_model(**adapted, dtype="fp32")
+    assert lm.brief_tasks == {"translation"}
+    assert planned(lm, "translation", EXAMPLE) == lm.encode("Thank you\nGerman:")
+    # Other tasks are asked as ever, and so is the model without what was learned.
+    question = {"context": TEXT, "question": "Who?"}
+    other = load_task("qa")
+    assert planned(lm, "qa", question) == lm.render(other.prompt(other.prepare(question)))
+    plain = load_model(str(base), dtype="fp32")
+    assert planned(plain, "translation", EXAMPLE) == plain.render(load_task("translation").prompt(EXAMPLE))
+    # It did learn from these prompts.
+    prompt, answer = lm.encode("Thank you\nGerman:"), [*lm.tokenizer.encode(" Danke"), min(lm.tokenizer.eos_ids)]
+    assert lm.score([(prompt, answer)])[0].logprob > plain.score([(prompt, answer)])[0].logprob + 2
+    # The dev rows were asked so as well.
+    scores = [row["chrf"] for row in read_metrics(output / "metrics.jsonl") if row["kind"] == "eval"]
+    assert scores[-1] > (50 if method == "full" else 1)
+
+
+def test_rows_are_prompt_space_answer_end(data: Path, tokenizer: Any, tmp_path: Path) -> None:
+    coder = Coder(tokenizer, ChatTemplate(CHATML), brief=True)
+    spec = DataSpec(path=str(data), task="translation")
+    options: dict[str, Any] = {"folder": tmp_path / "d", "seq_len": 128, "policy": "auto", "vocab_size": 400}
+    source = open_source(spec, coder, **options, seed=0, sha256="x")
+    ids, prompt = source.rows.row(2, 0)
+    assert tokenizer.decode(list(ids[:prompt])) == "Thank you\nGerman:"
+    assert tokenizer.decode(list(ids[prompt:-1])) == " Danke"
+    assert int(ids[-1]) == min(tokenizer.eos_ids)
+    # The same file with other prompts is other data: a training cannot go on with it.
+    other = open_source(spec, Coder(tokenizer, ChatTemplate(CHATML)), **options, seed=0, sha256="x")
+    assert other.key != source.key
+
+
+def test_a_row_without_a_brief_form_is_asked_as_ever(tokenizer: Any) -> None:
+    task = load_task("summarization")
+    coder = Coder(tokenizer, ChatTemplate(CHATML), brief=True)
+    example = {"document": TEXT, "summary": "A dog.", "length": "long"}
+    chat = Coder(tokenizer, ChatTemplate(CHATML)).row(task, example, "x:1")
+    assert coder.row(task, example, "x:1") == chat
+    short = coder.row(task, {**example, "length": "short"}, "x:1")
+    assert tokenizer.decode(short.token_ids[: short.prompt_length]) == f"{TEXT}\nSummary:"
+
+
+def test_what_was_learned_otherwise_before_is_said_no_more(
+    data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    output = tmp_path / "out"
+    assert cli(*train_arguments(data, base, output, "--prompts", "brief", "--max-steps", "1")).code == 0
+    assert (output / FILE_NAME).exists()
+    for path in (output / "checkpoints").glob("*/*"):
+        path.unlink()
+    for path in (output / "checkpoints").iterdir():
+        path.rmdir()
+    assert cli(*train_arguments(data, base, output, "--max-steps", "1")).code == 0
+    assert not (output / FILE_NAME).exists()
+
+
+def test_resuming_with_other_prompts_is_refused(
+    data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    options = train_arguments(data, base, tmp_path / "out", "--max-steps", "2")
+    assert cli(*options).code == 0
+    refused = cli(*options, "--resume", "--prompts", "brief")
+    assert refused.code == 2
+    assert "mt.jsonl changed" in refused.err
+
+
+def test_a_base_that_is_asked_briefly_is_not_tuned_with_other_prompts(
+    data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    first = tmp_path / "first"
+    assert (
+        cli(*train_arguments(data, base, first, "--method", "full", "--prompts", "brief", "--max-steps", "1")).code == 0
+    )
+    refused = cli(*train_arguments(data, first, tmp_path / "second", "--max-steps", "1"))
+    assert refused.code == 2
+    assert "--prompts brief" in refused.err
+    assert "translation" in refused.err
+    again = cli(*train_arguments(data, first, tmp_path / "second", "--max-steps", "1", "--prompts", "brief"))
+    assert again.code == 0, again.err
+    # All weights anew, asked as any other model: nothing contradicts that.
+    whole = cli(*train_arguments(data, first, tmp_path / "third", "--max-steps", "1", "--method", "full"))
+    assert whole.code == 0, whole.err
+    assert read_brief_tasks(tmp_path / "third").names == frozenset()
+
+
+def test_a_merged_model_is_asked_as_its_adapter(
+    data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    adapter = tmp_path / "adapter"
+    assert cli(*train_arguments(data, base, adapter, "--prompts", "brief", "--max-steps", "1")).code == 0
+    done = cli("models", "merge", str(base), "--adapter", str(adapter), "-o", str(tmp_path / "m"), "--dtype", "fp32")
+    assert done.code == 0, done.err
+    assert load_model(str(tmp_path / "m")).brief_tasks == {"translation"}
+
+
+@pytest.mark.parametrize(
+    "content", ['{"format_version": 1, "brief_pr', "[]", '{"format_version": 9}', "\xff\xfe", "{}"]
+)
+def test_a_damaged_file_is_named(content: str, data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    output = tmp_path / "out"
+    assert cli(*train_arguments(data, base, output, "--prompts", "brief", "--max-steps", "1")).code == 0
+    (output / FILE_NAME).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ModelFileError, match=FILE_NAME):
+        load_model(str(base), adapter=output)
+    done = cli("translate", "Hello", "--to", "de", "--model", str(base), "--adapter", str(output))
+    assert done.code == 2
+    assert FILE_NAME in done.err
+
+
+def test_unknown_prompts_are_refused(data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    values = {"output": "o", "method": "lora", "data": [{"path": "x.jsonl", "task": "qa"}]}
+    with pytest.raises(ConfigError, match=r"no prompts 'breif'.*Did you mean 'brief'"):
+        build_recipe({**values, "prompts": "breif"}, {})
+    recipe = build_recipe({**values, "prompts": "brief"}, {})
+    (tmp_path / "r.toml").write_text(render_toml(recipe.to_dict()))
+    assert build_recipe(load_toml(str(tmp_path / "r.toml")), {}) == recipe
+    assert "prompts" not in build_recipe(values, {}).to_dict()
+    # The command line has its own list, and a file may hold anything.
+    assert cli(*train_arguments(data, base, tmp_path / "out", "--prompts", "breif")).code == 2
+    (tmp_path / "r.toml").write_text(f'prompts = 3\ntask = "translation"\ndata = "{data}"\noutput = "o"')
+    done = cli("train", "--config", str(tmp_path / "r.toml"))
+    assert (done.code, "3 as prompts; it must be text" in done.err) == (2, True), done.err
+
+
+def test_a_task_without_brief_prompts_is_named(tmp_path: Path, base: Path, cli: Callable[..., Any]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"prompt": "Hello", "text": "Hallo"}) + "\n")
+    refused = cli(*train_arguments(rows, base, tmp_path / "out", "--prompts", "brief", task="generation"))
+    assert refused.code == 2
+    assert "generation" in refused.err
+    assert "no brief prompts" in refused.err
+
+
+def test_questions_about_one_text_are_laid_out_together(tmp_path: Path, base: Path, cli: Callable[..., Any]) -> None:
+    rows = tmp_path / "qa.jsonl"
+    answers = [("Who sleeps?", "dog"), ("Who does not?", "cat"), ("Who said thank you?", "cat")]
+    rows.write_text("".join(
+        json.dumps({"context": CONTEXT, "question": question, "answers": [answer]}) + "\n"
+        for question, answer in answers
+    ))  # fmt: skip
+    command = train_arguments(rows, base, tmp_path / "out", "--prompts", "brief", "--seq-len", "250", task="qa")
+    done = cli(*command, "--dry-run")
+    assert done.code == 0, done.err
+    assert "rows that begin alike are learned together, which saves" in done.out
+    facts = json.loads(cli(*command, "--dry-run", "--json").out)
+    source = facts["sources"][0]
+    assert source["packed_rows"] == 1
+    assert source["rows"] == source["kept"] == 3
+    assert 0.3 < source["saved"] < 2 / 3
+    # Without anything in common nothing is said.
+    apart = json.loads(cli(*train_arguments(save_pairs(tmp_path / "mt.jsonl"), base, tmp_path / "o", "--dry-run",
+                                            "--json", "--prompts", "brief")).out)["sources"][0]  # fmt: skip
+    assert (apart["packed_rows"], apart["saved"]) == (len(PAIRS), 0)
+    assert "begin alike" not in apart["description"]
