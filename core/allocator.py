@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import os
 import sys
+from collections.abc import Callable, Iterator
 
 # From glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGEST = 1 << 30
 _VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+# Where glibc's own adjustment of the thresholds ends.
+_USUAL_MMAP, _USUAL_TRIM = 32 << 20, 64 << 20
+
+
+@functools.cache
+def _mallopt() -> Callable[[int, int], int] | None:
+    """Return glibc's function, or None with another C library, or where the user has chosen settings."""
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in _VARIABLES):
+        return None
+    try:
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version  # noqa: B018 - raises where the C library is another one
+        function: Callable[[int, int], int] = library.mallopt
+    except (OSError, AttributeError):
+        return None
+    return function
 
 
 def keep_freed_memory() -> bool:
@@ -22,14 +41,28 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether anything was changed: only with glibc, which means Linux.
     """
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in _VARIABLES):
-        return False
-    try:
-        library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018 - raises where the C library is another one
-        mallopt = library.mallopt
-    except (OSError, AttributeError):
+    mallopt = _mallopt()
+    if mallopt is None:
         return False
     settings = ((_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 64 << 20))
     done = [mallopt(option, value) == 1 for option, value in settings]
     return all(done)
+
+
+@contextlib.contextmanager
+def giving_memory_back() -> Iterator[None]:
+    """Have the C library give every larger block back as soon as it is freed, for the time of a ``with`` block.
+
+    While weights are loaded and rearranged, what is freed lies between what is kept, and would otherwise stay in the
+    process as holes as large as the model.
+    """
+    mallopt = _mallopt()
+    if mallopt is None:
+        yield
+        return
+    mallopt(_MMAP_THRESHOLD, 1 << 18)
+    try:
+        yield
+    finally:
+        mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
+        mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
+from torch import nn
 
+from nlpkit.core.allocator import giving_memory_back
 from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS, Engine
 from nlpkit.core.decode.request import Generation, Request, Score, TokenEvent
 from nlpkit.core.decode.runner import GPTRunner
@@ -16,8 +18,10 @@ from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.build import build_model, check_vocabulary
 from nlpkit.core.loaders.open import open_model
-from nlpkit.core.model.fuse import fuse_projections
-from nlpkit.core.model.quantize import quantize_model, smoke_test
+from nlpkit.core.model.fuse import fuse_block
+from nlpkit.core.model.gpt import GPT, Block
+from nlpkit.core.model.packed import can_pack, pack_block, pack_model
+from nlpkit.core.model.quantize import quantize_block, quantize_model, smoke_test
 from nlpkit.core.threads import set_threads
 from nlpkit.core.tokenizers.base import Message, Tokenizer
 
@@ -347,18 +351,31 @@ def _load_own(
         brief_tasks |= read_brief_tasks(opened.path).names
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
     known = {} if like is None else like.embeddings
-    model = build_model(
-        source.config,
-        ((key, known[key] if key in known else tensor.to(device, final)) for key, tensor in tensors),
-        where=str(source.path),
-    )
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    embeddings = {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
-    fuse_projections(model)
-    if dtype == "int8":
-        quantize_model(model, "int8")
-    elif dtype == "int4":
-        quantize_model(model, "int4")
+    kind: Literal["int8", "int4"] | None = "int8" if dtype == "int8" else "int4" if dtype == "int4" else None
+    packs = kind is None and final == torch.bfloat16 and device.type == "cpu" and can_pack()
+
+    def finish(block: nn.Module) -> None:
+        if isinstance(block, Block):
+            fuse_block(block)
+            if kind is not None:
+                quantize_block(block, kind)
+            elif packs:
+                pack_block(block)
+
+    with giving_memory_back():
+        model = build_model(
+            source.config,
+            ((key, known[key] if key in known else tensor.to(device, final)) for key, tensor in tensors),
+            where=str(source.path),
+            finish=finish,
+        )
+        embeddings = {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
+        if kind is not None:
+            quantize_model(model, kind)
+        elif packs:
+            pack_model(model)
+    with torch.device("meta"):
+        n_parameters = sum(parameter.numel() for parameter in GPT(source.config).parameters())
     return LanguageModel(
         name=name,
         path=source.path,

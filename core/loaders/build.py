@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,19 @@ def _listed(title: str, lines: list[str]) -> list[str]:
     return [f"{title}: {shown}{more}."]
 
 
+def _block(name: str) -> str:
+    """Return the block that a parameter belongs to, or nothing."""
+    parts = name.split(".", 2)
+    return ".".join(parts[:2]) if parts[0] == "blocks" else ""
+
+
 def assign_weights(
-    model: nn.Module, tensors: Iterable[tuple[str, Tensor]], *, where: str, optional: frozenset[str] = frozenset()
+    model: nn.Module,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    where: str,
+    optional: frozenset[str] = frozenset(),
+    finish: Callable[[nn.Module], None] | None = None,
 ) -> None:
     """Put loaded tensors into a module built on ``meta``, without copying them.
 
@@ -33,11 +45,13 @@ def assign_weights(
         tensors: Names as in the module's state dictionary, and values.
         where: The file, for the error.
         optional: Names that may come although the module has no such parameter.
+        finish: Called with each of the module's blocks as soon as it has all its weights.
 
     Raises:
         ModelFileError: Weights are missing, unexpected or of the wrong shape; all are named at once.
     """
     waiting = dict(model.named_parameters())
+    left = Counter(_block(name) for name in waiting)
     unexpected: list[str] = []
     shapes: list[str] = []
     seen: set[str] = set()
@@ -56,6 +70,10 @@ def assign_weights(
             continue
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor, requires_grad=False))
+        block = _block(name)
+        left[block] -= 1
+        if finish is not None and block and not left[block]:
+            finish(model.get_submodule(block))
     missing = [name for name in waiting if name not in seen]
     problems = [
         *_listed("Missing", missing),
@@ -69,13 +87,21 @@ def assign_weights(
         )
 
 
-def build_model(config: ModelConfig, tensors: Iterable[tuple[str, Tensor]], *, where: str) -> GPT:
+def build_model(
+    config: ModelConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    where: str,
+    finish: Callable[[nn.Module], None] | None = None,
+) -> GPT:
     """Build a model around loaded weights; no parameter is ever initialised or copied.
 
     Args:
         config: Its shape.
         tensors: Internal names and values, in the dtype to run in.
         where: The file, for errors.
+        finish: Called with each block as soon as it has its weights, so that what is made of them takes their place
+            before the next ones are read.
 
     Returns:
         The model in evaluation mode, gradients off.
@@ -87,7 +113,7 @@ def build_model(config: ModelConfig, tensors: Iterable[tuple[str, Tensor]], *, w
         model = GPT(config)
     # Some checkpoints store a tied head as a second copy of the embedding.
     optional = frozenset({"head.weight"} if config.tied_head else ())
-    assign_weights(model, tensors, where=where, optional=optional)
+    assign_weights(model, tensors, where=where, optional=optional, finish=finish)
     return model.eval()
 
 

@@ -106,6 +106,7 @@ class GGUFSource:
             # Gemma's offset is taken off in full precision: near one, bf16 has only 7 bits behind the point.
             wide = torch.float32 if rule.op == "plus_one" else dtype
             tensor = dequantize(self.file.raw(name), info.type, info.shape, wide)
+            self.file.release(name)
             for target, part in zip(targets, from_gguf(self.config, rule, tensor, name=name), strict=True):
                 yield target, part.to(dtype)
 

@@ -117,6 +117,20 @@ class GGUFFile:
             raise ModelFileError(f"{self.path} has no tensor named {name!r}.")
         return np.frombuffer(self._maps[info.part], dtype=np.uint8, count=info.n_bytes, offset=info.offset)
 
+    def release(self, name: str) -> None:
+        """Let the system drop the pages of one tensor from this process; they are read again if needed.
+
+        Args:
+            name: A key of `tensors`. What was written to its `raw` is lost.
+        """
+        info = self.tensors[name]
+        # Whole pages only: the ones at the ends belong to the neighbours, too.
+        start = -(-info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (info.offset + info.n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
+        advice = getattr(mmap, "MADV_DONTNEED", None)
+        if advice is not None and length > 0:
+            self._maps[info.part].madvise(advice, start, length)
+
 
 def open_gguf(path: str | Path) -> GGUFFile:
     """Open a GGUF file, or all parts of a split one (``NAME-00001-of-0000N.gguf``) given any of them.

@@ -18,6 +18,33 @@ from nlpkit.core.model.config import ModelConfig
 SLOT_STEP = 64
 
 
+@dataclass(frozen=True)
+class KVSegment:
+    """Keys and values of consecutive tokens of one sequence, apart from any cache.
+
+    Attributes:
+        keys: Shape ``(layer, kv_head, token, head_dim)``.
+        values: Same shape.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens."""
+        return self.keys.shape[2]
+
+    def part(self, start: int, stop: int) -> KVSegment:
+        """Return tokens ``start .. stop - 1`` as a view."""
+        return KVSegment(self.keys[:, :, start:stop], self.values[:, :, start:stop])
+
+    def clone(self) -> KVSegment:
+        """Return a copy with memory of its own."""
+        dense = torch.contiguous_format
+        return KVSegment(self.keys.clone(memory_format=dense), self.values.clone(memory_format=dense))
+
+
 class KVCache:
     """Preallocated keys and values, shape ``(layer, row, kv_head, slot, head_dim)`` each.
 
@@ -75,6 +102,17 @@ class KVCache:
         if source != target:
             self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
             self.values[:, target, :, :length] = self.values[:, source, :, :length]
+
+    def read(self, row: int, start: int, stop: int) -> KVSegment:
+        """Return a copy of slots ``start .. stop - 1`` of one row."""
+        return KVSegment(self.keys[:, row, :, start:stop], self.values[:, row, :, start:stop]).clone()
+
+    def write(self, row: int, start: int, segment: KVSegment) -> None:
+        """Put a segment into one row, from slot `start` on."""
+        stop = start + segment.n_tokens
+        self.reserve(stop)
+        self.keys[:, row, :, start:stop] = segment.keys
+        self.values[:, row, :, start:stop] = segment.values
 
     def reorder(self, start: int, sources: Sequence[int], length: int) -> None:
         """Let rows ``start ..`` take the first `length` slots of rows `sources`, all at once (beam search)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nlpkit.core.model.gpt import GPT
+from nlpkit.core.model.gpt import GPT, Block
 
 
 def _joined(layers: list[nn.Linear]) -> nn.Linear:
@@ -35,12 +35,17 @@ def fuse_projections(model: GPT) -> None:
         model: A model for inference.
     """
     for block in model.iter_blocks():
-        attn, mlp = block.attn, block.mlp
-        parts = _plain([attn.q, attn.k, attn.v])
-        if parts is not None:
-            attn.qkv = _joined(parts)
-            attn.q = attn.k = attn.v = None
-        parts = _plain([mlp.gate, mlp.up])
-        if parts is not None:
-            mlp.gate_up = _joined(parts)
-            mlp.gate, mlp.up = None, nn.Identity()
+        fuse_block(block)
+
+
+def fuse_block(block: Block) -> None:
+    """Do what `fuse_projections` does to one block."""
+    attn, mlp = block.attn, block.mlp
+    parts = _plain([attn.q, attn.k, attn.v])
+    if parts is not None:
+        attn.qkv = _joined(parts)
+        attn.q = attn.k = attn.v = None
+    parts = _plain([mlp.gate, mlp.up])
+    if parts is not None:
+        mlp.gate_up = _joined(parts)
+        mlp.gate, mlp.up = None, nn.Identity()

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpkit.core.errors import ConfigError
-from nlpkit.core.model.gpt import GPT
+from nlpkit.core.model.gpt import GPT, Block
 
 QuantKind = Literal["int8", "int4"]
 GROUP = 32
+_ROWS_AT_ONCE = 4096
 
 
 class Int8Linear(nn.Module):
@@ -28,10 +29,16 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Quantize `weight`, shape ``(out, in)``."""
         super().__init__()
-        wide = weight.float()
-        scales = wide.abs().amax(1).clamp(min=1e-12) / 127
-        self.register_buffer("weight", (wide / scales[:, None]).round_().to(torch.int8))
-        self.register_buffer("scales", scales.to(torch.bfloat16))
+        levels = torch.empty(weight.shape, dtype=torch.int8)
+        scales = torch.empty(weight.shape[0], dtype=torch.bfloat16)
+        # By parts: a wide copy of a large head would be the peak of all memory.
+        for start in range(0, weight.shape[0], _ROWS_AT_ONCE):
+            wide = weight[start : start + _ROWS_AT_ONCE].float()
+            scale = wide.abs().amax(1).clamp(min=1e-12) / 127
+            levels[start : start + len(wide)] = wide.div_(scale[:, None]).round_().to(torch.int8)
+            scales[start : start + len(wide)] = scale.to(torch.bfloat16)
+        self.register_buffer("weight", levels)
+        self.register_buffer("scales", scales)
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,15 +112,20 @@ def quantize_model(model: GPT, kind: QuantKind) -> None:
             f"{model.dtype}."
         )
     for block in model.iter_blocks():
-        for owner in (block.attn, block.mlp):
-            for name, child in list(owner.named_children()):
-                if isinstance(child, nn.Linear):
-                    setattr(owner, name, quantized_linear(child, kind))
+        quantize_block(block, kind)
     if model.head is None:
         # A quantized copy of the embedding serves as the head of a model with tied weights.
         model.head = Int8Linear(model.embed.weight.detach(), None)
     elif isinstance(model.head, nn.Linear):
         model.head = quantized_linear(model.head, "int8")
+
+
+def quantize_block(block: Block, kind: QuantKind) -> None:
+    """Quantize the linear layers of one block that are not quantized yet."""
+    for owner in (block.attn, block.mlp):
+        for name, child in list(owner.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(owner, name, quantized_linear(child, kind))
 
 
 def smoke_test(kind: QuantKind) -> bool:
