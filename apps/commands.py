@@ -6,24 +6,31 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nlpkit.apps.adapters import AdapterChooser, Choice, TaskAdapter
 from nlpkit.apps.documents import Document, read_documents
+from nlpkit.apps.downloads import show_download
 from nlpkit.apps.files import check_text, is_file
 from nlpkit.apps.generation import TextGeneration
+from nlpkit.apps.model_pool import ModelPool
 from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions
 from nlpkit.apps.output import Writer, note
-from nlpkit.apps.pipeline import TaskResult, run_task, stream_task
 from nlpkit.apps.planning import build_decoding
 from nlpkit.apps.progress import ProgressBar
+from nlpkit.apps.results import TaskResult
 from nlpkit.apps.task import Example, Prediction, Task, check_example, load_task
 from nlpkit.core.errors import ConfigError, NlpkitError
 from nlpkit.core.loaders.catalogue import find_entry, resolve_model
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
+
+
+_Row = tuple[Example | NlpkitError | None, Choice]
+"""An example (None for a blank line, or its error) and what it runs on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,7 @@ class TaskCommand:
             NlpkitError: Something cannot be used. All that can be checked without the model is checked first.
         """
         overrides = self._overrides()
+        chooser = choose_adapters(self.model)
         documents = read_documents(
             self.text,
             self.source.file or (),
@@ -80,18 +88,21 @@ class TaskCommand:
         )
         if self.text is not None and is_file(self.text):
             note(f"took {self.text!r} as the {self.what}; to read the file of that name, use -f", quiet=self.sink.quiet)
-        examples = [self._example(document) for document in documents]
+        rows = [self._row(document, chooser) for document in documents]
         with Writer(
             self.sink.output, as_json=self.sink.as_json, line_per_record=self.source.format == "lines"
         ) as writer:
             began = time.perf_counter()
-            lm = load(self.model, quiet=self.sink.quiet)
+            pool = ModelPool(lambda adapter, like: load(self.model, adapter, quiet=self.sink.quiet, like=like))
+            chosen = list(dict.fromkeys(choice.adapter for _, choice in rows))
+            models = [pool.get(adapter) for adapter in chosen]
             tally = Tally(load_seconds=time.perf_counter() - began)
             if writer.to_terminal and len(documents) == 1 and not self.sink.as_json and overrides.get("n", 1) == 1:
-                self._stream(lm, examples[0], documents[0], overrides, writer, tally)
+                self._stream(pool, rows[0], documents[0], overrides, writer, tally)
             else:
-                self._batch(lm, examples, documents, overrides, writer, tally)
-        tally.report(lm.name, stats=self.sink.stats, quiet=self.sink.quiet)
+                self._batch(pool, rows, documents, overrides, writer, tally)
+        names = " and ".join(lm.name if lm.adapter is None else f"{lm.name}+{lm.adapter}" for lm in models)
+        tally.report(names, stats=self.sink.stats, quiet=self.sink.quiet)
         return 3 if tally.failed else 0
 
     def _overrides(self) -> dict[str, Any]:
@@ -103,19 +114,19 @@ class TaskCommand:
             )
         return overrides
 
-    def _example(self, document: Document) -> Example | NlpkitError | None:
-        """Return a checked example; None for a blank line; its error under ``--keep-going``."""
+    def _row(self, document: Document, chooser: AdapterChooser) -> _Row:
+        """Return a checked example and what it runs on; None for a blank line; its error under ``--keep-going``."""
+        usual = Choice(chooser.usual(self.task))
         if document.blank:
-            return None
+            return None, usual
         try:
             example = self._merge(document)
             check_example(self.task, example, where=document.name)
-            self.task.prepare(example)
+            return example, chooser.choose(self.task, self.task.prepare(example))
         except NlpkitError as error:
             if self.source.keep_going:
-                return error
+                return error, usual
             raise
-        return example
 
     def _merge(self, document: Document) -> dict[str, Any]:
         fixed = {name: value for name, value in self.fixed.items() if value is not None}
@@ -140,20 +151,23 @@ class TaskCommand:
 
     def _stream(
         self,
-        lm: LanguageModel,
-        example: Example | NlpkitError | None,
+        pool: ModelPool,
+        row: _Row,
         document: Document,
         overrides: Mapping[str, Any],
         writer: Writer,
         tally: Tally,
     ) -> None:
+        example, choice = row
         if example is None or isinstance(example, NlpkitError):
-            self._batch(lm, [example], [document], overrides, writer, tally)
+            self._batch(pool, [row], [document], overrides, writer, tally)
             return
         in_line = False
         written = False
         try:
-            for piece in stream_task(lm, self.task, example, overrides=overrides, on_overflow=self.decode.on_overflow):
+            for piece in pool.stream(
+                self.task, example, choice, overrides=overrides, on_overflow=self.decode.on_overflow
+            ):
                 if isinstance(piece, TaskResult):
                     if in_line or not written:
                         in_line = False
@@ -169,8 +183,8 @@ class TaskCommand:
 
     def _batch(
         self,
-        lm: LanguageModel,
-        examples: Sequence[Example | NlpkitError | None],
+        pool: ModelPool,
+        rows: Sequence[_Row],
         documents: Sequence[Document],
         overrides: Mapping[str, Any],
         writer: Writer,
@@ -178,34 +192,23 @@ class TaskCommand:
     ) -> None:
         many = len(documents) > 1
         with ProgressBar(self.task.name, enabled=not self.sink.quiet) as bar:
-            results = run_task(
-                lm,
+            results = pool.run(
                 self.task,
-                [example for example in examples if example is not None],
+                [(example, choice) for example, choice in rows if example is not None],
                 overrides=overrides,
                 on_overflow=self.decode.on_overflow,
                 batch_tokens=self.decode.batch_tokens,
                 keep_going=self.source.keep_going,
                 progress=bar,
             )
-            for index, (document, result) in enumerate(
-                zip(documents, self._with_blanks(lm, examples, results), strict=True)
-            ):
+            for index, (document, (example, choice)) in enumerate(zip(documents, rows, strict=True)):
+                lm = pool.get(choice.adapter)
+                result = _blank_result(lm) if example is None else next(results)
                 # Taking the bar away costs a thread each time: only where it shares the terminal.
                 shared = writer.to_terminal or result.error is not None
                 with bar.paused() if shared else contextlib.nullcontext():
                     tally.add(result, document, quiet=self.sink.quiet, many=many)
                     self._write(writer, result, document, index, self._logprobs(lm, result, overrides))
-
-    @staticmethod
-    def _with_blanks(
-        lm: LanguageModel, examples: Sequence[Example | NlpkitError | None], results: Iterator[TaskResult]
-    ) -> Iterator[TaskResult]:
-        for example in examples:
-            if example is None:
-                yield TaskResult(prediction=Prediction(""), model=lm.name, adapter=lm.adapter)
-            else:
-                yield next(results)
 
     @staticmethod
     def _logprobs(lm: LanguageModel, result: TaskResult, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,6 +249,10 @@ class TaskCommand:
             texts = [other.text for other in result.alternatives] or [result.text]
             for text in texts:
                 writer.write(text, newline=document.newline)
+
+
+def _blank_result(lm: LanguageModel) -> TaskResult:
+    return TaskResult(prediction=Prediction(""), model=lm.name, adapter=lm.adapter, adapter_sha256=lm.adapter_sha256)
 
 
 def _finite(value: float) -> float | None:
@@ -341,20 +348,33 @@ class Tally:
             note(f"{self.truncated} of {self.inputs} inputs were truncated", quiet=quiet)
 
 
-def load(options: ModelOptions, *, quiet: bool) -> LanguageModel:
-    """Load the model that the options name, with a bar while it is being downloaded.
-
-    Args:
-        options: Shared options.
-        quiet: Whether to show no bar.
+def choose_adapters(options: ModelOptions) -> AdapterChooser:
+    """Return what chooses the adapter of each row, by the shared options.
 
     Raises:
-        NlpkitError: There is no such model, or it cannot be used.
+        NlpkitError: There is no such adapter, or a name is not valid text.
     """
     for flag, value in (("--model", options.model), ("--adapter", options.adapter)):
         if value is not None:
             check_text(value, where=flag)
-    with ProgressBar(f"downloading {options.model}", enabled=not quiet, in_bytes=True) as bar:
+    return AdapterChooser(options.model, options.adapter)
+
+
+def load(
+    options: ModelOptions, adapter: TaskAdapter | None, *, quiet: bool, like: LanguageModel | None = None
+) -> LanguageModel:
+    """Load the model that the options name, showing a download.
+
+    Args:
+        options: Shared options.
+        adapter: What to merge into it, by `choose_adapters`.
+        quiet: Whether to show and say nothing.
+        like: A loaded model to share with, as in `load_model`.
+
+    Raises:
+        NlpkitError: There is no such model, or it cannot be used.
+    """
+    with show_download(options.model, quiet=quiet) as bar:
         if find_entry(options.model) is None:
             # A wrong name is told at once and not after the seconds that torch takes to import.
             resolve_model(options.model, progress=bar)
@@ -362,10 +382,12 @@ def load(options: ModelOptions, *, quiet: bool) -> LanguageModel:
 
         lm = load_model(
             options.model,
-            adapter=None if options.adapter == "none" else options.adapter,
+            adapter=None if adapter is None else adapter.path,
+            adapter_name=None if adapter is None else adapter.name,
             dtype=options.dtype,
             device=options.device,
             threads=options.threads,
+            like=like,
             progress=bar,
         )
     for text in lm.notes:

@@ -43,7 +43,11 @@ class ModelOptions:
     ] = "default"
     adapter: Annotated[
         str | None,
-        typer.Option(metavar="NAME|PATH|none", help="Adapter; the task's own by default.", rich_help_panel=_MODEL),
+        typer.Option(
+            metavar="NAME|PATH|none",
+            help="Adapter; with the default model, the task's own by default.",
+            rich_help_panel=_MODEL,
+        ),
     ] = None
     dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.", rich_help_panel=_MODEL)] = "auto"
     device: Annotated[Device, typer.Option(help="Where to run.", rich_help_panel=_MODEL)] = "auto"

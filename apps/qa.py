@@ -113,12 +113,11 @@ class QuestionAnswering(BaseTask):
         context = str(example["context"])
         if not context.strip():
             return []
-        whole, window = (
-            (LEARNED_TOKENS, LEARNED_WINDOW_TOKENS) if example.get(BRIEF) else (WINDOW_TOKENS, WINDOW_TOKENS)
-        )
-        if budget.count_tokens(context) <= max(1, min(budget.max_text_tokens, whole)):
+        brief = bool(example.get(BRIEF))
+        whole = min(budget.max_text_tokens, LEARNED_TOKENS if brief else WINDOW_TOKENS)
+        if budget.count_tokens(context) <= max(1, whole):
             return [example]
-        limit = max(1, min(budget.max_text_tokens, window))
+        limit = max(1, min(whole, LEARNED_WINDOW_TOKENS if brief else WINDOW_TOKENS))
         stride = max(1, int(limit * OVERLAP))
         pieces = pack(split_sentences(context), stride, budget.count_tokens)
         windows: list[Example] = []

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.commands import load
+from nlpkit.apps.adapters import Choice
+from nlpkit.apps.commands import choose_adapters, load
 from nlpkit.apps.options import ModelOptions
 from nlpkit.apps.task import Task, load_task
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError
 from nlpkit.eval.datasets import DataOptions, DataRow, Dataset, load_dataset
-from nlpkit.eval.fewshot import draw_shots
+from nlpkit.eval.fewshot import draw_shots, with_shots
 from nlpkit.eval.metrics.registry import MetricOptions, find_entry
 from nlpkit.eval.overlap import data_overlap
 from nlpkit.eval.rescoring import Outcome, default_metrics, rescore
@@ -22,6 +23,7 @@ from nlpkit.eval.runner import RunSettings, run_evaluation, system_name
 from nlpkit.eval.scoring import ScoringOptions
 
 if TYPE_CHECKING:
+    from nlpkit.apps.adapters import TaskAdapter
     from nlpkit.core.language_model import LanguageModel
 
 RUNS = "runs"
@@ -198,7 +200,9 @@ class Evaluation:
             settings = replace(settings, seed=seed)
         if self.shots.count or self.shots.path:
             settings = replace(settings, shots=self._draw(task))
-        return PreparedEvaluation(self, task, dataset, settings, dropped)
+        shown = task if settings.shots is None else with_shots(task, settings.shots)
+        choices = tuple(choose_adapter(model, shown, dataset) for model in self.models)
+        return PreparedEvaluation(self, task, dataset, settings, choices, dropped)
 
     def _fit(self, scoring: ScoringOptions, task: Task, dataset: Dataset) -> tuple[ScoringOptions, tuple[str, ...]]:
         """Refuse metrics whose references are missing, now and not after hours; drop default ones if all are."""
@@ -233,6 +237,7 @@ class PreparedEvaluation:
         task: The task.
         dataset: The rows.
         settings: What to run.
+        choices: The adapter of each model.
         dropped: The task's metrics that are left out, since no row has a reference.
     """
 
@@ -240,6 +245,7 @@ class PreparedEvaluation:
     task: Task
     dataset: Dataset
     settings: RunSettings
+    choices: tuple[Choice, ...]
     dropped: tuple[str, ...] = ()
 
     def folders(self, output: str | None, *, nested: bool = False) -> list[Path]:
@@ -249,7 +255,10 @@ class PreparedEvaluation:
             output: What the user gave: the directory itself for one model, the folder of them for several.
             nested: Whether it is the folder of them for one model too.
         """
-        names = [safe_name(system_name(model.model, _adapter(model))) for model in self.evaluation.models]
+        names = [
+            safe_name(system_name(model.model, None if choice.adapter is None else choice.adapter.name))
+            for model, choice in zip(self.evaluation.models, self.choices, strict=True)
+        ]
         if len(set(names)) < len(names):
             names = [f"{name}-{number}" for number, name in enumerate(names, 1)]
         if output is not None:
@@ -284,8 +293,11 @@ class PreparedEvaluation:
         outcomes = []
         if self.dropped:
             report(f"{self.dataset.name} has no references: {', '.join(self.dropped)} are left out")
-        for model, folder in zip(self.evaluation.models, self.folders(output, nested=nested), strict=True):
-            lm: LanguageModel = load(model, quiet=quiet)
+        folders = self.folders(output, nested=nested)
+        for model, choice, folder in zip(self.evaluation.models, self.choices, folders, strict=True):
+            if choice.note:
+                report(choice.note)
+            lm: LanguageModel = load(model, choice.adapter, quiet=quiet)
             outcome = run_evaluation(lm, self.task, self.dataset, folder, self.settings, progress=progress)
             for text in outcome.notes:
                 report(f"{folder}: {text}")
@@ -303,8 +315,42 @@ def has_references(task: Task, row: DataRow) -> bool:
     return bool(task.references(task.prepare(row.example)))
 
 
-def _adapter(model: ModelOptions) -> str | None:
-    return None if model.adapter in (None, "none") else model.adapter
+def choose_adapter(model: ModelOptions, task: Task, dataset: Dataset) -> Choice:
+    """Choose the adapter of a whole run, by the rule that each of its rows would follow in a command.
+
+    Args:
+        model: Options of the model.
+        task: The task, with its solved examples if there are any.
+        dataset: The rows.
+
+    Returns:
+        The adapter, and what a user should know about it.
+
+    Raises:
+        ConfigError: Some rows get the shipped adapter and others the bare model: a run is of one system.
+        NlpkitError: There is no such adapter.
+    """
+    chooser = choose_adapters(model)
+    found: dict[TaskAdapter | None, tuple[Choice, DataRow]] = {}
+    for row in dataset.rows:
+        choice = chooser.choose_row(task, row.example)
+        if choice is not None:
+            found.setdefault(choice.adapter, (choice, row))
+    if not found:
+        return Choice(chooser.usual(task))
+    (choice, first), *others = found.values()
+    if others:
+        other, second = others[0]
+        (_, bare), (adapter, tuned) = sorted(
+            [(choice.adapter, first), (other.adapter, second)], key=lambda pair: pair[0] is not None
+        )
+        name = "" if adapter is None else adapter.name
+        raise ConfigError(
+            f"{tuned.where} is a row for the adapter {name!r} of {model.model}, and {bare.where} is one for the model "
+            "without it, because the adapter did not learn rows of this kind; a run is of one system. Split the data, "
+            f"or choose one for all rows with --adapter {name} or --adapter none."
+        )
+    return choice
 
 
 def safe_name(text: str) -> str:

@@ -32,7 +32,12 @@ class ModelsOptions:
         typer.Option("--model", "-m", help="Name, file, folder or hub id. Repeatable.", rich_help_panel=_MODEL),
     ] = None
     adapter: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH|none", help="LoRA adapter.", rich_help_panel=_MODEL)
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH|none",
+            help="Adapter; with the default model, the task's own by default.",
+            rich_help_panel=_MODEL,
+        ),
     ] = None
     dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.", rich_help_panel=_MODEL)] = "auto"
     device: Annotated[Device, typer.Option(help="Where to run.", rich_help_panel=_MODEL)] = "auto"

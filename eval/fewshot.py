@@ -101,6 +101,23 @@ class _FewShot:
             turns += [*asked, Message("assistant", self._task.target(shot) or "")]
         return [*system, *turns, *(message for message in messages if message.role != "system")]
 
+    def brief(self, example: Example) -> str | None:
+        """Return the examples' brief prompts with their answers, then the task's own, a blank line apart.
+
+        None where one of them has no brief prompt: then all are asked as any other model is.
+        """
+        own = self._task.brief(example)
+        if own is None:
+            return None
+        turns: list[str] = []
+        for row in self._pick(example):
+            shot = self._task.prepare(cast("Example", row.example))
+            asked = self._task.brief(shot)
+            if asked is None:
+                return None
+            turns.append(f"{asked} {self._task.target(shot) or ''}")
+        return "\n\n".join([*turns, own])
+
     def _pick(self, example: Example) -> Sequence[DataRow]:
         """Return the examples for one row; none of them is the row itself, whole or in part."""
         text = str(example.get(self._task.text_field, ""))
@@ -119,7 +136,8 @@ def with_shots(task: Task, shots: Shots) -> Task:
     """Return the task with solved examples before its prompts.
 
     Each becomes a user's turn (the task's prompt for it) and the assistant's answer (`Task.target`). For raw tasks and
-    models without a chat template the turns' texts stand one below the other, a blank line apart.
+    models without a chat template the turns' texts stand one below the other, a blank line apart, and so do the brief
+    prompts and answers for models that were tuned with brief prompts (with a single one each: expect no gain).
 
     Args:
         task: The task.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nlpkit.apps.prompts import prompt_ids, target_ids
 from nlpkit.apps.task import Example, Task
 from nlpkit.core.errors import InputError
 from nlpkit.eval.metrics.base import Likelihood
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 def target_likelihood(lm: LanguageModel, task: Task, example: Example) -> Likelihood:
     """Score the target of a row after its prompt.
 
-    The target is tokenized on its own, behind the rendered prompt: where a chat template ends the prompt, that is what
-    the model would write. No end-of-sequence token is scored.
+    The target is tokenized on its own, behind the prompt that the task's command renders: where a chat template ends
+    the prompt, that is what the model would write. Behind a brief prompt it begins with a space, as training has it,
+    whose token is scored with it. No end-of-sequence token is scored.
 
     Args:
         lm: The model.
@@ -33,8 +35,6 @@ def target_likelihood(lm: LanguageModel, task: Task, example: Example) -> Likeli
     target = task.target(example)
     if not target:
         raise InputError("The row has no target, whose probability was asked for. Add one, or leave the metric out.")
-    messages = task.prompt(example)
-    prompt = lm.encode("\n\n".join(message.content for message in messages)) if task.raw else lm.render(messages)
-    ids = lm.tokenizer.encode(target)
-    score = lm.score([(prompt, ids)])[0]
+    ids = target_ids(lm, task, example, target)
+    score = lm.score([(prompt_ids(lm, task, example), ids)])[0]
     return Likelihood(score.logprob, len(ids), len(target.encode("utf-8")))

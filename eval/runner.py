@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.pipeline import run_task
 from nlpkit.apps.planning import build_decoding
+from nlpkit.apps.prompts import describe_prompt
 from nlpkit.apps.results import TaskResult
 from nlpkit.apps.task import Overflow, Prediction, Task
 from nlpkit.apps.text_forms import acrostic_word
@@ -289,7 +290,7 @@ class _Session:
             example = self.task.prepare(row.example)
             values = {
                 "row": dict(row.example),
-                "prompt_sha256": hash_value([asdict(message) for message in self.task.prompt(example)]),
+                "prompt_sha256": hash_value(describe_prompt(self.lm, self.task, example)),
                 "references": tuple(self.task.references(example)),
                 "form": form_of(example) if self.task.name == "writing" else "",
             }
@@ -324,7 +325,7 @@ class _Session:
     def _example_prompt(self) -> list[dict[str, str]]:
         for row in self.dataset.rows:
             if not isinstance(row.example, NlpkitError):
-                return [asdict(message) for message in self.task.prompt(self.task.prepare(row.example))]
+                return describe_prompt(self.lm, self.task, self.task.prepare(row.example))
         return []
 
     def save(self) -> None:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nlpkit.apps.adapters import CONFIG
 from nlpkit.apps.files import decode_text, read_bytes
 from nlpkit.apps.options import ModelOptions
 from nlpkit.core.errors import ConfigError, did_you_mean
@@ -244,14 +245,16 @@ def _evaluation(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]], r
 
 
 def _model(table: Mapping[str, Any], root: Path) -> ModelOptions:
-    def near(text: str) -> str:
+    def near(text: str, holds: str = "") -> str:
         # A name of the catalogue, or a path: beside the suite file where there is such a thing.
-        return str(root / text) if (root / text).exists() else text
+        return str(root / text) if (root / text / holds).exists() else text
 
     given = {key: str(value) for key, value in table.items()}
-    for key in ("model", "adapter"):
-        if key in given:
-            given[key] = near(given[key])
+    if "model" in given:
+        given["model"] = near(given["model"])
+    if "adapter" in given:
+        # A folder of data may well be named as the task is, and so as the shipped adapter.
+        given["adapter"] = near(given["adapter"], CONFIG)
     return replace(ModelOptions(), **given)  # type: ignore[arg-type]
 
 
