@@ -7,21 +7,30 @@ EOS, or by completing a stop string, joins the finished ones if it is among the 
 there are k. The search ends when k hypotheses have finished and no live one can still overtake the worst of the k best;
 log p only falls, so a live hypothesis is bounded by its present log p over the most favourable length. At `max_tokens`
 the live hypotheses end as they are.
+
+With `beam_groups` each group has its own k / groups live and finished hypotheses, chosen one group after another
+(`diverse`). With `must_include` the k places are shared among banks (`lexical`): continuations that begin or go on with
+a phrase are considered too, those that could not include all by `max_tokens` are not, and only a hypothesis that
+includes all may end.
 """
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from nlpkit.core.decode.diverse import penalize_taken
+from nlpkit.core.decode.guide import allowed_masks, start_guide
+from nlpkit.core.decode.hypotheses import Beam, Hypothesis, Result, best_of
+from nlpkit.core.decode.lexical import Lexicon, Progress, share_beam
 from nlpkit.core.decode.request import Completion, FinishReason, Generation, Request
 from nlpkit.core.decode.row import needs_processing, process
+from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.runner import Runner
@@ -29,73 +38,71 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """One candidate text.
+class Candidate:
+    """A live hypothesis with one more token.
 
     Attributes:
-        token_ids: Generated ids.
-        logprobs: Raw log-probability of each, in nats.
-        total: Summed log-probability under the processed distribution, by which beams are ranked.
-        finish_reason: Why it ended, or None while alive.
+        parent: Place of the hypothesis in its beam.
+        token_id: The token.
+        rank: What the beam sorts by: the total, less the penalty of diverse beams.
+        total: Summed log-probability.
+        progress: How far it has come with what it must include.
     """
 
-    token_ids: tuple[int, ...] = ()
-    logprobs: tuple[float, ...] = ()
-    total: float = 0.0
-    finish_reason: FinishReason | None = None
+    parent: int
+    token_id: int
+    rank: float
+    total: float
+    progress: Progress | None
 
-    def score(self, length_penalty: float) -> float:
-        """Return ``total / length ** length_penalty``."""
-        return self.total / float(max(1, len(self.token_ids)) ** length_penalty)
+    @property
+    def remaining(self) -> int:
+        """Tokens that it takes to include what is left."""
+        return 0 if self.progress is None else self.progress.remaining
 
 
-@dataclass
 class Search:
-    """The beams of one request.
+    """The search for one request.
 
     Attributes:
         number: Index of the request.
         request: The request.
-        live: Hypotheses still growing, best first.
-        ended: The best finished hypotheses, at most k, worst first (a heap).
+        lexicon: The phrases to include, or None.
+        beams: One a group.
     """
 
-    number: int
-    request: Request
-    live: list[Hypothesis] = field(default_factory=lambda: [Hypothesis()])
-    ended: list[tuple[float, int, Hypothesis]] = field(default_factory=list)
-    _count: int = 0
+    def __init__(self, number: int, request: Request, tokenizer: Tokenizer) -> None:
+        config = request.config
+        self.number = number
+        self.request = request
+        self.lexicon = Lexicon(config.must_include, tokenizer) if config.must_include else None
+        root = Hypothesis(
+            guide=None if config.constraint is None else start_guide(config.constraint, tokenizer),
+            progress=None if self.lexicon is None else self.lexicon.start,
+        )
+        size = config.beam_size // config.beam_groups
+        self.beams = [Beam(size, config.length_penalty, config.max_tokens, [root]) for _ in range(config.beam_groups)]
 
     @property
-    def k(self) -> int:
-        """Beam size."""
-        return self.request.config.beam_size
+    def live(self) -> list[Hypothesis]:
+        """The live hypotheses of all groups."""
+        return [hypothesis for beam in self.beams for hypothesis in beam.live]
 
-    def finish(self, hypothesis: Hypothesis) -> None:
-        """Add an ended hypothesis, keeping the k best."""
-        # The counter keeps equal scores in order of arrival and hypotheses out of the comparison.
-        self._count += 1
-        entry = (hypothesis.score(self.request.config.length_penalty), -self._count, hypothesis)
-        if len(self.ended) < self.k:
-            heapq.heappush(self.ended, entry)
-        else:
-            heapq.heappushpop(self.ended, entry)
-
+    @property
     def done(self) -> bool:
-        """Tell whether the search is over."""
-        if not self.live:
-            return True
-        if len(self.ended) < self.k:
-            return False
-        penalty = self.request.config.length_penalty
-        length = self.request.config.max_tokens if penalty > 0 else len(self.live[0].token_ids) + 1
-        bound = max(hypothesis.total for hypothesis in self.live) / float(max(1, length) ** penalty)
-        return bound <= self.ended[0][0]
+        """Whether all groups are done."""
+        return all(beam.done for beam in self.beams)
 
-    def results(self) -> list[tuple[float, Hypothesis]]:
-        """Return the best ``n`` hypotheses with their scores, best first."""
-        best = sorted(self.ended, key=lambda entry: entry[:2], reverse=True)
-        return [(score, hypothesis) for score, _, hypothesis in best[: self.request.config.n]]
+    def end(self) -> None:
+        """End the live hypotheses as they are."""
+        for beam in self.beams:
+            for hypothesis in beam.live:
+                beam.finish(replace(hypothesis, finish_reason="length"))
+            beam.live = []
+
+    def results(self) -> list[Result]:
+        """Return the best ``n`` results, best first."""
+        return best_of(self.beams, self.request.config.n)
 
 
 class BeamSearcher:
@@ -138,10 +145,13 @@ class BeamSearcher:
 
     def _run_group(self, group: Sequence[tuple[int, Request]]) -> Iterator[tuple[int, Generation]]:
         started = time.perf_counter()
-        searches = [Search(number, request) for number, request in group]
-        self._runner.reserve(sum(search.k for search in searches))
+        searches = [Search(number, request, self._tokenizer) for number, request in group]
+        self._runner.reserve(sum(request.config.beam_size for _, request in group))
         prompts = [search.request.prompt_ids for search in searches]
         logits = self._runner.extend(0, prompts, [0] * len(prompts))
+        # Where each live hypothesis stands in the cache: at first the groups of a search share its prompt.
+        places = [row for row, search in enumerate(searches) for _ in search.live]
+        logits = logits[torch.tensor(places, device=logits.device)]
         step = 0
         while searches:
             sources: list[int] = []
@@ -150,57 +160,135 @@ class BeamSearcher:
             for search in searches:
                 count = len(search.live)
                 parents = self._grow(search, logits[first : first + count])
-                step_limit = step + 1 >= search.request.config.max_tokens
-                if step_limit:
-                    for hypothesis in search.live:
-                        search.finish(Hypothesis(hypothesis.token_ids, hypothesis.logprobs, hypothesis.total, "length"))
-                if step_limit or search.done():
+                if step + 1 >= search.request.config.max_tokens:
+                    search.end()
+                if search.done:
                     yield search.number, self._generation(search, time.perf_counter() - started)
                 else:
                     kept.append(search)
-                    sources.extend(first + parent for parent in parents)
+                    sources.extend(places[first + parent] for parent in parents)
                 first += count
             searches = kept
             step += 1
             if searches:
                 lengths = [len(search.request.prompt_ids) + step - 1 for search in searches for _ in search.live]
-                if sources != list(range(first)):
+                if sources != list(range(len(places))):
                     self._runner.reorder(0, sources, max(lengths))
+                places = list(range(len(sources)))
                 tokens = [[hypothesis.token_ids[-1]] for search in searches for hypothesis in search.live]
                 logits = self._runner.extend(0, tokens, lengths)
 
     def _grow(self, search: Search, logits: Tensor) -> list[int]:
         """Replace a search's live hypotheses by their best continuations; return each one's parent."""
-        request, k = search.request, search.k
+        request = search.request
         raw = torch.log_softmax(logits, -1)
         ranked = raw
         if needs_processing(request):
+            masks = allowed_masks([hypothesis.guide for hypothesis in search.live], logits)
             parts = [
-                process(logits[i], request, hypothesis.token_ids, self._eos) for i, hypothesis in enumerate(search.live)
+                process(logits[i], request, hypothesis.token_ids, self._eos, allowed=masks[i])
+                for i, hypothesis in enumerate(search.live)
             ]
             ranked = torch.log_softmax(torch.stack(parts), -1)
-        totals = torch.tensor([hypothesis.total for hypothesis in search.live], device=logits.device)
-        vocab_size = logits.shape[-1]
-        scores = (ranked + totals[:, None]).flatten()
-        best = scores.topk(min(2 * k, scores.numel()))
-        live: list[Hypothesis] = []
         parents: list[int] = []
-        for rank, (total, flat) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
-            if total == float("-inf") or len(live) == k:
-                break
-            parent, token_id = divmod(flat, vocab_size)
-            before = search.live[parent]
-            reason = self._end_of(request, before, token_id)
-            grown = Hypothesis(
-                (*before.token_ids, token_id), (*before.logprobs, float(raw[parent, token_id])), total, reason
-            )
-            if reason is None:
-                live.append(grown)
-                parents.append(parent)
-            elif rank < k:
-                search.finish(grown)
-        search.live = live
+        taken: list[int] = []
+        first = 0
+        for beam in search.beams:
+            rows = slice(first, first + len(beam.live))
+            chosen = self._grow_beam(search, beam, raw[rows], ranked[rows], taken) if beam.live else []
+            parents.extend(first + parent for parent in chosen)
+            taken.extend(hypothesis.token_ids[-1] for hypothesis in beam.live)
+            first = rows.stop
         return parents
+
+    def _grow_beam(self, search: Search, beam: Beam, raw: Tensor, ranked: Tensor, taken: Sequence[int]) -> list[int]:
+        """Do the same for one group; `taken` are the tokens of earlier groups."""
+        banks: dict[int, list[Candidate]] = {}
+        for candidate in self._candidates(search, beam, ranked, taken):
+            banks.setdefault(candidate.remaining, []).append(candidate)
+        open_banks: list[list[Candidate]] = []
+        for remaining in sorted(banks, reverse=True):
+            open_banks.append([])
+            for place, candidate in enumerate(banks[remaining]):
+                if len(open_banks[-1]) == beam.k:
+                    break
+                before = beam.live[candidate.parent]
+                reason = self._end_of(search.request, before, candidate.token_id)
+                if reason is None:
+                    open_banks[-1].append(candidate)
+                elif place < beam.k and self._may_end(search, before, candidate, reason):
+                    beam.finish(self._extended(before, candidate, raw, reason))
+        places = share_beam(beam.k, [len(bank) for bank in open_banks]) if open_banks else []
+        chosen = [candidate for bank, n in zip(open_banks, places, strict=True) for candidate in bank[:n]]
+        if not chosen and not beam.ended:
+            raise ConfigError(
+                f"No text can include all of must_include, {list(search.request.config.must_include)}: what is left of "
+                "the vocabulary after bans cannot go on. Take a ban or a word away."
+            )
+        chosen.sort(key=lambda candidate: candidate.rank, reverse=True)
+        beam.live = [self._extended(beam.live[candidate.parent], candidate, raw, None) for candidate in chosen]
+        # At the limit all that live end as they are, and may still be among the best.
+        if beam.done and not (beam.live and len(beam.live[0].token_ids) >= beam.max_tokens):
+            beam.live = []
+        return [candidate.parent for candidate in chosen[: len(beam.live)]]
+
+    def _candidates(self, search: Search, beam: Beam, ranked: Tensor, taken: Sequence[int]) -> list[Candidate]:
+        """Return the continuations to consider, best first."""
+        vocab_size = ranked.shape[-1]
+        totals = torch.tensor([hypothesis.total for hypothesis in beam.live], device=ranked.device)
+        scores = ranked + totals[:, None]
+        ranks = penalize_taken(scores, taken, search.request.config.diversity_penalty).flatten()
+        places = ranks.topk(min(2 * beam.k, ranks.numel())).indices
+        if search.lexicon is not None:
+            further = self._further_places(search.lexicon, beam, ranked)
+            places = torch.tensor(sorted({*places.tolist(), *further}), device=ranks.device)
+            places = places[ranks[places].argsort(descending=True, stable=True)]
+        candidates: list[Candidate] = []
+        for place, rank, total in zip(
+            places.tolist(), ranks[places].tolist(), scores.flatten()[places].tolist(), strict=True
+        ):
+            if rank == float("-inf"):
+                break
+            parent, token_id = divmod(place, vocab_size)
+            progress = None
+            if search.lexicon is not None and (before := beam.live[parent].progress) is not None:
+                progress = search.lexicon.advance(before, token_id)
+            candidates.append(Candidate(parent, token_id, rank, total, progress))
+        left = beam.max_tokens - len(beam.live[0].token_ids) - 1
+        return [candidate for candidate in candidates if candidate.remaining <= left] or candidates
+
+    def _further_places(self, lexicon: Lexicon, beam: Beam, ranked: Tensor) -> list[int]:
+        """Return the places, in flattened ranks, of each hypothesis' own best tokens and of those for its phrases."""
+        vocab_size = ranked.shape[-1]
+        # As many as may not end the text yet, and one more.
+        own = ranked.topk(min(len(self._eos) + 1, vocab_size)).indices.tolist()
+        return [
+            parent * vocab_size + token_id
+            for parent, hypothesis in enumerate(beam.live)
+            if hypothesis.progress is not None
+            for token_id in (*own[parent], *lexicon.next_tokens(hypothesis.progress))
+        ]
+
+    @staticmethod
+    def _extended(before: Hypothesis, candidate: Candidate, raw: Tensor, reason: FinishReason | None) -> Hypothesis:
+        token_id = candidate.token_id
+        guide = before.guide
+        return Hypothesis(
+            (*before.token_ids, token_id),
+            (*before.logprobs, float(raw[candidate.parent, token_id])),
+            candidate.total,
+            reason,
+            guide.after(token_id) if guide is not None and reason != "eos" else guide,
+            candidate.progress,
+        )
+
+    def _may_end(self, search: Search, before: Hypothesis, candidate: Candidate, reason: FinishReason) -> bool:
+        """Tell whether a hypothesis that a token ends includes all that it must."""
+        if search.lexicon is None:
+            return True
+        if reason == "stop":
+            return search.lexicon.all_in(self._text(search.request, (*before.token_ids, candidate.token_id)))
+        return not candidate.remaining
 
     def _end_of(self, request: Request, before: Hypothesis, token_id: int) -> FinishReason | None:
         if token_id in self._eos and not request.config.ignore_eos:
@@ -211,21 +299,27 @@ class BeamSearcher:
                 return "stop"
         return None
 
+    def _text(self, request: Request, token_ids: Sequence[int]) -> str:
+        """Return the text before any stop string."""
+        text = self._tokenizer.decode(token_ids)
+        cuts = [text.find(stop) for stop in request.config.stop if stop in text]
+        return text[: min(cuts)] if cuts else text
+
     def _generation(self, search: Search, seconds: float) -> Generation:
         completions = []
-        for index, (score, hypothesis) in enumerate(search.results()):
-            text = self._tokenizer.decode(hypothesis.token_ids)
-            cuts = [text.find(stop) for stop in search.request.config.stop if stop in text]
-            if hypothesis.finish_reason == "stop" and cuts:
-                text = text[: min(cuts)]
+        for index, result in enumerate(search.results()):
+            hypothesis = result.hypothesis
+            stopped = hypothesis.finish_reason == "stop"
             completions.append(
                 Completion(
-                    text=text,
+                    text=self._text(search.request, hypothesis.token_ids)
+                    if stopped
+                    else self._tokenizer.decode(hypothesis.token_ids),
                     token_ids=hypothesis.token_ids,
                     logprobs=hypothesis.logprobs,
                     finish_reason=hypothesis.finish_reason or "length",
                     index=index,
-                    score=score,
+                    score=result.score,
                 )
             )
         return Generation(completions=tuple(completions), prompt_tokens=len(search.request.prompt_ids), seconds=seconds)

@@ -136,6 +136,9 @@ class DecodeConfig:
             )
         if self.must_include and self.beam_size == 1:
             raise ConfigError("must_include needs beam search: set beam_size; a few more than the words is usual.")
+        lost = [phrase for phrase in self.must_include if any(stop in phrase for stop in self.stop)]
+        if lost:
+            raise ConfigError(f"must_include holds {lost[0]!r}, in which a stop string would end the text.")
         if self.beam_size > 1:
             if self.temperature > 0:
                 raise ConfigError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nlpkit.core.decode.beam import BeamSearcher
 from nlpkit.core.decode.guide import start_guide
+from nlpkit.core.decode.lexical import Lexicon
 from nlpkit.core.decode.request import Completion, Generation, Request, Score, TokenEvent
 from nlpkit.core.decode.scheduler import Scheduler
 from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
@@ -51,7 +52,8 @@ class Engine:
         Raises:
             InputError: The prompt is empty or holds ids outside the vocabulary.
             ContextOverflowError: Prompt and token budget exceed the context.
-            ConfigError: A bias names a token outside the vocabulary, or the constraint cannot be used.
+            ConfigError: A bias names a token outside the vocabulary, or the constraint or the phrases to include
+                cannot be used.
         """
         ids, config = request.prompt_ids, request.config
         if not ids:
@@ -69,6 +71,8 @@ class Engine:
             )
         if config.constraint is not None:
             start_guide(config.constraint, self._tokenizer)
+        if config.must_include:
+            Lexicon(config.must_include, self._tokenizer).check(config.max_tokens)
         wrong = [token_id for token_id in config.logit_bias if token_id >= self.vocab_size]
         if wrong:
             raise ConfigError(f"logit_bias names token {wrong[0]}; the model knows 0 to {self.vocab_size - 1}.")

@@ -82,7 +82,7 @@ class StopMatcher:
         if any(not stop for stop in stops):
             raise ConfigError("A stop string is empty; it would stop before the first character. Leave it out.")
         self._stops = tuple(dict.fromkeys(stops))
-        self._failures = tuple(_failure_table(stop) for stop in self._stops)
+        self._failures = tuple(failure_table(stop) for stop in self._stops)
         self._states = [0] * len(self._stops)
         self._held = ""
         self.matched: str | None = None
@@ -135,14 +135,14 @@ class StopMatcher:
         return state == len(stop)
 
 
-def _failure_table(stop: str) -> list[int]:
-    """Return for each prefix of `stop` the length of its longest proper border."""
-    table = [0] * len(stop)
+def failure_table(pattern: Sequence[object]) -> list[int]:
+    """Return for each prefix of `pattern` the length of its longest proper border (Knuth, Morris and Pratt 1977)."""
+    table = [0] * len(pattern)
     state = 0
-    for i in range(1, len(stop)):
-        while state and stop[state] != stop[i]:
+    for i in range(1, len(pattern)):
+        while state and pattern[state] != pattern[i]:
             state = table[state - 1]
-        if stop[state] == stop[i]:
+        if pattern[state] == pattern[i]:
             state += 1
         table[i] = state
     return table
