@@ -13,12 +13,20 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nlpkit.apps.bench_peers import (
+    convert_for_ctranslate2,
+    is_installed,
+    load_ctranslate2,
+    load_llama_cpp,
+    load_transformers,
+)
 from nlpkit.core.errors import ConfigError, NlpkitError, did_you_mean
 from nlpkit.core.threads import SPIN_COUNT, default_threads
 
@@ -79,9 +87,9 @@ Decode = Callable[[Sequence[Sequence[int]], int], None]
 SHORT_PROMPT = 32
 
 
-def _prompt(length: int) -> list[int]:
-    """Return ordinary token ids, none special, the same for every engine."""
-    return [1000 + (7919 * i) % 20000 for i in range(length)]
+def _prompt(length: int, number: int = 0) -> list[int]:
+    """Return ordinary token ids, none special, the same for every engine; other numbers begin differently."""
+    return [1000 + (7919 * i + 131 * number) % 20000 for i in range(length)]
 
 
 def _load_nlpkit(plan: BenchPlan) -> tuple[str, Decode]:
@@ -98,45 +106,11 @@ def _load_nlpkit(plan: BenchPlan) -> tuple[str, Decode]:
     return model.dtype, decode
 
 
-def _load_transformers(plan: BenchPlan) -> tuple[str, Decode]:
-    import torch
-    import transformers
-    from transformers.utils import logging
-
-    quiet: Any = logging
-    quiet.set_verbosity_error()
-    quiet.disable_progress_bar()
-    torch.set_num_threads(plan.threads)
-    name = "bf16" if plan.dtype == "auto" else plan.dtype
-    dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    if name not in dtypes:
-        raise ConfigError(f"transformers is measured in bf16 or fp32, not in {name}.")
-    path = Path(plan.model)
-    options: dict[str, Any] = {"dtype": dtypes[name], "local_files_only": True}
-    if path.is_dir():
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
-    else:
-        model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, **options)
-    model.eval()
-
-    def decode(prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
-        ids = torch.tensor([list(prompt) for prompt in prompts])
-        with torch.inference_mode():
-            model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=new_tokens,
-                min_new_tokens=new_tokens,
-                do_sample=False,
-                pad_token_id=0,
-            )
-
-    return name, decode
-
-
 ENGINES: dict[str, Callable[[BenchPlan], tuple[str, Decode]]] = {
     "nlpkit": _load_nlpkit,
-    "transformers": _load_transformers,
+    "transformers": load_transformers,
+    "llama.cpp": load_llama_cpp,
+    "ctranslate2": load_ctranslate2,
 }
 """Engines that can be measured. Each loads the model and returns its dtype and a function that decodes."""
 
@@ -187,11 +161,13 @@ def measure_here(plan: BenchPlan) -> Iterator[BenchLine]:
     short = _prompt(SHORT_PROMPT)
     decode([short], 1)
     first_token_s = _process_age()
-    long = _prompt(plan.prompt_tokens)
-    decode([long], 1)
-    prefill_s = statistics.median(_timed(decode, [long], 1) for _ in range(plan.runs))
+    decode([_prompt(plan.prompt_tokens)], 1)
+    # A new prompt each time: engines may keep what they have read.
+    prefill_s = statistics.median(
+        _timed(decode, [_prompt(plan.prompt_tokens, run)], 1) for run in range(1, plan.runs + 1)
+    )
     for batch in plan.batches:
-        prompts = [short] * batch
+        prompts = [_prompt(SHORT_PROMPT, number) for number in range(batch)]
         decode(prompts, 2)
         times = [_timed(decode, prompts, plan.new_tokens + 1) - _timed(decode, prompts, 1) for _ in range(plan.runs)]
         yield BenchLine(
@@ -211,6 +187,14 @@ TRANSFORMERS_DTYPES = ("auto", "bf16", "fp32")
 """What `transformers` is measured in: it has no int8 or int4 weights on a CPU without further packages."""
 
 
+def _available(model: Path, batches: tuple[int, ...]) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Yield the other engines that are installed and can run the model, with dtype and batch sizes."""
+    if is_installed("llama.cpp") and model.suffix == ".gguf" and 1 in batches:
+        yield "llama.cpp", "auto", (1,)
+    if is_installed("ctranslate2"):
+        yield "ctranslate2", "int8", batches
+
+
 def build_plans(
     model: Path,
     *,
@@ -222,11 +206,14 @@ def build_plans(
     runs: int = 3,
     threads: int | None = None,
 ) -> list[BenchPlan]:
-    """Return what to measure: nlpkit in each dtype, then, if wanted, transformers in those that it has.
+    """Return what to measure: nlpkit in each dtype, then, if wanted, the peers.
+
+    Peers are transformers in those dtypes that it has, llama.cpp on the same file (one prompt at a time, which is what
+    its Python binding does) and CTranslate2 in int8, the last two where they are installed.
 
     Args:
         model: Path of the model.
-        peers: Whether to measure transformers too.
+        peers: Whether to measure the peers too.
         dtypes: Dtypes, in order; none given means ``auto``.
         batches: Batch sizes, in order; none given means 1, 8 and 32.
         prompt_tokens: Length of the prefill prompt.
@@ -241,23 +228,24 @@ def build_plans(
         if dtype not in DTYPES:
             raise ConfigError(f"There is no dtype {dtype!r}. {did_you_mean(dtype, DTYPES)}")
     wanted = tuple(dict.fromkeys(dtypes)) or ("auto",)
-    engines = [("nlpkit", dtype) for dtype in wanted]
+    sizes = tuple(dict.fromkeys(batches)) or (1, 8, 32)
+    engines = [("nlpkit", dtype, sizes) for dtype in wanted]
     if peers:
-        engines += [("transformers", dtype) for dtype in wanted if dtype in TRANSFORMERS_DTYPES] or [
-            ("transformers", "auto")
-        ]
+        others = [dtype for dtype in wanted if dtype in TRANSFORMERS_DTYPES] or ["auto"]
+        engines += [("transformers", dtype, sizes) for dtype in others]
+        engines += _available(model, sizes)
     return [
         BenchPlan(
             engine=engine,
             model=str(model),
             dtype=dtype,
-            batches=tuple(dict.fromkeys(batches)) or (1, 8, 32),
+            batches=its_sizes,
             prompt_tokens=prompt_tokens,
             new_tokens=new_tokens,
             runs=runs,
             threads=threads or default_threads(),
         )
-        for engine, dtype in engines
+        for engine, dtype, its_sizes in engines
     ]
 
 
@@ -282,6 +270,11 @@ def measure(plan: BenchPlan) -> Iterator[BenchLine]:
     Raises:
         NlpkitError: The child process failed; its own words are in the message.
     """
+    if plan.engine == "ctranslate2" and not (Path(plan.model) / "model.bin").exists():
+        with tempfile.TemporaryDirectory() as folder:
+            converted = convert_for_ctranslate2(Path(plan.model), Path(folder))
+            yield from measure(replace(plan, model=str(converted)))
+        return
     arguments = [sys.executable, "-m", "nlpkit.apps.bench", json.dumps(asdict(plan))]
     environment = _environment(plan)
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)

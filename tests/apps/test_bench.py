@@ -43,7 +43,9 @@ def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "measure", fake)
 
 
-def test_plans() -> None:
+def test_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: set[str] = set()
+    monkeypatch.setattr(bench, "is_installed", lambda engine: engine in there)
     (only,) = build_plans(Path("m.gguf"), threads=3)
     assert (only.engine, only.dtype, only.batches, only.threads) == ("nlpkit", "auto", (1, 8, 32), 3)
     plans = build_plans(Path("m.gguf"), peers=True, dtypes=["int8", "fp32", "int8"], batches=[4, 4])
@@ -55,6 +57,11 @@ def test_plans() -> None:
     assert plans[0].batches == (4,)
     plans = build_plans(Path("m.gguf"), peers=True, dtypes=["int4"])
     assert [(plan.engine, plan.dtype) for plan in plans] == [("nlpkit", "int4"), ("transformers", "auto")]
+    there |= {"llama.cpp", "ctranslate2"}
+    plans = build_plans(Path("m.gguf"), peers=True, dtypes=["int4"])
+    assert [(plan.engine, plan.batches) for plan in plans[2:]] == [("llama.cpp", (1,)), ("ctranslate2", (1, 8, 32))]
+    plans = build_plans(Path("folder"), peers=True, dtypes=["int4"], batches=[8])
+    assert [plan.engine for plan in plans] == ["nlpkit", "transformers", "ctranslate2"]
     with pytest.raises(ConfigError, match="Did you mean 'int8'"):
         build_plans(Path("m.gguf"), dtypes=["int88"])
 
