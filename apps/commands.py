@@ -16,7 +16,7 @@ from nlpkit.apps.downloads import show_download
 from nlpkit.apps.files import check_text, is_file
 from nlpkit.apps.generation import TextGeneration
 from nlpkit.apps.model_pool import ModelPool
-from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions
+from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, named_as_flags
 from nlpkit.apps.output import Writer, note
 from nlpkit.apps.planning import build_decoding
 from nlpkit.apps.progress import ProgressBar
@@ -42,7 +42,7 @@ class TaskCommand:
         text: The command's text argument, or None.
         fixed: Fields of every example, from the command's own options; None values count as not given.
         defaults: Fields for data rows that lack them.
-        flags: For each fixed field the option that gave it, for errors.
+        flags: For each fixed field and override the option that gave it, for errors.
         overrides: Decoding options of the command itself, such as ``n``.
         model: Shared options.
         decode: Shared options.
@@ -107,7 +107,8 @@ class TaskCommand:
 
     def _overrides(self) -> dict[str, Any]:
         overrides = {**self.decode.overrides(), **{k: v for k, v in self.overrides.items() if v is not None}}
-        build_decoding(self.task, overrides)
+        with named_as_flags({"logprobs": "--logprobs", "n": self.flags.get("n", "--n")}):
+            build_decoding(self.task, overrides)
         if overrides.get("n", 1) > 1 and self.source.format == "lines" and not self.sink.as_json:
             raise ConfigError(
                 f"--lines promises one line for each input, but {overrides['n']} results are asked for. Add --json."

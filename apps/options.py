@@ -6,11 +6,13 @@ objects and not forty parameters.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -218,6 +220,27 @@ class OutputOptions(SinkOptions):
     stats: Annotated[
         bool, typer.Option("--stats", help="Tokens, seconds and speed on stderr.", rich_help_panel=_OUTPUT)
     ] = False
+
+
+@contextlib.contextmanager
+def named_as_flags(other: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Let errors about decoding options name the flags that set them, as in ``--top-p is 2``.
+
+    Args:
+        other: Flags of fields that the command itself has, such as ``n``.
+
+    Raises:
+        ConfigError: As the block raises it, in other words.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        flags = {field.name: f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(DecodeOptions)}
+        flags |= other or {}
+        # Words of one part are words of the language as well: they are fields where the sentence begins with them.
+        long = [name for name in flags if "_" in name]
+        pattern = rf"\b(?<!-)(?:{'|'.join(long)})\b|^(?:{'|'.join(flags)})(?= is | \()"
+        raise ConfigError(re.sub(pattern, lambda match: flags[match.group()], str(error))) from error
 
 
 def command(app: typer.Typer, name: str | None = None) -> Callable[[_Function], _Function]:

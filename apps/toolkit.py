@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from nlpkit.apps.pipeline import run_task, stream_task
+from nlpkit.apps.adapters import NONE, AdapterChooser, Choice, TaskAdapter
+from nlpkit.apps.model_pool import ModelPool, only
 from nlpkit.apps.results import TaskResult
-from nlpkit.apps.task import Example, Overflow, load_task
-from nlpkit.core.errors import InputError
+from nlpkit.apps.task import Example, Overflow, Task, check_example, load_task
+from nlpkit.core.errors import InputError, NlpkitError
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -22,20 +23,44 @@ Options = Mapping[str, Any]
 class Toolkit:
     """A model and the tasks that it does. `load` makes one.
 
+    Where tasks have adapters of their own, each task's model is loaded when it is first used, and kept. A toolkit may
+    be used from several threads.
+
     Each task method takes one text and returns a `TaskResult`, or a list of texts and returns a list of results, run
     together in batches. ``str(result)`` is the text, ``result.to_dict()`` has everything. `options` are decoding
     options by name; `on_overflow` says what to do with a text that does not fit the model's context: ``error``,
     ``chunk`` or ``truncate``, None being the task's own default.
 
-    Attributes:
-        lm: The model.
+    Args:
+        models: The model that does everything, or a pool of models with adapters.
+        chooser: Chooses from the pool; by default the bare model.
+        name: Name of the model, where `models` is a pool.
     """
 
-    def __init__(self, lm: LanguageModel) -> None:
-        self.lm = lm
+    def __init__(
+        self, models: LanguageModel | ModelPool, chooser: AdapterChooser | None = None, *, name: str = ""
+    ) -> None:
+        self._pool = models if isinstance(models, ModelPool) else only(models)
+        self._chooser = chooser or AdapterChooser(name, NONE)
+        self._name = name if isinstance(models, ModelPool) else models.name
+
+    @property
+    def lm(self) -> LanguageModel:
+        """The model without the tasks' adapters, or with the one that was named."""
+        return self._pool.get(self._chooser.named)
 
     def __repr__(self) -> str:
-        return f"Toolkit({self.lm.name!r})"
+        return f"Toolkit({self._name!r})"
+
+    def _choose(self, task: Task, rows: Sequence[Example]) -> list[tuple[Example | NlpkitError, Choice]]:
+        """Say what each row runs on."""
+        if self._chooser.usual(task) is None:
+            return [(row, Choice()) for row in rows]
+        chosen: list[tuple[Example | NlpkitError, Choice]] = []
+        for number, row in enumerate(rows, start=1):
+            check_example(task, row, where=f"row {number}")
+            chosen.append((row, self._chooser.choose(task, task.prepare(row))))
+        return chosen
 
     def run(
         self,
@@ -56,7 +81,8 @@ class Toolkit:
         Raises:
             NlpkitError: The task is unknown, or a row or an option cannot be used.
         """
-        return list(run_task(self.lm, load_task(task), rows, overrides=options, on_overflow=on_overflow))
+        found = load_task(task)
+        return list(self._pool.run(found, self._choose(found, rows), overrides=options, on_overflow=on_overflow))
 
     def stream(
         self,
@@ -77,7 +103,9 @@ class Toolkit:
         Raises:
             NlpkitError: The task is unknown, or the row or an option cannot be used.
         """
-        return stream_task(self.lm, load_task(task), row, overrides=options, on_overflow=on_overflow)
+        found = load_task(task)
+        ((_, choice),) = self._choose(found, [row])
+        return self._pool.stream(found, row, choice, overrides=options, on_overflow=on_overflow)
 
     @overload
     def translate(
@@ -162,7 +190,7 @@ class Toolkit:
 
         Args:
             text: One document or several.
-            length: ``short``, ``medium`` (the default) or ``long``.
+            length: ``short``, ``medium`` or ``long``; None is what the model learned, or else ``medium``.
             max_words: Length in words, instead of `length`.
             options: Decoding options.
             on_overflow: What to do with texts that do not fit.
@@ -312,9 +340,13 @@ def load(
 ) -> Toolkit:
     """Load a model and return the tasks on it.
 
+    The default model is loaded when a task is first used, with that task's shipped adapter; it is only downloaded here,
+    where that is needed. Any other model, and the default model with a named adapter or none, is loaded at once.
+
     Args:
         name: Name in the catalogue, path of a model file or directory, or hub id.
-        adapter: Name or path of an adapter, or None.
+        adapter: None for the tasks' own adapters, which the default model has; ``none`` for none; else the name of a
+            shipped adapter or an adapter's folder, for all tasks.
         dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads; None lets the engine choose.
@@ -323,6 +355,27 @@ def load(
     Raises:
         NlpkitError: There is no such model, or it cannot be used.
     """
-    from nlpkit.core.language_model import load_model
+    chooser = AdapterChooser(name, adapter)
+    from nlpkit.core.language_model import load_model, pick_device, pick_dtype
+    from nlpkit.core.loaders.catalogue import resolve_model
 
-    return Toolkit(load_model(name, adapter=adapter, dtype=dtype, device=device, threads=threads, progress=progress))
+    def load_one(chosen: TaskAdapter | None, like: LanguageModel | None) -> LanguageModel:
+        return load_model(
+            name,
+            adapter=None if chosen is None else chosen.path,
+            adapter_name=None if chosen is None else chosen.name,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            like=like,
+            progress=progress,
+        )
+
+    pool = ModelPool(load_one)
+    if chooser.chooses:
+        # What can go wrong should go wrong here, and a download is no part of the first answer.
+        pick_dtype(dtype, pick_device(device))
+        resolve_model(name, progress=progress)
+    else:
+        pool.get(chooser.named)
+    return Toolkit(pool, chooser, name=name)

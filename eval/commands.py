@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nlpkit.apps.options import DecodeOptions, command
+from nlpkit.apps.options import DecodeOptions, command, named_as_flags
 from nlpkit.apps.output import Writer, note
 from nlpkit.core.errors import ConfigError
 from nlpkit.eval.command_options import (
@@ -88,7 +88,8 @@ def run(
         shots=ShotOptions(count=dataset.shots, path=dataset.shots_from, seed=dataset.shots_seed),
         keep_going=dataset.keep_going,
     )
-    prepared = evaluation.prepare()
+    with named_as_flags():
+        prepared = evaluation.prepare()
     with ProgressBar(prepared.task.name, enabled=not quiet) as bar:
         outcomes = prepared.run(output, quiet=quiet, report=lambda text: note(text, quiet=quiet), progress=bar)
     with Writer(None, as_json=as_json) as writer:

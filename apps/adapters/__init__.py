@@ -157,12 +157,15 @@ class AdapterChooser:
         model: Name of the model, as the user gave it.
         adapter: None for the tasks' own, ``none``, or what `find_adapter` takes.
 
+    Attributes:
+        named: The adapter that the user named, or None.
+
     Raises:
         ModelFileError: There is no such adapter, or it is damaged.
     """
 
     def __init__(self, model: str, adapter: str | Path | None = None) -> None:
-        self._named = None if adapter is None or str(adapter) == NONE else find_adapter(adapter)
+        self.named = None if adapter is None or str(adapter) == NONE else find_adapter(adapter)
         self._shipped: Mapping[str, TaskAdapter] = {}
         if adapter is None and is_default_model(model):
             self._shipped = {shipped.name: shipped for shipped in shipped_adapters()}
@@ -174,7 +177,7 @@ class AdapterChooser:
 
     def usual(self, task: Task) -> TaskAdapter | None:
         """Return the adapter of a task's ordinary rows."""
-        return self._named if task.raw or self._named is not None else self._shipped.get(task.name)
+        return self.named if task.raw or self.named is not None else self._shipped.get(task.name)
 
     def choose(self, task: Task, example: Example) -> Choice:
         """Choose for one prepared example."""
@@ -182,7 +185,7 @@ class AdapterChooser:
         lack = None if adapter is None else adapter.lacks(task, example)
         if adapter is None or lack is None:
             return Choice(adapter)
-        if adapter is self._named:
+        if adapter is self.named:
             lack = lack or f"learned no {task.name} of this kind"
             return Choice(adapter, f"the adapter {adapter.name} {lack}")
         return Choice(None, f"the adapter {adapter.name} {lack}: the model works without it" if lack else "")
