@@ -258,6 +258,32 @@ def _cache() -> Iterator[_Fact]:
             yield names, f"{_size(entry.size)}, sha256 {entry.sha256[:12]} verified"
 
 
+def _adapters() -> Iterator[_Fact]:
+    from nlpkit.apps.adapters import BASE, shipped_adapters
+    from nlpkit.core.errors import NlpkitError
+    from nlpkit.core.loaders.adapter import WEIGHTS_NAME, open_adapter
+    from nlpkit.core.loaders.cache import sha256_file
+    from nlpkit.core.loaders.catalogue import find_entry
+
+    entry, shipped = find_entry(BASE), shipped_adapters()
+    if not shipped:
+        yield "shipped", "none"
+    for adapter in shipped:
+        try:
+            opened = open_adapter(adapter.path)
+        except NlpkitError as error:
+            yield adapter.name, f"damaged ({error})", "Install nlpkit again."
+            continue
+        weights = opened.files[WEIGHTS_NAME]
+        wanted = adapter.tuned.base_sha256
+        other = entry is not None and wanted is not None and wanted != entry.sha256
+        yield (
+            adapter.name,
+            f"{_size(weights.stat().st_size)}, sha256 {sha256_file(weights)[:12]}",
+            f"It belongs to another model than {BASE}: install nlpkit again." if other else None,
+        )
+
+
 def _text() -> Iterator[_Fact]:
     advice = "Names of files may come out wrong: set LC_ALL=C.UTF-8 or PYTHONUTF8=1."
     for name, encoding in (
@@ -277,6 +303,7 @@ _SECTIONS: tuple[tuple[str, Callable[[], Iterator[_Fact]]], ...] = (
     ("Memory", _memory),
     ("Compiler", _compiler),
     ("Models", _cache),
+    ("Adapters", _adapters),
     ("Text", _text),
 )
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from nlpkit.apps.adapters import BASE, WEIGHTS, TaskAdapter, shipped_adapters
 from nlpkit.core.errors import ConfigError, did_you_mean
 from nlpkit.core.loaders.cache import sha256_file
 from nlpkit.core.loaders.catalogue import ModelEntry, Progress, find_entry, list_models, resolve_model
@@ -13,7 +14,8 @@ from nlpkit.core.loaders.open import open_model
 
 
 def describe_entry(entry: ModelEntry, *, cached: bool) -> dict[str, Any]:
-    """Return a catalogue entry, JSON-ready."""
+    """Return a catalogue entry with its adapters, JSON-ready."""
+    adapters = shipped_adapters() if entry is find_entry(BASE) else []
     return {
         "name": entry.name,
         "aliases": list(entry.aliases),
@@ -23,6 +25,20 @@ def describe_entry(entry: ModelEntry, *, cached: bool) -> dict[str, Any]:
         "sha256": entry.sha256,
         "cached": cached,
         "path": str(entry.path) if cached else None,
+        "adapters": {adapter.name: describe_adapter(adapter) for adapter in adapters},
+    }
+
+
+def describe_adapter(adapter: TaskAdapter) -> dict[str, Any]:
+    """Return what is known of a shipped adapter, JSON-ready."""
+    weights = adapter.path / WEIGHTS
+    return {
+        "path": str(adapter.path),
+        "size": weights.stat().st_size,
+        "sha256": sha256_file(weights),
+        "tasks": sorted(adapter.tuned.names),
+        "languages": ["-".join(pair) for pair in adapter.tuned.languages],
+        "forms": sorted(adapter.tuned.forms),
     }
 
 
@@ -96,7 +112,10 @@ def render_catalogue(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         names = row["name"] + (f" ({', '.join(row['aliases'])})" if row["aliases"] else "")
         state = "downloaded" if row["cached"] else "not downloaded"
-        blocks.append(f"{names}\n  {row['description']}\n  {row['size'] / 1e6:.0f} MB, {row['licence']}, {state}")
+        lines = [names, row["description"], f"{row['size'] / 1e6:.0f} MB, {row['licence']}, {state}"]
+        if row["adapters"]:
+            lines.append(f"adapters: {', '.join(row['adapters'])}")
+        blocks.append("\n  ".join(lines))
     return "\n".join(blocks)
 
 
@@ -104,9 +123,9 @@ def render_model(values: dict[str, Any], indent: str = "") -> str:
     """Lay a description out as ``name: value`` lines."""
     lines = []
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             lines += [f"{indent}{name}:", render_model(value, indent + "  ")]
-        elif value is not None:
+        elif value not in (None, [], {}):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             lines.append(f"{indent}{name}: {shown}")
     return "\n".join(lines)
