@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from nlpkit.apps.adapters import find_adapter
 from nlpkit.core.errors import ConfigError, ModelFileError, did_you_mean
-from nlpkit.core.loaders.adapter import merge_adapter, open_adapter
+from nlpkit.core.loaders.adapter import check_base, merge_adapter, open_adapter
 from nlpkit.core.loaders.base import ModelSource
 from nlpkit.core.loaders.brief import read_brief_tasks, write_brief_tasks
 from nlpkit.core.loaders.build import build_model
@@ -61,7 +62,7 @@ def merge_model(
 
     Args:
         name: The model that the adapter was trained on.
-        adapter: The adapter's folder.
+        adapter: The adapter's folder, or the name of a shipped one.
         output: Folder to write; must not exist, or be empty.
         to: ``native`` or ``hf``.
         dtype: ``fp32`` or ``bf16``, on disk.
@@ -78,7 +79,8 @@ def merge_model(
         if value not in known:
             raise ConfigError(f"There is no {what} {value!r}. {did_you_mean(value, known)}")
     source = open_model(resolve_model(name))
-    opened = open_adapter(adapter)
+    opened = open_adapter(find_adapter(adapter).path)
+    check_base(opened, source.files())
     if is_quantized(source) and not dequantize:
         raise ConfigError(
             f"The model {name!r} has quantized weights, which cannot take an adapter in as they are: merging makes a "
