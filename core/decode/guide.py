@@ -7,6 +7,7 @@ and a step some tens of microseconds; both happen outside Python.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import threading
 import weakref
@@ -141,8 +142,7 @@ class _Vocabulary:
         self.size = tokenizer.vocab_size
         self._drops_space = _drops_space(tokenizer)
         self._compiled: OrderedDict[Constraint, Any] = OrderedDict()
-        spelling = _Spelling(tokenizer)
-        self._tokenizer = spelling.library = _library().LLTokenizer(spelling, eos_token=sorted(tokenizer.eos_ids))
+        self._tokenizer = _library().LLTokenizer(_Spelling(tokenizer), eos_token=sorted(tokenizer.eos_ids))
 
     def matcher(self, constraint: Constraint) -> Any:
         """Return a fresh matcher; a copy of one that was made before, where there is one."""
@@ -197,7 +197,6 @@ class _Spelling:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = weakref.ref(tokenizer)
-        self.library: Any = None
         special = set(tokenizer.eos_ids) | set(getattr(tokenizer, "special_ids", ()))
         special |= set() if tokenizer.bos_id is None else {tokenizer.bos_id}
         names = {token_id: name for name, token_id in getattr(tokenizer, "special_spellings", {}).items()}
@@ -222,14 +221,28 @@ class _Spelling:
                     ids = tokenizer.encode(attempt)
                     if b"".join(self.tokens[i] for i in ids) == wanted:
                         return ids
-        ids = []
-        for token_id in self.library.greedy_tokenize(text):
-            piece = self.tokens[token_id]
-            if not wanted.startswith(piece):
+        return self._spell_out(wanted)
+
+    def _spell_out(self, wanted: bytes) -> list[int]:
+        """Take the longest token each time, as far as that goes."""
+        ids: list[int] = []
+        start = 0
+        while start < len(wanted):
+            ends = range(min(len(wanted), start + self._longest), start, -1)
+            found = next((token for end in ends if (token := self._by_bytes.get(wanted[start:end])) is not None), None)
+            if found is None:
                 break
-            ids.append(token_id)
-            wanted = wanted[len(piece) :]
+            ids.append(found)
+            start += len(self.tokens[found])
         return ids
+
+    @functools.cached_property
+    def _by_bytes(self) -> dict[bytes, int]:
+        return {data: token_id for token_id, data in reversed(list(enumerate(self.tokens))) if data}
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._by_bytes))
 
 
 def _drops_space(tokenizer: Tokenizer) -> bool:
