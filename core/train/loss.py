@@ -11,6 +11,9 @@ from torch import Tensor
 
 from nlpkit.core.model.gpt import GPT
 
+_STEP = 64
+"""Chunks are padded to a multiple of so many rows."""
+
 
 def head_parameters(model: GPT) -> list[Tensor]:
     """Return the parameters that the output head uses."""
@@ -48,7 +51,8 @@ def _softmax_part(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Ten
 
 @functools.cache
 def _compiled_part() -> Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]:
-    compiled: Any = torch.compile(_softmax_part, dynamic=False)
+    # One kernel for any number of rows.
+    compiled: Any = torch.compile(_softmax_part, dynamic=True)
     part: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]] = compiled
     return part
 
@@ -75,13 +79,15 @@ class _HeadLoss(torch.autograd.Function):
         gradients: list[Tensor | None] = [None] * len(inputs)
         hidden_gradient = torch.zeros_like(hidden) if wanted[0] else None
         softmax_part = _compiled_part() if compiled else _softmax_part
-        several = count > chunk
-        for start in range(0, count, chunk):
+        n_chunks = max(1, -(-count // chunk))
+        several = n_chunks > 1
+        # Even chunks of few different sizes: kernels are chosen by shape.
+        chunk = -(-count // (n_chunks * _STEP)) * _STEP if several or compiled else count
+        for start in range(0, count, chunk or 1):
             part = hidden[start : start + chunk].detach()
             target = labels[start : start + chunk]
             rows = part.shape[0]
-            if (several or compiled) and rows < chunk:
-                # Kernels are chosen, and compiled, by shape: one shape for all chunks.
+            if rows < chunk:
                 part = torch.cat((part, part.new_zeros(chunk - rows, part.shape[1])))
                 target = torch.cat((target, target.new_zeros(chunk - rows)))
             with torch.set_grad_enabled(any(wanted)):
