@@ -1,0 +1,68 @@
+"""Adapters as they are shipped, without weights, and a loader that gives each one a fake model of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlpkit.apps import adapters
+from nlpkit.core.loaders.brief import read_brief_tasks, write_brief_tasks
+
+PAIRS = [("en", "de"), ("de", "en"), ("en", "fr"), ("fr", "en")]
+
+
+def ship(folder: Path, task: str, **tuned: Any) -> Path:
+    """Write an adapter that cannot be loaded, but has all that choosing needs."""
+    path = folder / task
+    path.mkdir(parents=True)
+    (path / adapters.CONFIG).write_text(json.dumps({"peft_type": "LORA"}))
+    (path / adapters.WEIGHTS).write_bytes(b"weights of " + task.encode())
+    write_brief_tasks(path, [task], **tuned)
+    return path
+
+
+def ship_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ship an adapter for each task, instead of those of the project."""
+    ship(folder, "translation", languages=PAIRS)
+    ship(folder, "qa")
+    ship(folder, "summarization")
+    ship(folder, "writing", forms=["haiku", "poem"])
+    monkeypatch.setattr(adapters, "FOLDER", folder)
+    return folder
+
+
+class Loads:
+    """What was loaded, in order: model and adapter name. `models` has the models."""
+
+    def __init__(self) -> None:
+        self.names: list[tuple[str, str | None]] = []
+        self.paths: list[Any] = []
+        self.models: list[Any] = []
+
+
+def install_loader(build: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Loads:
+    """Let `load_model` give a new fake model for each call, which says what it was tuned for."""
+    loads = Loads()
+
+    def load_model(name: str = "default", *, adapter: Any = None, adapter_name: str | None = None, **_: Any) -> Any:
+        model = build()
+        model.name, model.adapter = name, adapter_name
+        if adapter is not None:
+            model.brief_tasks = read_brief_tasks(Path(adapter)).names
+            model.adapter_sha256 = "f" * 64
+        loads.names.append((name, adapter_name))
+        loads.paths.append(adapter)
+        loads.models.append(model)
+        return model
+
+    module = types.ModuleType("nlpkit.core.language_model")
+    module.load_model = load_model  # type: ignore[attr-defined]
+    module.pick_device = module.pick_dtype = lambda *_: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "nlpkit.core.language_model", module)
+    return loads
