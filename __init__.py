@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nlpkit.apps.toolkit import Toolkit, load
     from nlpkit.core.decode.config import DecodeConfig
+    from nlpkit.core.decode.constraints import Constraint
     from nlpkit.core.errors import NlpkitError
 
-__all__ = ["DecodeConfig", "NlpkitError", "Toolkit", "__version__", "load"]
+__all__ = ["Constraint", "DecodeConfig", "NlpkitError", "Toolkit", "__version__", "load"]
 
 _LAZY = {
     "load": "nlpkit.apps.toolkit",
     "Toolkit": "nlpkit.apps.toolkit",
+    "Constraint": "nlpkit.core.decode.constraints",
     "DecodeConfig": "nlpkit.core.decode.config",
     "NlpkitError": "nlpkit.core.errors",
 }

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from nlpkit.apps.constraint_options import ConstraintOptions
 from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, SinkOptions, command
 from nlpkit.apps.output import Writer
 from nlpkit.apps.process import run_process
@@ -189,6 +190,7 @@ def generate(
     decode: DecodeOptions,
     source: InputOptions,
     sink: OutputOptions,
+    form: ConstraintOptions,
     prompt: Annotated[str | None, typer.Argument(help="The text to continue.", show_default=False)] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put the prompt to an instruct model as a message.")] = False,
     n: Annotated[int | None, typer.Option("--n", min=1, help="Write N completions.")] = None,
@@ -206,7 +208,7 @@ def generate(
         decode=decode,
         source=source,
         sink=sink,
-        overrides={"n": n, "logprobs": logprobs},
+        overrides={"n": n, "logprobs": logprobs, "constraint": form.constraint()},
         what="prompt",
     )
 

@@ -117,6 +117,20 @@ class DecodeOptions:
     length_penalty: Annotated[
         float | None, typer.Option(help="Beams rank by log p / length^penalty.", rich_help_panel=_DECODING)
     ] = None
+    beam_groups: Annotated[
+        int | None, typer.Option(help="Groups of beams that keep apart.", rich_help_panel=_DECODING)
+    ] = None
+    diversity_penalty: Annotated[
+        float | None, typer.Option(help="How far groups of beams keep apart, 0.5.", rich_help_panel=_DECODING)
+    ] = None
+    must_include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Words that must occur; beam search. Repeatable.", rich_help_panel=_DECODING),
+    ] = None
+    contrastive_alpha: Annotated[
+        float | None,
+        typer.Option(help="Contrastive search among top-k when above 0; 0.6 is usual.", rich_help_panel=_DECODING),
+    ] = None
     batch_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Tokens to work on at once; lower saves memory.", rich_help_panel=_DECODING),
@@ -131,7 +145,7 @@ class DecodeOptions:
 
         Raises:
             ConfigError: A stop string or a logit bias is malformed.
-            InputError: A stop string is not valid text.
+            InputError: A stop string or a word to include is not valid text.
         """
         given: dict[str, Any] = {
             field.name: getattr(self, field.name)
@@ -140,6 +154,8 @@ class DecodeOptions:
         }
         if "stop" in given:
             given["stop"] = tuple(_unescape(check_text(text, where="--stop")) for text in given["stop"])
+        if "must_include" in given:
+            given["must_include"] = tuple(check_text(text, where="--must-include") for text in given["must_include"])
         if "logit_bias" in given:
             given["logit_bias"] = dict(_bias(entry) for entry in given["logit_bias"])
         return given

@@ -11,11 +11,18 @@ from nlpkit.apps.chunking import cut_to_fit
 from nlpkit.apps.prompts import prompt_ids
 from nlpkit.apps.task import Budget, Example, Overflow, Task
 from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.decode.constraints import Constraint
 from nlpkit.core.decode.request import Request
 from nlpkit.core.errors import ConfigError, ContextOverflowError
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
+
+PHRASE_BEAMS = 8
+"""Beams for words that must occur, where no number is given."""
+
+CANDIDATES = 5
+"""Candidates of contrastive search, where no number is given."""
 
 SPLIT_ATTEMPTS = 6
 """How often a split is repeated with a smaller budget: token counts of parts do not quite add up."""
@@ -45,8 +52,9 @@ class Plan:
 def build_decoding(task: Task, overrides: Mapping[str, Any]) -> DecodeConfig:
     """Combine a task's decoding options with the user's.
 
-    Asking for several completions of a task that does not sample means beam search; asking for beam search of one
-    that does means not to sample.
+    Asking for several completions of a task that does not sample means beam search, and so does asking for words that
+    must occur; asking for beam or contrastive search of one that does means not to sample. Lists stand for tuples,
+    and an object with ``kind`` and ``text`` for a constraint.
 
     Args:
         task: The task.
@@ -58,8 +66,17 @@ def build_decoding(task: Task, overrides: Mapping[str, Any]) -> DecodeConfig:
     changes = {name: value for name, value in overrides.items() if value is not None}
     if isinstance(changes.get("stop"), (list, str)):
         changes["stop"] = (changes["stop"],) if isinstance(changes["stop"], str) else tuple(changes["stop"])
+    if isinstance(changes.get("must_include"), (list, str)):
+        words = changes["must_include"]
+        changes["must_include"] = (words,) if isinstance(words, str) else tuple(words)
+    if isinstance(changes.get("constraint"), Mapping):
+        changes["constraint"] = Constraint.from_dict(changes["constraint"])
+    if changes.get("must_include") and "beam_size" not in changes:
+        changes["beam_size"] = max(PHRASE_BEAMS, task.decoding.beam_size, changes.get("n", 1))
+    if changes.get("contrastive_alpha") and not changes.get("top_k", task.decoding.top_k):
+        changes["top_k"] = CANDIDATES
     beams = changes.get("beam_size", 1)
-    if beams > 1 and "temperature" not in changes:
+    if (beams > 1 or changes.get("contrastive_alpha")) and "temperature" not in changes:
         changes |= {"temperature": 0.0}
     temperature = changes.get("temperature", task.decoding.temperature)
     if changes.get("n", 1) > 1 and temperature == 0 and "beam_size" not in changes:
