@@ -13,11 +13,13 @@ import html
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nlpkit.apps.language_detection import detect_language
+from nlpkit.apps.text_forms import HAIKU_SYLLABLES, count_syllables
 
 Row = Mapping[str, Any]
 HELD_OUT_ARTICLES = 0.05
@@ -176,7 +178,206 @@ def _aligned(source: str, target: str, lang: str) -> bool:
     return True
 
 
-TASKS = {"qa": qa, "translation": translation, "summarization": summarization}
+def writing(data: Path, output: Path) -> None:
+    """Short verse, laid out anew (haiku where the syllables allow), and pieces of Shakespeare's scenes, on a subject."""
+    for split in ("train", "dev"):
+        texts = [" ".join(row["text"].split()) for row in read(data / "haiku_gutenberg" / f"{split}.jsonl")]
+        counts = Counter(word for text in texts for word in set(_content_words(text)))
+        rows: list[Row] = []
+        for text in texts:
+            subject = _subject(text, counts)
+            if subject is None:
+                continue
+            haiku, lines = _as_haiku(text), _VERSE_LINE.split(text)
+            if haiku is not None:
+                rows.append({"form": "haiku", "prompt": subject, "text": haiku})
+            # A capital within a line was taken for the start of one.
+            if 3 <= len(lines) <= 8 and all(3 <= len(line.split()) <= 12 for line in lines):
+                rows.append({"form": "poem", "prompt": subject, "text": "\n".join(lines)})
+        if split == "train":
+            rows += _scenes(data)
+        write(output / f"writing.{split}.jsonl", rows)
+
+
+_VERSE_LINE = re.compile(r"(?<=[a-z,;:.!?'’\-—]) (?=(?!I\b|I'|God\b|Lord\b)[A-Z\"“][a-z'’]+)")
+_COMMON = frozenset(
+    [
+        "about",
+        "above",
+        "across",
+        "after",
+        "again",
+        "against",
+        "alone",
+        "along",
+        "always",
+        "among",
+        "another",
+        "because",
+        "before",
+        "behind",
+        "being",
+        "below",
+        "between",
+        "beyond",
+        "cannot",
+        "could",
+        "every",
+        "first",
+        "found",
+        "from",
+        "great",
+        "have",
+        "hear",
+        "here",
+        "into",
+        "itself",
+        "like",
+        "little",
+        "long",
+        "made",
+        "many",
+        "might",
+        "more",
+        "most",
+        "must",
+        "never",
+        "nothing",
+        "once",
+        "only",
+        "other",
+        "over",
+        "should",
+        "since",
+        "some",
+        "something",
+        "such",
+        "than",
+        "that",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "thing",
+        "things",
+        "this",
+        "those",
+        "though",
+        "thou",
+        "through",
+        "till",
+        "under",
+        "until",
+        "upon",
+        "very",
+        "what",
+        "when",
+        "where",
+        "which",
+        "while",
+        "who",
+        "whom",
+        "whose",
+        "will",
+        "with",
+        "within",
+        "without",
+        "would",
+        "your",
+        "yours",
+        "ever",
+        "even",
+        "shall",
+        "still",
+        "thee",
+        "thine",
+        "know",
+        "come",
+        "came",
+        "goes",
+        "gone",
+        "make",
+        "take",
+        "think",
+        "said",
+        "says",
+        "tell",
+        "told",
+        "look",
+        "looked",
+        "give",
+        "gave",
+        "done",
+        "does",
+        "near",
+        "well",
+        "much",
+        "good",
+        "best",
+        "away",
+        "back",
+    ]
+)
+
+
+def _content_words(text: str) -> list[str]:
+    return [word for word in re.findall(r"[a-z]{4,}", text.lower()) if word not in _COMMON]
+
+
+def _subject(text: str, counts: Mapping[str, int]) -> str | None:
+    """Return one or two words that the text is about: neither rare nor frequent ones."""
+    words = [word for word in dict.fromkeys(_content_words(text)) if 4 <= counts[word] <= 120]
+    if not words:
+        return None
+    several = 1 + (chance("two", text) < 0.4)
+    chosen = sorted(words, key=lambda word: (-len(word), chance(word, text)))[:several]
+    return " and ".join(word for word in words if word in chosen)
+
+
+def _as_haiku(text: str) -> str | None:
+    words = text.split()
+    sizes = [count_syllables(word) if any(map(str.isalpha, word)) else 0 for word in words]
+    if not 15 <= sum(sizes) <= 19:
+        return None
+    best: tuple[float, int, int] | None = None
+    for first in range(1, len(words) - 1):
+        for second in range(first + 1, len(words)):
+            lines = (sum(sizes[:first]), sum(sizes[first:second]), sum(sizes[second:]))
+            off = sum(abs(got - wanted) for got, wanted in zip(lines, HAIKU_SYLLABLES, strict=True))
+            pauses = sum(words[at - 1][-1] in ",.;:!?—" for at in (first, second))
+            if off <= 1 and (best is None or off - 0.3 * pauses < best[0]):
+                best = (off - 0.3 * pauses, first, second)
+    if best is None:
+        return None
+    _, first, second = best
+    return "\n".join(" ".join(part) for part in (words[:first], words[first:second], words[second:]))
+
+
+def _scenes(data: Path) -> Iterator[Row]:
+    """Yield pieces of four to eight speeches with who speaks and the words that stand out."""
+    scenes = [row["text"] for row in read(data / "shakespeare_scenes" / "all.jsonl")]
+    counts = Counter(word for text in scenes for word in _content_words(text))
+    for text in scenes:
+        speeches = [part for part in re.split(r"\n\s*\n", text.strip()) if re.match(r"[A-Z][A-Za-z .']+:", part)]
+        start = 0
+        while start < len(speeches):
+            end, size = start, 0
+            while end < len(speeches) and end - start < 8 and size + len(speeches[end]) < 900:
+                size += len(speeches[end])
+                end += 1
+            piece = speeches[start:end]
+            start = max(end, start + 1)
+            words = sorted(
+                set(_content_words(" ".join(piece))),
+                key=lambda word: (counts[word] > 40, counts[word] < 5, -len(word), word),
+            )
+            if len(piece) >= 3 and len(words) >= 2:
+                yield {"form": "dialogue", "prompt": f"{words[0]} and {words[1]}", "text": "\n\n".join(piece)}
+
+
+TASKS = {"writing": writing, "qa": qa, "translation": translation, "summarization": summarization}
 
 
 def main() -> None:
