@@ -160,3 +160,120 @@ def test_whole_answers_beat_partial_ones_then_the_surer_wins() -> None:
     assert merged.text == "Green owl"
     assert context[merged.fields["start"] : merged.fields["end"]] == "Green owl"
     assert task.merge(parts[:1], example).text == "Red"
+
+
+class TestBriefPrompts:
+    """A model that was tuned for the task with brief prompts."""
+
+    def ask(self, fake_lm: Any, context: str, reply: Any, **options: Any) -> tuple[Any, Any]:
+        lm = fake_lm(reply, **options)
+        lm.brief_tasks = frozenset({"qa"})
+        (result,) = run_task(lm, QuestionAnswering(), [{"context": context, "question": "Where?"}])
+        return result, lm
+
+    def test_the_score_is_the_probability_of_the_answer(self, fake_lm) -> None:
+        result, lm = self.ask(fake_lm, CONTEXT, lambda *_: " Ada Lovelace was")
+        assert lm.prompts == [f"{CONTEXT}\nQuestion: Where?\nAnswer:"]
+        assert result.text == "Ada Lovelace was"
+        assert result.output_tokens > 3
+        assert result.fields["score"] == pytest.approx(math.exp(-0.1 * result.output_tokens), abs=1e-6)
+
+    def test_what_it_learned_is_read_whole_and_more_in_windows(self, fake_lm) -> None:
+        def text(count: int) -> str:
+            return "".join(f"Room {n % 10} is red. " for n in range(count))
+
+        counting = fake_lm(lambda *_: "")
+        short = next(text(n) for n in range(200, 0, -1) if counting.count_tokens(text(n)) <= 450)
+        result, _ = self.ask(fake_lm, short, lambda *_: " unanswerable")
+        assert result.chunks == 1
+        result, lm = self.ask(fake_lm, short + text(4), lambda *_: " unanswerable")
+        assert result.chunks == 2
+        contexts = [prompt.split("\nQuestion:")[0] for prompt in lm.prompts]
+        assert all(lm.count_tokens(context) <= 350 for context in contexts)
+        chat = ask(fake_lm, "Where?", short + text(4), lambda *_: "x", max_seq_len=2000)
+        assert chat.chunks == 1
+
+    @pytest.mark.parametrize("brief", [True, False])
+    def test_an_answer_wins_over_windows_without_one_however_sure_they_are(self, brief: bool) -> None:
+        task = QuestionAnswering()
+        context = "Red fox. Blue fox. Green owl."
+        example = {"context": context, "question": "Which?", **({"_brief": True} if brief else {})}
+
+        def part(offset: int, text: str, said: str, logprob: float, n_tokens: int) -> Part:
+            chunk = {**example, "context": text, "_offset": offset}
+            return Part(chunk, task.parse(said, chunk), logprob, n_tokens)
+
+        sure = part(0, "Red fox.", "unanswerable", -0.001, 4)
+        # More likely as a whole, less so by the token: 0.5 against 0.3, and -0.7 against -0.3.
+        first, second = part(9, "Blue fox.", "Blue", -0.7, 1), part(19, "Green owl.", "Green owl", -0.3, 4)
+        merged = task.merge([sure, first, second], example)
+        assert merged.text == ("Blue" if brief else "Green owl")
+        assert merged.fields["score"] == pytest.approx(math.exp(-0.7 if brief else -0.3), abs=1e-6)
+        assert merged.warnings == ()
+        # No answer is as sure as the least sure window.
+        unsure = part(9, "Blue fox.", "unanswerable", -0.2, 4)
+        merged = task.merge([sure, unsure, sure], example)
+        assert merged.fields["answerable"] is False
+        assert merged.fields["score"] == pytest.approx(math.exp(-0.8 if brief else -0.2), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("said", "context"),
+    [
+        ("unanswerable", "The riddle was unanswerable for all."),
+        ("Unanswerable.", "The riddle was unanswerable for all."),
+        ("not mentioned", "He was not mentioned in the letter."),
+        ("The mayor of London isn't mentioned.", "London has a mayor."),
+        ("There is no mention of the mayor of London.", "London has a mayor."),
+        ("That is not in the text about London.", "London has a mayor."),
+        ("I cannot answer this about London.", "London has a mayor."),
+        ("The passage doesn't answer who the mayor of London is.", "London has a mayor."),
+    ],
+)
+def test_there_is_no_answer_in_a_denial(said: str, context: str) -> None:
+    prediction = QuestionAnswering().parse(said, {"context": context, "question": "Who is it?"})
+    assert (prediction.text, prediction.fields["answerable"]) == ("", False)
+    assert prediction.warnings == ("the model finds no answer in the text",)
+
+
+@pytest.mark.parametrize(
+    ("said", "context"),
+    [
+        ("it was not known who", "He said that it was not known who did it."),
+        ("unanswerable questions", "She liked unanswerable questions."),
+        ("knots", "He could tie knots, not mentioned elsewhere."),
+    ],
+)
+def test_words_of_the_text_are_an_answer_though_they_deny_something(said: str, context: str) -> None:
+    assert QuestionAnswering().parse(said, {"context": context, "question": "What?"}).text == said
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("unanswerable", "the model finds no answer in the text"),
+        ("Napoleon", "what the model answered is not in the text, so there is no answer"),
+    ],
+)
+def test_no_answer_is_said(fake_lm, text: str, warning: str) -> None:
+    assert ask(fake_lm, "Who?", CONTEXT, lambda *_: text).warnings == (warning,)
+    assert ask(fake_lm, "Who?", " ", lambda *_: text).warnings == ("there is no text to look for an answer in",)
+    assert ask(fake_lm, "Who?", CONTEXT, lambda *_: "London").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "question", "before"),
+    [
+        ("A bridge was built in 1890. The king died in 1890. War began in 1890.", "1890", "When did the king die?", "died in "),
+        ("A bridge was built in 1890. The king died in 1890. War began in 1890.", "It was 1890!", "Who was king, and when did he die?", "died in "),
+        ("The engine was invented in 1890. Its inventor died in 1890.", "1890", "When was the engine's invention?", "invented in "),
+        ("Alice got 5 apples and Bob got 5 pears.", "5", "How many pears did Bob get?", "Bob got "),
+        ("Alice got 5 apples and Bob got 5 pears.", "5", "How many apples did Alice get?", "Alice got "),
+        ("In 1900 it rained. In 1900 it snowed.", "1900", "", "In "),
+        ("Rain fell in May. Snow fell in May.", "May", "When was it cold?", "Rain fell in "),
+    ],
+)  # fmt: skip
+def test_of_equal_spans_the_one_that_the_question_is_about(text: str, said: str, question: str, before: str) -> None:
+    span = find_span(text, said, question=question)
+    assert span is not None
+    assert span.start == text.index(before) + len(before)

@@ -218,3 +218,45 @@ def test_merging_one_part_is_parsing_it() -> None:
     task = Translation()
     example = {"source": "Hi", "target_lang": "de", "source_lang": "en"}
     assert task.merge([Part(example, Prediction("Hallo"), -1.0)], example).text == "Hallo"
+
+
+class TestBriefPrompts:
+    """A model that was tuned for the task with brief prompts."""
+
+    def translate(self, fake_lm: Any, text: str, reply: Any, **row: Any) -> tuple[Any, Any]:
+        lm = fake_lm(reply)
+        lm.brief_tasks = frozenset({"translation"})
+        (result,) = run_task(lm, Translation(), [{"source": text, "target_lang": "de", **row}])
+        return result, lm
+
+    def test_the_prompt_is_the_text_and_the_language(self, fake_lm) -> None:
+        result, lm = self.translate(fake_lm, "The dog sleeps.", lambda *_: " Der Hund schläft.")
+        assert lm.prompts == ["The dog sleeps.\nGerman:"]
+        assert result.text == "Der Hund schläft."
+
+    def test_chunks_are_of_the_learned_length(self, fake_lm) -> None:
+        text = " ".join(f"Number {n} is here." for n in range(100))
+        result, lm = self.translate(fake_lm, text, lambda prompt, _: " " + prompt.removesuffix("\nGerman:"))
+        sizes = [lm.count_tokens(prompt.removesuffix("\nGerman:")) for prompt in lm.prompts]
+        assert max(sizes) <= 120
+        assert result.chunks == len(sizes) <= 7
+        assert result.text == text
+
+    def test_what_the_prompt_does_not_need_is_no_matter_of_warning(self, fake_lm) -> None:
+        # The language cannot be told, and naming it would change nothing.
+        result, _ = self.translate(fake_lm, "Taxi Radio Hotel", lambda *_: " Taxi und Radio und das Hotel")
+        assert result.fields["source_lang"] is None
+        assert result.warnings == ()
+        plain, _ = translate(fake_lm, "Taxi Radio Hotel", lambda *_: "Taxi und Radio und das Hotel", source_lang="auto")
+        assert plain.warnings == ("the language of the source could not be told; name it with --from",)
+        same, _ = self.translate(fake_lm, "Das ist ein Hund und keine Katze.", lambda *_: " Das ist ein Hund.")
+        assert same.warnings == ("the source looks like German already",)
+
+    def test_glossary_terms_are_reported_though_they_are_not_asked_for(self, fake_lm) -> None:
+        terms = {"dog": "Köter", "cat": "Mieze"}
+        result, lm = self.translate(
+            fake_lm, "The dog and the cat.", lambda *_: " Der Köter und die Katze.", glossary=terms
+        )
+        assert lm.prompts == ["The dog and the cat.\nGerman:"]
+        assert result.fields["glossary_hits"] == {"dog": "Köter"}
+        assert result.warnings == ("glossary terms not followed: cat",)

@@ -144,3 +144,10 @@ def test_titles(text: str, title: str | None) -> None:
 )
 def test_acrostic_words(prompt: str, word: str) -> None:
     assert acrostic_word(prompt) == word
+
+
+def test_only_forms_have_brief_prompts() -> None:
+    task = Writing()
+    row = {"prompt": "the sea", "keywords": ["foam", "salt"]}
+    assert task.brief(task.prepare({**row, "form": "Haiku"})) == "Haiku about the sea; foam, salt:"
+    assert task.brief(task.prepare(row)) is None
