@@ -6,10 +6,12 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from nlpkit.core.decode.constraints import Constraint
 from nlpkit.core.errors import ConfigError, did_you_mean
+
+Speculation = Literal["none", "prompt", "draft"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,9 @@ class DecodeConfig:
         contrastive_alpha: Weight of the penalty on tokens whose hidden state resembles an earlier one
             (contrastive search, arXiv:2202.06417), which chooses among `top_k` candidates; 0 is off.
         constraint: A form that the whole text must have, or None.
+        speculation: How to guess tokens that one pass then verifies together, for speed alone: the text stays the
+            same. ``none``; ``prompt`` guesses from the prompt and the text so far; ``draft`` asks the engine's draft
+            model. Beam and contrastive search go without.
         logprobs: Report this many most likely alternatives per token; None reports none.
     """
 
@@ -73,6 +78,7 @@ class DecodeConfig:
     must_include: tuple[str, ...] = ()
     contrastive_alpha: float = 0.0
     constraint: Constraint | None = None
+    speculation: Speculation = "none"
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
@@ -124,6 +130,11 @@ class DecodeConfig:
         for token_id, bias in self.logit_bias.items():
             if not isinstance(token_id, int) or token_id < 0 or math.isnan(bias):
                 raise ConfigError(f"logit_bias maps {token_id!r} to {bias!r}; it must map token ids to numbers.")
+        if self.speculation not in get_args(Speculation):
+            raise ConfigError(
+                f"There is no speculation {self.speculation!r}. "
+                f"{did_you_mean(str(self.speculation), get_args(Speculation))}"
+            )
         self._check_beams()
         self._check_contrastive()
         self._check_constraint()

@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nlpkit.core.decode.beam import BeamSearcher
+from nlpkit.core.decode.draft_model import DraftModel
+from nlpkit.core.decode.drafters import Drafter, PromptLookup
 from nlpkit.core.decode.guide import start_guide
 from nlpkit.core.decode.lexical import Lexicon
+from nlpkit.core.decode.prefixes import PrefixCache, plan_order
 from nlpkit.core.decode.request import Completion, Generation, Request, Score, TokenEvent
-from nlpkit.core.decode.scheduler import Scheduler
+from nlpkit.core.decode.scheduler import CHUNK, Scheduler
+from nlpkit.core.decode.speculation import Experience, Speculator
 from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
 
 if TYPE_CHECKING:
@@ -18,16 +22,32 @@ if TYPE_CHECKING:
     from nlpkit.core.tokenizers.base import Tokenizer
 
 DEFAULT_BATCH_TOKENS = 8192
+FEW = 4
+"""Requests of one call up to which whole texts are kept for later ones, not their common beginnings alone."""
 
 
 class Engine:
     """Decodes requests with one model.
 
-    Results never depend on how requests are batched: in fp32 token for token, in 16-bit up to rounding.
+    Results never depend on how requests are batched, on what was computed before, nor on speculation: in fp32 token
+    for token, in 16-bit up to rounding.
+
+    Attributes:
+        batch_tokens: Default bound on cache slots in use at once.
+        max_seq_len: The model's context, in tokens.
+        vocab_size: Number of logits.
+        prefixes: Beginnings of prompts that are kept from one call to the next; set it to None to compute every
+            prompt from its first token. Give it a store to keep prefixes on disk.
+        experience: What past texts taught about speculation.
     """
 
     def __init__(
-        self, new_runner: Callable[[], Runner], tokenizer: Tokenizer, *, batch_tokens: int = DEFAULT_BATCH_TOKENS
+        self,
+        new_runner: Callable[[], Runner],
+        tokenizer: Tokenizer,
+        *,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        prefix_tokens: int | None = None,
     ) -> None:
         """Set up an engine.
 
@@ -35,6 +55,8 @@ class Engine:
             new_runner: Makes a runner with an empty cache; runs that overlap in time must not share one.
             tokenizer: The model's tokenizer.
             batch_tokens: Default bound on cache slots in use at once.
+            prefix_tokens: Most tokens of prefixes that are kept from one call to the next; None is a quarter of
+                `batch_tokens`, 0 shares prefixes within a call alone.
         """
         self._new_runner = new_runner
         self._scorer = new_runner()
@@ -42,6 +64,49 @@ class Engine:
         self.batch_tokens = batch_tokens
         self.max_seq_len = self._scorer.max_seq_len
         self.vocab_size = self._scorer.vocab_size
+        self.prefixes: PrefixCache | None = PrefixCache(batch_tokens // 4 if prefix_tokens is None else prefix_tokens)
+        self.experience = Experience()
+        self._draft: Engine | None = None
+
+    def draft_with(self, small: Engine) -> None:
+        """Let a smaller model guess for requests with the speculation ``draft``.
+
+        Args:
+            small: Its engine.
+
+        Raises:
+            ConfigError: Its tokenizer is another one, or it runs in a way that cannot take tokens back.
+        """
+        if small._tokenizer.fingerprint != self._tokenizer.fingerprint:
+            raise ConfigError(
+                "The draft model has another tokenizer, so its tokens mean nothing to this model. Take a smaller model "
+                "of the same family."
+            )
+        if not small._scorer.can_rewind:
+            raise ConfigError("The draft model's cache cannot take tokens back. Take a model of another family.")
+        self._draft = small
+
+    def new_scheduler(self, *, batch_tokens: int | None = None, chunk: int | None = CHUNK) -> Scheduler:
+        """Return an empty schedule, for callers whose requests arrive and end at any time.
+
+        Args:
+            batch_tokens: Bound on cache slots in use, rows times length; None takes the engine's default.
+            chunk: Most prompt tokens computed between two steps of running texts; None computes prompts at once.
+
+        Returns:
+            The schedule; give it requests that `check` has passed.
+        """
+        drafters: dict[str, Drafter] = {"prompt": PromptLookup()}
+        if self._draft is not None:
+            drafters["draft"] = DraftModel(self._draft._new_runner(), vocab_size=self.vocab_size)
+        return Scheduler(
+            self._new_runner(),
+            self._tokenizer,
+            batch_tokens=self.batch_tokens if batch_tokens is None else batch_tokens,
+            chunk=chunk,
+            prefixes=self.prefixes,
+            speculator=Speculator(drafters, self.experience),
+        )
 
     def check(self, request: Request) -> None:
         """Refuse a request that cannot run.
@@ -52,8 +117,8 @@ class Engine:
         Raises:
             InputError: The prompt is empty or holds ids outside the vocabulary.
             ContextOverflowError: Prompt and token budget exceed the context.
-            ConfigError: A bias names a token outside the vocabulary, or the constraint or the phrases to include
-                cannot be used.
+            ConfigError: A bias names a token outside the vocabulary, the constraint or the phrases to include
+                cannot be used, or there is no draft model.
         """
         ids, config = request.prompt_ids, request.config
         if not ids:
@@ -73,6 +138,11 @@ class Engine:
             start_guide(config.constraint, self._tokenizer)
         if config.must_include:
             Lexicon(config.must_include, self._tokenizer).check(config.max_tokens)
+        if config.speculation == "draft" and self._draft is None:
+            raise ConfigError(
+                "speculation is 'draft', but this engine has no draft model. Give it one with draft_with, or use "
+                "'prompt'."
+            )
         wrong = [token_id for token_id in config.logit_bias if token_id >= self.vocab_size]
         if wrong:
             raise ConfigError(f"logit_bias names token {wrong[0]}; the model knows 0 to {self.vocab_size - 1}.")
@@ -107,36 +177,41 @@ class Engine:
             done = Completion(text="", token_ids=(), logprobs=(), finish_reason="length", score=0.0)
             yield number, Generation(completions=(done,), prompt_tokens=len(requests[number].prompt_ids))
         plain = [number for number, request in enumerate(requests) if request.config.beam_size == 1]
-        # Similar lengths together waste little padding; the longest first shows at once whether memory suffices.
-        plain.sort(key=lambda number: len(requests[number].prompt_ids), reverse=True)
         if plain:
-            scheduler = Scheduler(self._new_runner(), self._tokenizer, batch_tokens=budget)
-            numbers = {scheduler.submit(requests[number]): number for number in plain}
-            started: dict[int, float] = {}
-            parts: dict[int, list[Completion]] = {}
-            while not scheduler.idle:
-                before = time.perf_counter()
-                for event in scheduler.step():
-                    started.setdefault(event.ticket, before)
-                    if event.completion is None:
-                        continue
-                    done_so_far = parts.setdefault(event.ticket, [])
-                    done_so_far.append(event.completion)
-                    request = requests[numbers[event.ticket]]
-                    if len(done_so_far) == request.config.n:
-                        completions = tuple(sorted(done_so_far, key=lambda completion: completion.index))
-                        yield (
-                            numbers[event.ticket],
-                            Generation(
-                                completions=completions,
-                                prompt_tokens=len(request.prompt_ids),
-                                seconds=time.perf_counter() - started[event.ticket],
-                            ),
-                        )
-                        del parts[event.ticket]
+            yield from self._run(requests, plain, budget)
         searched = [(number, request) for number, request in beams if number not in empty]
         if searched:
             yield from BeamSearcher(self._new_runner(), self._tokenizer, batch_tokens=budget).run(searched)
+
+    def _run(self, requests: Sequence[Request], plain: Sequence[int], budget: int) -> Iterator[tuple[int, Generation]]:
+        """Decode the requests of these numbers, which search no beams."""
+        # Nobody sees a text here before it is complete: all prompts first takes the least time.
+        scheduler = self.new_scheduler(batch_tokens=budget, chunk=None)
+        order, shared = plan_order([requests[number].prompt_ids for number in plain])
+        numbers: dict[int, int] = {}
+        for place in order:
+            keep = None if len(plain) <= FEW else shared[place]
+            numbers[scheduler.submit(requests[plain[place]], keep=keep)] = plain[place]
+        parts: dict[int, list[Completion]] = {}
+        while not scheduler.idle:
+            for event in scheduler.step():
+                if event.completion is None:
+                    continue
+                number = numbers[event.ticket]
+                done = parts.setdefault(number, [])
+                done.append(event.completion)
+                if len(done) == requests[number].config.n:
+                    completions = tuple(sorted(parts.pop(number), key=lambda completion: completion.index))
+                    yield (
+                        number,
+                        Generation(
+                            completions=completions,
+                            prompt_tokens=len(requests[number].prompt_ids),
+                            seconds=time.perf_counter() - event.started,
+                        ),
+                    )
+        if self.prefixes is not None:
+            self.prefixes.flush()
 
     def stream(self, request: Request) -> Iterator[TokenEvent]:
         """Decode one request step by step.
@@ -159,13 +234,15 @@ class Engine:
         return self._stream(request)
 
     def _stream(self, request: Request) -> Iterator[TokenEvent]:
-        scheduler = Scheduler(self._new_runner(), self._tokenizer, batch_tokens=self.batch_tokens)
+        scheduler = self.new_scheduler()
         scheduler.submit(request, watch_text=True)
         while not scheduler.idle:
             for event in scheduler.step():
                 yield TokenEvent(
                     text=event.text, index=event.index, token_id=event.token_id, completion=event.completion
                 )
+        if self.prefixes is not None:
+            self.prefixes.flush()
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """Compute log-likelihoods of continuations.

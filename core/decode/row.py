@@ -111,7 +111,10 @@ class Row:
         request: The request.
         tokenizer: Turns its ids into text.
         watch_text: Decode text step by step (streaming or stop strings) instead of once at the end.
+        started: When the request was admitted, on the clock of `time.perf_counter`.
+        keep: How many of its first tokens are worth keeping for later requests; None is all.
         guide: How far it has come in its constraint, or None without one.
+        is_processed: Whether any of the processors that precede temperature can change its logits.
     """
 
     ticket: int
@@ -119,6 +122,8 @@ class Row:
     request: Request
     tokenizer: Tokenizer
     watch_text: bool
+    started: float = 0.0
+    keep: int | None = None
     seed: int | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -134,6 +139,12 @@ class Row:
         self._stops = StopMatcher(config.stop) if config.stop else None
         self._pieces: list[str] = []
         self.guide = start_guide(config.constraint, self.tokenizer) if config.constraint is not None else None
+        self.is_processed = needs_processing(self.request)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Names the row within its schedule."""
+        return self.ticket, self.index
 
     @property
     def config(self) -> DecodeConfig:

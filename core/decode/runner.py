@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nlpkit.core.model.cache import KVCache
+from nlpkit.core.model.cache import KVCache, KVSegment
 from nlpkit.core.model.gpt import GPT
 
 
@@ -27,16 +27,31 @@ class Runner(Protocol):
         """Make room for `n_rows` rows."""
         ...
 
-    def extend(self, start_row: int, tokens: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
+    @property
+    def can_rewind(self) -> bool:
+        """Whether a row may be shortened: the cache then holds the state after each token, not the last one's alone."""
+        ...
+
+    def extend(
+        self,
+        start_row: int,
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        *,
+        wanted: Sequence[int] | None = None,
+    ) -> Tensor:
         """Append tokens to consecutive rows.
+
+        A length below what the row holds drops the rest, where `can_rewind`.
 
         Args:
             start_row: First row.
             tokens: For each row, one or more ids to append.
             lengths: For each row, its length before.
+            wanted: For each row, after how many of its last tokens logits are wanted, at least 0; None is 1 each.
 
         Returns:
-            fp32 logits after each row's last appended token, shape ``(rows, vocab_size)``.
+            fp32 logits, row after row and in the order of the tokens, shape ``(sum of wanted, vocab_size)``.
         """
         ...
 
@@ -46,6 +61,18 @@ class Runner(Protocol):
 
     def reorder(self, start_row: int, sources: Sequence[int], length: int) -> None:
         """Let rows ``start_row ..`` take the first `length` tokens of rows `sources`, all at once."""
+        ...
+
+    def save_segment(self, row: int, start: int, stop: int) -> KVSegment | None:
+        """Return a copy of what a row holds of its tokens ``start .. stop - 1``; None where it cannot be taken out."""
+        ...
+
+    def load_segment(self, row: int, start: int, segment: KVSegment) -> bool:
+        """Let a row hold a segment from token `start` on.
+
+        Returns:
+            False, with nothing changed, where the segment does not fit the model.
+        """
         ...
 
     def logprobs(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
@@ -64,6 +91,8 @@ class Runner(Protocol):
 
 class GPTRunner:
     """Runs our own `GPT` over a slot cache."""
+
+    can_rewind = True
 
     def __init__(self, model: GPT, *, prefill_chunk: int = 2048, score_rows: int = 2048) -> None:
         """Wrap a model.
@@ -96,29 +125,63 @@ class GPTRunner:
         self._cache.reorder(start_row, sources, length)
 
     @torch.inference_mode()
-    def extend(self, start_row: int, tokens: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
+    def save_segment(self, row: int, start: int, stop: int) -> KVSegment:
+        """Return a copy of what a row holds of its tokens ``start .. stop - 1``."""
+        return self._cache.read(row, start, stop)
+
+    @torch.inference_mode()
+    def load_segment(self, row: int, start: int, segment: KVSegment) -> bool:
+        """Let a row hold a segment; see `Runner.load_segment`."""
+        keys, values, have = self._cache.keys, segment.values, segment.keys
+        if have.shape != values.shape or have.dtype != keys.dtype or values.dtype != keys.dtype:
+            return False
+        if (have.shape[0], have.shape[1], have.shape[3]) != (keys.shape[0], keys.shape[2], keys.shape[4]):
+            return False
+        self._cache.write(row, start, segment)
+        return True
+
+    @torch.inference_mode()
+    def extend(
+        self,
+        start_row: int,
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        *,
+        wanted: Sequence[int] | None = None,
+    ) -> Tensor:
         """Append tokens to consecutive rows; see `Runner.extend`."""
         device = self.model.device
         n_rows, longest = len(tokens), max(map(len, tokens))
-        if longest == 1:
+        if longest == 1 and wanted is None:
             ids = torch.tensor([[row[0]] for row in tokens], device=device)
-            return self._pass(ids, start_row, list(lengths))[:, -1]
+            return self.model.logits(self._hidden(ids, start_row, list(lengths))[:, -1]).float()
+        if wanted is None:
+            wanted = [1] * n_rows
         if max(lengths) + longest > self.max_seq_len and n_rows > 1:
             # Padding behind a short row would point beyond the context: one row at a time needs none.
-            return torch.cat([self.extend(start_row + i, [tokens[i]], [lengths[i]]) for i in range(n_rows)])
-        last = [len(row) - 1 for row in tokens]
+            return torch.cat(
+                [self.extend(start_row + i, [tokens[i]], [lengths[i]], wanted=[wanted[i]]) for i in range(n_rows)]
+            )
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens], device=device)
+        at = [
+            (row, position)
+            for row, count in enumerate(wanted)
+            for position in range(len(tokens[row]) - count, len(tokens[row]))
+        ]
         width = max(1, self.prefill_chunk // n_rows)
-        out = torch.empty(n_rows, self.vocab_size, dtype=torch.float32, device=device)
+        out = torch.empty(len(at) if width < longest else 0, self.vocab_size, dtype=torch.float32, device=device)
         for chunk_start in range(0, longest, width):
-            chunk = ids[:, chunk_start : chunk_start + width]
-            starts = [length + chunk_start for length in lengths]
-            ends = [row for row in range(n_rows) if chunk_start <= last[row] < chunk_start + width]
-            hidden = self._hidden(chunk, start_row, starts)
-            if ends:
-                at = torch.tensor([last[row] - chunk_start for row in ends], device=device)
-                rows = torch.tensor(ends, device=device)
-                out[rows] = self.model.logits(hidden[rows, at]).float()
+            hidden = self._hidden(
+                ids[:, chunk_start : chunk_start + width], start_row, [length + chunk_start for length in lengths]
+            )
+            here = [i for i, (_, position) in enumerate(at) if chunk_start <= position < chunk_start + width]
+            if here:
+                rows = torch.tensor([at[i][0] for i in here], device=device)
+                columns = torch.tensor([at[i][1] - chunk_start for i in here], device=device)
+                logits = self.model.logits(hidden[rows, columns]).float()
+                if width >= longest:
+                    return logits
+                out[torch.tensor(here, device=device)] = logits
         return out
 
     def _hidden(self, ids: Tensor, start_row: int, starts: list[int]) -> Tensor:
@@ -131,8 +194,24 @@ class GPTRunner:
         window = self._cache.rows(start_row, n_rows, n_slots=longest)
         return self.model.hidden(ids, positions=positions, cache=window, longest=longest)
 
-    def _pass(self, ids: Tensor, start_row: int, starts: list[int]) -> Tensor:
-        return self.model.logits(self._hidden(ids, start_row, starts)).float()
+    @torch.inference_mode()
+    def extend_with_hidden(
+        self, start_row: int, tokens: Sequence[Sequence[int]], lengths: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Append tokens to consecutive rows; see `nlpkit.core.decode.contrastive.ShowsHidden`."""
+        n_rows, longest = len(tokens), max(map(len, tokens))
+        if max(lengths) + longest > self.max_seq_len and n_rows > 1:
+            # As in `extend`: padding would point beyond the context.
+            alone = [self.extend_with_hidden(start_row + i, [tokens[i]], [lengths[i]]) for i in range(n_rows)]
+            return torch.cat([logits for logits, _ in alone]), [part for _, parts in alone for part in parts]
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens], device=self.model.device)
+        width = max(1, self.prefill_chunk // n_rows)
+        chunks = [
+            self._hidden(ids[:, first : first + width], start_row, [length + first for length in lengths])
+            for first in range(0, longest, width)
+        ]
+        hidden = [row[: len(part)] for row, part in zip(torch.cat(chunks, dim=1), tokens, strict=True)]
+        return self.model.logits(torch.stack([row[-1] for row in hidden])).float(), hidden
 
     @torch.inference_mode()
     def logprobs(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:

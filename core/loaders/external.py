@@ -21,6 +21,7 @@ from nlpkit.core.errors import ConfigError, ModelFileError
 from nlpkit.core.loaders.build import check_vocabulary
 from nlpkit.core.loaders.hf import weight_files
 from nlpkit.core.loaders.json_files import read_json_object
+from nlpkit.core.model.cache import KVSegment
 
 if TYPE_CHECKING:
     from nlpkit.core.tokenizers.base import Tokenizer
@@ -30,6 +31,31 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_s
 _DEFAULT_CONTEXT = 2048
 _IS_CAUSAL = re.compile(r"CausalLM|LMHead|ForConditionalGeneration|Decoder")
 _MOST_LISTED = 6
+
+
+@dataclass(frozen=True)
+class _CacheKind:
+    """What the cache of a family is like.
+
+    Attributes:
+        is_plain: It holds the keys and values of every token, so that tokens can be taken back.
+        layout: Layers, heads and width of keys and values alike, where all layers have the same; else None.
+    """
+
+    is_plain: bool
+    layout: tuple[int, int, int] | None
+
+
+def _cache_kind(cache: Any) -> _CacheKind:
+    """Describe a cache that holds at least one token."""
+    from transformers import cache_utils
+
+    layers: list[Any] = list(cache.layers) if type(cache) is cache_utils.DynamicCache else []
+    # The exact types: layers with windows or states are made by subclasses, and cannot take tokens back.
+    if not layers or any(type(layer) is not cache_utils.DynamicLayer or layer.keys is None for layer in layers):
+        return _CacheKind(False, None)
+    shapes = {(tensor.shape[1], tensor.shape[3]) for layer in layers for tensor in (layer.keys, layer.values)}
+    return _CacheKind(True, (len(layers), *shapes.pop()) if len(shapes) == 1 else None)
 
 
 class ExternalRunner:
@@ -47,29 +73,89 @@ class ExternalRunner:
         self.max_seq_len = max_seq_len
         self.vocab_size = vocab_size
         self._caches: list[Any] = []
+        self._kind: _CacheKind | None = None
         self._last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def reserve(self, n_rows: int) -> None:
         """Make room for `n_rows` rows."""
         self._caches.extend([None] * (n_rows - len(self._caches)))
 
+    @property
+    def _cache_kind(self) -> _CacheKind:
+        """What the caches are like; found out by running one token, since they are the family's own."""
+        if self._kind is None:
+            with torch.inference_mode():
+                ids = torch.zeros(1, 1, dtype=torch.long, device=self.model.device)
+                self._kind = _cache_kind(self.model(input_ids=ids, use_cache=True).past_key_values)
+        return self._kind
+
+    @property
+    def can_rewind(self) -> bool:
+        """Whether a row may be shortened; see `Runner.can_rewind`."""
+        return self._cache_kind.is_plain
+
     @torch.inference_mode()
-    def extend(self, start_row: int, tokens: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
+    def extend(
+        self,
+        start_row: int,
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        *,
+        wanted: Sequence[int] | None = None,
+    ) -> Tensor:
         """Append tokens to consecutive rows; see `Runner.extend`."""
         out = []
         for offset, (row, length) in enumerate(zip(tokens, lengths, strict=True)):
-            cache = self._caches[start_row + offset] if length else None
+            cache = self._cut(self._caches[start_row + offset], length) if length else None
+            count = 1 if wanted is None else wanted[offset]
             ids = torch.tensor([list(row)], device=self.model.device)
-            options: dict[str, Any] = {"logits_to_keep": 1} if self._last_only else {}
+            # To keep 0 logits would mean all of them.
+            options: dict[str, Any] = {"logits_to_keep": max(1, count)} if self._last_only else {}
             result = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
             self._caches[start_row + offset] = result.past_key_values
-            out.append(result.logits[0, -1, : self.vocab_size].float())
-        return torch.stack(out)
+            logits = result.logits[0]
+            out.append(logits[len(logits) - count :, : self.vocab_size].float())
+        return torch.cat(out)
 
     def copy_row(self, source: int, target: int, length: int) -> None:
-        """Let a row take all tokens of another."""
+        """Let a row take the first `length` tokens of another."""
         if source != target:
-            self._caches[target] = copy.deepcopy(self._caches[source])
+            self._caches[target] = self._cut(copy.deepcopy(self._caches[source]), length)
+
+    def _cut(self, cache: Any, length: int) -> Any:
+        """Shorten a cache in place to `length` tokens, if it holds more."""
+        surplus = cache.get_seq_length() - length if self.can_rewind else 0
+        if surplus > 0:
+            cache.crop(-surplus)
+        return cache
+
+    @torch.inference_mode()
+    def save_segment(self, row: int, start: int, stop: int) -> KVSegment | None:
+        """Return a copy of what a row holds of its tokens; see `Runner.save_segment`."""
+        if self._cache_kind.layout is None:
+            return None
+        layers = self._caches[row].layers
+        return KVSegment(
+            torch.stack([layer.keys[0, :, start:stop] for layer in layers]),
+            torch.stack([layer.values[0, :, start:stop] for layer in layers]),
+        )
+
+    @torch.inference_mode()
+    def load_segment(self, row: int, start: int, segment: KVSegment) -> bool:
+        """Let a row hold a segment; see `Runner.load_segment`."""
+        from transformers.cache_utils import DynamicCache
+
+        dtype, layout = self.model.dtype, self._cache_kind.layout
+        if any(
+            tensor.dtype != dtype or (tensor.shape[0], tensor.shape[1], tensor.shape[3]) != layout
+            for tensor in (segment.keys, segment.values)
+        ):
+            return False
+        cache = self._cut(self._caches[row], start) if start else DynamicCache()
+        for layer, (keys, values) in enumerate(zip(segment.keys, segment.values, strict=True)):
+            cache.update(keys[None].to(self.model.device), values[None].to(self.model.device), layer)
+        self._caches[row] = cache
+        return True
 
     def reorder(self, start_row: int, sources: Sequence[int], length: int) -> None:
         """Let rows ``start_row ..`` take the tokens of rows `sources`, all at once."""
