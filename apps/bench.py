@@ -97,6 +97,8 @@ def _load_nlpkit(plan: BenchPlan) -> tuple[str, Decode]:
     from nlpkit.core.language_model import load_model
 
     model = load_model(plan.model, dtype=plan.dtype, device="cpu", threads=plan.threads)
+    # The prompts are all alike here, but are to stand for ones that are not.
+    model.engine.prefixes = None
 
     def decode(prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
         config = DecodeConfig(max_tokens=new_tokens, ignore_eos=True)
