@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,16 @@ def test_a_run_records_the_adapter(folder: Path, tmp_path: Path, cli: Cli) -> No
     # The same folder is of one system: it cannot be gone on with as another.
     mixed = cli(*command, "-o", str(tmp_path / "bare"))
     assert (mixed.code, "adapter" in mixed.err) == (2, True)
+
+
+def test_threads_get_what_one_gets(folder: Path) -> None:
+    toolkit = nlpkit.load(dtype="fp32")
+    options = {"max_tokens": 12}
+
+    def both(_: int) -> tuple[str, str]:
+        translated = toolkit.translate("Good morning", target_lang="de", options=options)
+        return translated.completion, toolkit.generate("Good morning", options=options).completion
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(both, range(8)))
+    assert set(results) == {both(0)}

@@ -70,6 +70,7 @@ def test_offsets_always_hold(context: str, said: str, question: str) -> None:
 
 
 @given(st.lists(st.sampled_from("one two three four five six seven".split()), min_size=1, max_size=12), st.data())  # noqa: SIM905
+@settings(deadline=None)
 def test_any_run_of_words_is_found(words: list[str], data: st.DataObject) -> None:
     begin = data.draw(st.integers(0, len(words) - 1))
     end = data.draw(st.integers(begin + 1, len(words)))
