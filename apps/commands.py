@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.adapters import AdapterChooser, Choice, TaskAdapter
@@ -88,7 +88,7 @@ class TaskCommand:
         )
         if self.text is not None and is_file(self.text):
             note(f"took {self.text!r} as the {self.what}; to read the file of that name, use -f", quiet=self.sink.quiet)
-        rows = [self._row(document, chooser) for document in documents]
+        rows = self._rows(documents, chooser)
         with Writer(
             self.sink.output, as_json=self.sink.as_json, line_per_record=self.source.format == "lines"
         ) as writer:
@@ -115,18 +115,23 @@ class TaskCommand:
             )
         return overrides
 
-    def _row(self, document: Document, chooser: AdapterChooser) -> _Row:
+    def _rows(self, documents: Sequence[Document], chooser: AdapterChooser) -> list[_Row]:
+        rows = [self._row(document, chooser) for document in documents]
+        # What needs no model must not have one loaded for it.
+        known = next((choice for _, choice in rows if choice is not None), Choice(chooser.usual(self.task)))
+        return [(example, choice or replace(known, note="")) for example, choice in rows]
+
+    def _row(self, document: Document, chooser: AdapterChooser) -> tuple[Example | NlpkitError | None, Choice | None]:
         """Return a checked example and what it runs on; None for a blank line; its error under ``--keep-going``."""
-        usual = Choice(chooser.usual(self.task))
         if document.blank:
-            return None, usual
+            return None, None
         try:
             example = self._merge(document)
             check_example(self.task, example, where=document.name)
             return example, chooser.choose(self.task, self.task.prepare(example))
         except NlpkitError as error:
             if self.source.keep_going:
-                return error, usual
+                return error, None
             raise
 
     def _merge(self, document: Document) -> dict[str, Any]:

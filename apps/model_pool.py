@@ -25,12 +25,11 @@ class ModelPool:
 
     Args:
         load: Loads one.
-        loaded: Models that are there already, by adapter; None is the bare model.
     """
 
-    def __init__(self, load: Load, loaded: Mapping[TaskAdapter | None, LanguageModel] | None = None) -> None:
+    def __init__(self, load: Load) -> None:
         self._load = load
-        self._models: dict[TaskAdapter | None, LanguageModel] = dict(loaded or {})
+        self._models: dict[TaskAdapter | None, LanguageModel] = {}
         self._lock = threading.Lock()
 
     def get(self, adapter: TaskAdapter | None) -> LanguageModel:

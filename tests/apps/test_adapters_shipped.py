@@ -216,6 +216,12 @@ class TestCommands:
         result = cli("translate", "--to", "de", "--lines", stdin=b"one\n\ntwo\n")
         assert (result.code, result.out) == (0, "GERMAN:\n\nGERMAN:\n")
         assert cli("translate", "--to", "de", "--lines", "--json", stdin=b"one\n\n").out.count('"translation"') == 2
+        # Neither a blank line nor a bad row has a model loaded for it.
+        del loads.names[:]
+        assert cli("translate", "--from", "en", "--to", "es", "--lines", stdin=b"\none\n").code == 0
+        rows = b'{"source": 3}\n{"source": "one", "source_lang": "en"}\n'
+        assert cli("translate", "--to", "es", "--input-format", "jsonl", "--keep-going", stdin=rows).code == 3
+        assert loads.names == [("default", None)] * 2
 
     @pytest.mark.parametrize(
         ("options", "adapter", "last"),
