@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nlpkit.core.decode.beam import BeamSearcher
+from nlpkit.core.decode.contrastive import ContrastiveSearcher, check_runner
 from nlpkit.core.decode.draft_model import DraftModel
 from nlpkit.core.decode.drafters import Drafter, PromptLookup
 from nlpkit.core.decode.guide import start_guide
@@ -136,6 +137,8 @@ class Engine:
             )
         if config.constraint is not None:
             start_guide(config.constraint, self._tokenizer)
+        if config.contrastive_alpha:
+            check_runner(self._scorer)
         if config.must_include:
             Lexicon(config.must_include, self._tokenizer).check(config.max_tokens)
         if config.speculation == "draft" and self._draft is None:
@@ -176,9 +179,13 @@ class Engine:
         for number in empty:
             done = Completion(text="", token_ids=(), logprobs=(), finish_reason="length", score=0.0)
             yield number, Generation(completions=(done,), prompt_tokens=len(requests[number].prompt_ids))
-        plain = [number for number, request in enumerate(requests) if request.config.beam_size == 1]
+        contrastive = [entry for entry in enumerate(requests) if entry[1].config.contrastive_alpha]
+        others = {number for number, _ in beams + contrastive}
+        plain = [number for number in range(len(requests)) if number not in others]
         if plain:
             yield from self._run(requests, plain, budget)
+        if contrastive:
+            yield from ContrastiveSearcher(self._new_runner(), self._tokenizer, batch_tokens=budget).run(contrastive)
         searched = [(number, request) for number, request in beams if number not in empty]
         if searched:
             yield from BeamSearcher(self._new_runner(), self._tokenizer, batch_tokens=budget).run(searched)
@@ -231,6 +238,8 @@ class Engine:
                 f"beam_size {request.config.beam_size} cannot be streamed: beam search knows its text only at the end."
             )
         self.check(request)
+        if request.config.contrastive_alpha:
+            return ContrastiveSearcher(self._new_runner(), self._tokenizer).stream(request)
         return self._stream(request)
 
     def _stream(self, request: Request) -> Iterator[TokenEvent]:
