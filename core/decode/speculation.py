@@ -25,7 +25,9 @@ WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)
 MARGIN = 1.05
 """Tokens per time that a draft must promise, as a multiple of what plain decoding gives."""
 RETRY = 32
-"""Unused drafts of a row after which one is tried however often they failed."""
+"""Unused drafts of a row after which one is tried again however often they failed; failures double it, twice."""
+FIRST_WIDTH = 2
+"""Longest draft before the cost of any was measured."""
 
 
 class PassCost:
@@ -39,6 +41,10 @@ class PassCost:
     def known(self, n_rows: int) -> bool:
         """Tell whether a plain pass over so many rows was measured."""
         return n_rows in self._plain
+
+    def widest(self, n_rows: int, *, costly: bool) -> int:
+        """Return the longest draft whose cost can be told from what was measured."""
+        return WIDTHS[-1] if (n_rows, costly) in self._ratios else FIRST_WIDTH
 
     def ratio(self, n_rows: int, drafted: int, *, costly: bool) -> float:
         """Estimate the duration of drafting and verifying over that of a plain pass.
@@ -74,7 +80,7 @@ class PassCost:
                 # While nothing is drafted, what wider passes once cost counts less and less: they are tried again.
                 ratios = self._ratios.get((n_rows, kind), {})
                 for length, ratio in ratios.items():
-                    ratios[length] = ratio + 0.02 * (self._expected(n_rows, length, kind) - ratio)
+                    ratios[length] = ratio + 0.01 * (self._expected(n_rows, length, kind) - ratio)
         elif self._plain.get(n_rows, 0) > 0:
             ratio = min(max(seconds / self._plain[n_rows], 1.0), 1.0 + 2 * drafted)
             ratios = self._ratios.setdefault((n_rows, costly), {})
@@ -95,11 +101,13 @@ class Trust:
         hits: Guessed tokens that were right.
         misses: Drafts that were wrong somewhere.
         unused: Drafts in a row that were not tried.
+        patience: How many such drafts it takes to try one again.
     """
 
     hits: float = 0.0
     misses: float = 0.0
     unused: int = 0
+    patience: int = RETRY
 
     def note(self, accepted: int, drafted: int, *, memory: float) -> None:
         """Take note of a verified draft; what came before counts `memory` times as much."""
@@ -194,7 +202,8 @@ class Speculator:
         guesses: list[Sequence[int]] = [()] * len(rows)
         for one in found:
             trust = self._rows[rows[one.number].key]
-            trust.unused = 0 if width else trust.unused + 1
+            if width == 0:
+                trust.unused += 1
             guesses[one.number] = one.draft.token_ids[:width]
         if width == 0:
             return None
@@ -218,7 +227,13 @@ class Speculator:
             right, drafted = accepted[one.number], len(guesses[one.number])
             self._experience.drafted += drafted
             self._experience.accepted += right
-            self._rows[rows[one.number].key].note(right, drafted, memory=0.8)
+            trust = self._rows[rows[one.number].key]
+            if right:
+                trust.patience = RETRY
+            elif trust.unused >= trust.patience:
+                trust.patience = min(2 * trust.patience, 4 * RETRY)
+            trust.unused = 0
+            trust.note(right, drafted, memory=0.8)
             alike = self._experience.kinds.setdefault((one.name, one.draft.kind), Trust())
             alike.note(right, drafted, memory=0.98)
 
@@ -256,6 +271,7 @@ class Speculator:
         chances = [self._chance(rows[one.number], one) for one in found]
         lengths = [len(one.draft.token_ids) for one in found]
         longest = max(lengths)
+        longest = min(longest, self._experience.cost.widest(len(rows), costly=costly))
         best, best_rate = 0, MARGIN * len(rows)
         for width in WIDTHS:
             if width > longest:
@@ -271,7 +287,7 @@ class Speculator:
         """Estimate how likely a guessed token is right, if all before it are."""
         own = self._rows[row.key]
         alike = self._experience.kinds.get((one.name, one.draft.kind))
-        if own.unused >= RETRY:
+        if own.unused >= own.patience:
             return 0.5
         usual = 0.5 if alike is None else (alike.hits + 1) / (alike.hits + alike.misses + 2)
         return min(0.99, (2 * usual + own.hits) / (2 + own.hits + own.misses))
