@@ -105,11 +105,12 @@ def run_train(recipe: Recipe, run: TrainRunOptions, *, scorer: Scorer | None) ->
 
 def _train(recipe: Recipe, run: TrainRunOptions, scorer: Scorer | None, process: Any) -> int:
     from nlpkit.apps.training import DevSet, set_up, write_result
+    from nlpkit.core.train.checkpoint import has_checkpoints
     from nlpkit.core.train.session import Session
 
     quiet = run.quiet or not process.is_first
     folder = Path(recipe.output)
-    if not run.resume and any(folder.glob("checkpoints/step-*")):
+    if not run.resume and has_checkpoints(folder / "checkpoints"):
         raise ConfigError(f"{folder} holds a training already. Go on with --resume, or name another folder.")
     began = time.perf_counter()
     with TrainingBar(quiet=quiet) as bar:
@@ -167,6 +168,7 @@ def _report(
         "metric": metric,
         "best": None if outcome.best is None else outcome.best[0],
         "best_step": None if outcome.best is None else outcome.best[1],
+        "averaged_steps": list(outcome.averaged),
         "seconds": seconds,
     }
     with Writer(None, as_json=run.as_json) as writer:

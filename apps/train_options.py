@@ -97,6 +97,12 @@ class HowOptions:
     dropout: Annotated[float | None, typer.Option(help="0 by default.", rich_help_panel=_HOW)] = None
     label_smoothing: Annotated[float | None, typer.Option(help="0 by default.", rich_help_panel=_HOW)] = None
     ema: Annotated[float | None, typer.Option(help="Average the weights with this decay.", rich_help_panel=_HOW)] = None
+    average: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Try the mean of the weights of so many last evaluations at the end.", rich_help_panel=_HOW
+        ),
+    ] = None
     seed: Annotated[int | None, typer.Option(min=0, help="0 by default.", rich_help_panel=_HOW)] = None
     dtype: Annotated[
         Literal["auto", "fp32", "bf16"] | None,

@@ -42,6 +42,7 @@ from nlpkit.core.model.lora import LoraConfig, add_lora
 from nlpkit.core.tokenizers.chat import ChatTemplate
 from nlpkit.core.tokenizers.load import load_tokenizer
 from nlpkit.core.tokenizers.train import CHATML, END_OF_TEXT, TURN_END, train_tokenizer
+from nlpkit.core.train.checkpoint import has_checkpoints
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.distributed import Process
 from nlpkit.core.train.init import new_model
@@ -143,7 +144,7 @@ def _tokenizer_from_scratch(recipe: Recipe, folder: Path) -> tuple[Any, ChatTemp
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     mark = folder / "tokenizer" / "made-from"
     if not mark.exists() or mark.read_text("utf-8") != key:
-        if any(folder.glob("checkpoints/step-*")):
+        if has_checkpoints(folder / "checkpoints"):
             files = ", ".join(spec.path for spec in recipe.data)
             raise ConfigError(
                 f"Training in {folder} cannot go on: what its tokenizer was made from changed ({files}, or the "
@@ -315,10 +316,14 @@ def set_up(
     if process.is_first:
         process.wait()
     weights = None if recipe.data[0].weight is None else [float(spec.weight or 0) for spec in recipe.data]
+    # The weights are shares of rows; what is drawn may be several rows at once.
+    drawn = weights and [
+        weight * source.packed.n_rows / source.rows.n_rows for weight, source in zip(weights, sources, strict=True)
+    ]
     packer = Packer(
         [source.packed for source in sources],
         seq_len=config.seq_len,
-        weights=weights,
+        weights=drawn,
         seed=config.seed,
         epochs=config.epochs,
     )

@@ -7,27 +7,29 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlpkit.core.errors import ConfigError, ModelFileError, NlpkitError, OutputError
+from nlpkit.core.errors import ConfigError, ModelFileError, NlpkitError
 from nlpkit.core.loaders.cache import sha256_file
-from nlpkit.core.loaders.hf import read_json_object
+from nlpkit.core.loaders.json_files import read_json_object
 from nlpkit.core.loaders.safetensors_file import open_safetensors
-from nlpkit.core.train.config import changed_options
+from nlpkit.core.train.config import LENGTH, changed_options
 from nlpkit.core.train.distributed import is_sharded, place
+from nlpkit.core.train.kept_weights import MANIFEST, TENSORS, disk_errors, sync
+from nlpkit.core.train.length import begun_warmup, obstacle, other_length
 from nlpkit.core.train.loop import Trainer
 from nlpkit.core.train.packing import DataState
 
 VERSION = 1
-MANIFEST, TENSORS, SHARDS = "state.json", "state.safetensors", "shards"
+SHARDS = "shards"
+BEFORE_DECAY = "before-decay"
+"""Folder of the checkpoint from just before the rate of ``wsd`` falls, which is kept to the end."""
 _PREFIX = "step-"
 
 
@@ -64,37 +66,13 @@ def state_tensors(trainer: Trainer) -> dict[str, Tensor]:
     return tensors
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        # Some file systems do not let a folder be synchronised.
-        if not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _disk_errors(what: str, aside: Path) -> Iterator[None]:
-    """Turn a full or broken disk into one clear error, with nothing half-written left."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(
-            f"{what}: {reason}. Earlier checkpoints are as they were: make room and run again with --resume."
-        ) from error
-
-
 def save_checkpoint(
     folder: Path,
     trainer: Trainer,
     *,
     identity: Mapping[str, str],
     progress: Mapping[str, Any] | None = None,
+    keep: int | None = None,
 ) -> Path:
     """Write a checkpoint of the state between two steps, and drop old ones.
 
@@ -103,6 +81,7 @@ def save_checkpoint(
         trainer: What to save.
         identity: What the training is made from, such as hashes of the data, by a name for people.
         progress: Anything JSON-ready that the caller needs to go on.
+        keep: How many to keep in the folder; by default as the trainer's configuration says.
 
     Returns:
         The checkpoint's folder.
@@ -113,7 +92,7 @@ def save_checkpoint(
     process = trainer.process
     final = folder / f"{_PREFIX}{trainer.step:08d}"
     aside = folder / f".{final.name}.aside"
-    with _disk_errors(f"The checkpoint of step {trainer.step} cannot be written to {folder}", aside):
+    with disk_errors(f"The checkpoint of step {trainer.step} cannot be written to {folder}", aside):
         if process.is_first:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
@@ -127,13 +106,14 @@ def save_checkpoint(
         elif process.is_first:
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside / TENSORS)
         if process.is_first:
-            _finish(folder, aside, final, trainer, identity, progress or {})
+            _finish(aside, final, trainer, identity, progress or {})
+            for old in list(stored_steps(folder).values())[: -(keep or trainer.config.keep)]:
+                shutil.rmtree(old, ignore_errors=True)
         process.wait()
     return final
 
 
 def _finish(
-    folder: Path,
     aside: Path,
     final: Path,
     trainer: Trainer,
@@ -142,30 +122,31 @@ def _finish(
 ) -> None:
     files = {}
     for path in sorted(path for path in aside.rglob("*") if path.is_file()):
-        _sync(path)
+        sync(path)
         files[path.relative_to(aside).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     manifest = {
         "version": VERSION,
         "step": trainer.step,
         "total_steps": trainer.total_steps,
+        "warmup_steps": trainer.warmup_steps,
         "data": trainer.packer.state.to_dict(),
         "config": trainer.config.to_dict(),
         "model": trainer.model.config.to_dict(),
+        "layout": [source.layout_key for source in trainer.packer.sources],
         "identity": dict(identity),
         "progress": dict(progress),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "world": trainer.process.world,
+        "compiled": trainer.compiled,
         "files": files,
     }
     (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), "utf-8")
-    _sync(aside / MANIFEST)
-    _sync(aside)
+    sync(aside / MANIFEST)
+    sync(aside)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(aside, final)
-    _sync(folder)
-    for old in sorted(folder.glob(f"{_PREFIX}*"))[: -trainer.config.keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    sync(final.parent)
 
 
 def _verify(path: Path) -> Checkpoint:
@@ -182,6 +163,38 @@ def _verify(path: Path) -> Checkpoint:
     return Checkpoint(path=path, step=int(manifest["step"]), manifest=manifest)
 
 
+def stored_steps(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints of a folder by their steps, whether complete or not, the first one first."""
+    found = ((path.name.removeprefix(_PREFIX), path) for path in sorted(folder.glob(f"{_PREFIX}*")))
+    return {int(number): path for number, path in found if number.isdecimal()}
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Tell whether a folder holds checkpoints, complete or not."""
+    return bool(stored_steps(folder) or stored_steps(folder / BEFORE_DECAY))
+
+
+def complete_checkpoints(folder: Path, notes: list[str]) -> Iterator[Checkpoint]:
+    """Yield the complete checkpoints of a folder, the one from before a decay included.
+
+    Args:
+        folder: Holds the checkpoints.
+        notes: Gets a note for each damaged one that is passed over.
+
+    Yields:
+        The checkpoints, the last one first.
+    """
+    found = [*stored_steps(folder).items(), *stored_steps(folder / BEFORE_DECAY).items()]
+    # At equal steps the one from before the decay comes first: the best weights of its time are kept with it.
+    for _, path in sorted(found, key=lambda item: (item[0], item[1].parent != folder), reverse=True):
+        try:
+            checkpoint = _verify(path)
+        except (NlpkitError, OSError, ValueError, KeyError, TypeError) as error:
+            notes.append(f"the checkpoint {path.name} is damaged and was passed over: {error}")
+            continue
+        yield checkpoint
+
+
 def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """Find the last complete checkpoint.
 
@@ -192,12 +205,35 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         The checkpoint or None, and a note for each damaged one that was passed over.
     """
     notes: list[str] = []
-    for path in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
-        try:
-            return _verify(path), notes
-        except (NlpkitError, OSError, ValueError, KeyError, TypeError) as error:
-            notes.append(f"the checkpoint {path.name} is damaged and was passed over: {error}")
-    return None, notes
+    return next(complete_checkpoints(folder, notes), None), notes
+
+
+def _changes(trainer: Trainer, checkpoint: Checkpoint, identity: Mapping[str, str]) -> list[str]:
+    """Describe everything that changed since a checkpoint and may not."""
+    manifest = checkpoint.manifest
+    before, after = manifest["config"], trainer.config.to_dict()
+    changes = [
+        f"{name} was {before.get(name)!r} and is {after.get(name)!r}"
+        for name in changed_options(before, after)
+        if name not in LENGTH
+    ]
+    longer = other_length(trainer, checkpoint)
+    if longer and (why := obstacle(trainer, checkpoint)) is not None:
+        changes += [*longer, why]
+    rows = before["batch_size"] * before["accumulate"] * manifest["world"]
+    if rows != trainer.rows_per_step:
+        changes.append(
+            f"a step had {rows} packed rows and has {trainer.rows_per_step} (batch_size times accumulate times "
+            "processes)"
+        )
+    if manifest["model"] != json.loads(json.dumps(trainer.model.config.to_dict())):
+        changes.append("the shape of the model is another one")
+    layout = [source.layout_key for source in trainer.packer.sources]
+    if manifest.get("layout", layout) != layout:
+        changes.append("the rows are laid out in another way")
+    named = manifest["identity"]
+    changes += [f"{name} changed" for name in sorted({*named, *identity}) if named.get(name) != identity.get(name)]
+    return changes
 
 
 def resume(trainer: Trainer, checkpoint: Checkpoint, *, identity: Mapping[str, str]) -> list[str]:
@@ -216,13 +252,7 @@ def resume(trainer: Trainer, checkpoint: Checkpoint, *, identity: Mapping[str, s
         ModelFileError: The tensors do not fit.
     """
     manifest = checkpoint.manifest
-    changes = changed_options(manifest["config"], trainer.config.to_dict())
-    if manifest["model"] != json.loads(json.dumps(trainer.model.config.to_dict())):
-        changes.append("the shape of the model is another one")
-    before = manifest["identity"]
-    for name in sorted(set(before) | set(identity)):
-        if before.get(name) != identity.get(name):
-            changes.append(f"{name} changed")
+    changes = _changes(trainer, checkpoint, identity)
     if changes:
         raise ConfigError(
             f"Training cannot go on from {checkpoint.path}: {'; '.join(changes)}. Run with what it began with, or "
@@ -247,6 +277,7 @@ def resume(trainer: Trainer, checkpoint: Checkpoint, *, identity: Mapping[str, s
             place(tensor, stored.tensor(name))
     trainer.weights.publish()
     trainer.step = checkpoint.step
+    trainer.warmup_steps = begun_warmup(trainer, checkpoint)
     trainer.packer.restore(DataState(**manifest["data"]))
     notes: list[str] = []
     now = {"torch": torch.__version__, "threads": torch.get_num_threads(), "world": trainer.process.world}
@@ -254,6 +285,9 @@ def resume(trainer: Trainer, checkpoint: Checkpoint, *, identity: Mapping[str, s
     for key, value in now.items():
         if manifest[key] != value:
             notes.append(f"{shown[key]} was {manifest[key]} and is {value}: the result will agree up to rounding only")
+    if manifest.get("compiled", trainer.compiled) != trainer.compiled:
+        is_now = "is compiled now and was not" if trainer.compiled else "was compiled and is not now"
+        notes.append(f"the model {is_now}: the result will agree up to rounding only")
     return notes
 
 
@@ -265,35 +299,3 @@ def _start_optimizer(trainer: Trainer) -> None:
         master.grad = torch.zeros_like(master)
     trainer.optimizer.step()
     trainer.weights.clear_gradients()
-
-
-def save_best(folder: Path, weights: Mapping[str, Tensor], *, step: int, metric: str, value: float) -> None:
-    """Write the best weights so far, replacing earlier ones.
-
-    Args:
-        folder: Holds the checkpoints.
-        weights: Trained weights by name.
-        step: When they were measured.
-        metric: By what they are the best.
-        value: Their value.
-
-    Raises:
-        OutputError: They cannot be written.
-    """
-    aside, final = folder / ".best.aside", folder / "best"
-    with _disk_errors(f"The best weights cannot be written to {final}", aside):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, aside / TENSORS)
-        (aside / MANIFEST).write_text(json.dumps({"step": step, "metric": metric, "value": value}), "utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
-
-
-def load_best(folder: Path) -> tuple[int, dict[str, Tensor]] | None:
-    """Read the best weights, or return None where there are none."""
-    path = folder / "best"
-    if not (path / MANIFEST).exists():
-        return None
-    stored = open_safetensors(path / TENSORS)
-    return int(read_json_object(path / MANIFEST)["step"]), {name: stored.tensor(name) for name in stored.names}

@@ -49,6 +49,8 @@ class TrainConfig:
         label_smoothing: Probability mass spread evenly over the vocabulary (Szegedy et al. 2015, arXiv:1512.00567).
         dropout: On embeddings, attention weights and sublayer outputs.
         ema: Decay of an exponential moving average of the weights, which is then evaluated and saved; 0 is off.
+        average: At the end take the mean of the weights of so many last evaluations, or of checkpoints where nothing is
+            evaluated while training (Izmailov et al. 2018, arXiv:1803.05407), if it is better; 0 is off.
         dtype: ``fp32``, or ``bf16`` with fp32 master weights.
         checkpointing: Recompute blocks in the backward pass: less memory, about a third more time.
         compile: Compile the blocks: ``auto`` does where there is a compiler.
@@ -61,7 +63,7 @@ class TrainConfig:
         patience: Evaluations without improvement after which training stops; 0 never stops early.
         metric: What to improve: ``loss``, or a metric that the caller's `evaluate` returns.
         parallel: Under torchrun: ``ddp`` or ``fsdp``.
-        chunk: Target positions that go through the output head at once.
+        chunk: Target positions that go through the output head at once; 0 takes as many as give 32 million logits.
     """
 
     method: Method
@@ -84,6 +86,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     dropout: float = 0.0
     ema: float = 0.0
+    average: int = 0
     dtype: Precision = "fp32"
     checkpointing: bool = False
     compile: CompileChoice = "auto"
@@ -95,7 +98,7 @@ class TrainConfig:
     patience: int = 0
     metric: str = "loss"
     parallel: Parallel = "ddp"
-    chunk: int = 256
+    chunk: int = 0
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -125,6 +128,17 @@ class TrainConfig:
             raise ConfigError(f"epochs is {self.epochs!r}; it must be a number above 0.")
         if self.patience and not self.eval_every:
             raise ConfigError(f"patience {self.patience} counts evaluations, but eval_every is 0: set it as well.")
+        if self.average == 1:
+            raise ConfigError("average is 1, but a mean is of at least 2 states of the weights; 0 turns it off.")
+        if self.average and not (self.eval_every or self.save_every):
+            raise ConfigError(
+                f"average {self.average} counts evaluations, or else checkpoints, but eval_every and save_every are "
+                "both 0: set one of them."
+            )
+        if self.average and self.ema:
+            raise ConfigError(
+                f"ema {self.ema} and average {self.average} are two ways of averaging the weights: choose one."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
@@ -152,8 +166,9 @@ _AT_LEAST: Mapping[str, int] = {
     "save_every": 0,
     "keep": 1,
     "patience": 0,
+    "average": 0,
     "seed": 0,
-    "chunk": 1,
+    "chunk": 0,
 }
 _RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
     "lr": (0, 1000, True, False),
@@ -172,24 +187,25 @@ _RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
 
 FREE_ON_RESUME = frozenset(
     {"batch_size", "accumulate", "eval_every", "save_every", "keep", "patience", "parallel", "checkpointing", "compile"}
-    | {"chunk", "metric"}
+    | {"chunk", "metric", "average"}
 )
 """Options that may change when training resumes: they do not change what is learned, up to rounding."""
 
+LENGTH = frozenset({"max_steps", "epochs"})
+"""Options that say how long to train; `nlpkit.core.train.length` tells when they may change."""
+
 
 def changed_options(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Describe the options that may not change on resume and did.
+    """Name the options that differ, those that may differ left out.
 
     Args:
-        before: `TrainConfig.to_dict` of the checkpoint.
+        before: `TrainConfig.to_dict` of the checkpoint, perhaps from a version with fewer options.
         after: That of the new run.
 
     Returns:
-        One line for each.
+        The names, in order.
     """
-    names = sorted((set(before) | set(after)) - FREE_ON_RESUME)
-    return [
-        f"{name} was {before.get(name)!r} and is {after.get(name)!r}"
-        for name in names
-        if before.get(name) != after.get(name)
-    ]
+    # An option that did not exist had the value that it has by default.
+    known = {field.name: field.default for field in dataclasses.fields(TrainConfig)} | dict(before)
+    names = sorted((set(known) | set(after)) - FREE_ON_RESUME)
+    return [name for name in names if known.get(name) != after.get(name)]

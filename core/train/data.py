@@ -122,6 +122,11 @@ class RowSource(Protocol):
         """Rows of one epoch."""
         ...
 
+    @property
+    def layout_key(self) -> str:
+        """A name for what the rows are: training goes on exactly only over rows of the same name."""
+        ...
+
     def slots(self, index: int) -> int:
         """Return the slots that a row takes: one less than its tokens, since the last is only a label."""
         ...
@@ -170,6 +175,11 @@ class TokenStore:
         """Number of rows."""
         return len(self._index)
 
+    @property
+    def layout_key(self) -> str:
+        """Name the rows: one by one, as they were stored."""
+        return f"rows {self.n_rows}"
+
     def slots(self, index: int) -> int:
         """Return the slots that a row takes."""
         return int(self._index["length"][index]) - 1
@@ -217,6 +227,11 @@ class TextWindows:
         room = len(tokens) - 1 - (self._width - 1 if shift else 0)
         self.n_rows = max(1, room // self._width)
         self._offsets = len(tokens) - 1 - self.n_rows * self._width + 1
+
+    @property
+    def layout_key(self) -> str:
+        """Name the windows."""
+        return f"windows {self.n_rows} of {self._width}"
 
     def slots(self, index: int) -> int:
         """Return the slots of any row."""

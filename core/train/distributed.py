@@ -151,9 +151,9 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def place(target: Tensor, value: Tensor) -> None:
-    """Copy a whole tensor into one that may be spread over processes."""
+    """Copy a tensor, whole or spread in the same way, into one that may be spread over processes."""
     with torch.no_grad():
-        if hasattr(target, "full_tensor"):
+        if hasattr(target, "full_tensor") and not hasattr(value, "full_tensor"):
             from torch.distributed.tensor import DTensor, distribute_tensor
 
             if isinstance(target, DTensor):

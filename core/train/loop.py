@@ -19,7 +19,9 @@ from nlpkit.core.train.loss import loss_sum
 from nlpkit.core.train.optim import MovingAverage, Weights, build_optimizer
 from nlpkit.core.train.packing import Batch, DataState, Packer, collate
 from nlpkit.core.train.prepare import prepare_model, uncompile
-from nlpkit.core.train.schedule import learning_rate
+from nlpkit.core.train.schedule import learning_rate, warmup_steps
+
+_LOGITS_AT_ONCE = 1 << 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class _Objective(nn.Module):
         super().__init__()
         self.model = model
         self.smoothing = config.label_smoothing
-        self.chunk = config.chunk
+        self.chunk = config.chunk or max(64, _LOGITS_AT_ONCE // model.config.vocab_size)
         self.compiled = False
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -76,6 +78,8 @@ class Trainer:
         config: How it is trained.
         packer: Where its data come from.
         total_steps: Steps of the whole training.
+        warmup_steps: Steps of warm-up.
+        rows_per_step: Packed rows of a step, of all micro-batches and processes.
         step: Steps done.
         compiled: Whether the blocks are compiled.
         notes: What a user should know about how the model runs.
@@ -110,15 +114,16 @@ class Trainer:
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError("No parameter of the model is to be trained.")
         self.model, self.config, self.packer, self.process = model, config, packer, process
-        self._rows = config.batch_size * config.accumulate * process.world
+        self.rows_per_step = config.batch_size * config.accumulate * process.world
         self.total_steps = total_steps or count_steps(config, packer, world=process.world)
+        self.warmup_steps = warmup_steps(config, self.total_steps)
         model.to(process.device)
         masters = process.world == 1
         exact: dict[str, Tensor] = {}
         if masters and config.dtype == "bf16":
             # Masters start from the weights before rounding.
             exact = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-        n_tokens = self.total_steps * self._rows * config.seq_len / process.world
+        n_tokens = self.total_steps * self.rows_per_step * config.seq_len / process.world
         prepared = prepare_model(model, config, n_tokens=n_tokens, masters=masters)
         self.compiled, self.notes = prepared.compiled, list(prepared.notes)
         self._objective = _Objective(model, config)
@@ -141,7 +146,7 @@ class Trainer:
         """
         began = time.perf_counter()
         config, world = self.config, self.process.world
-        bins = self.packer.take(self._rows)
+        bins = self.packer.take(self.rows_per_step)
         if not bins:
             return None
         slots, targets = self.packer.count(bins)
@@ -162,7 +167,7 @@ class Trainer:
             plain += unsmoothed
         loss = float(self.process.sum(plain)) / max(1, targets)
         norm = self._clip()
-        lr = learning_rate(config, self.step, self.total_steps)
+        lr = learning_rate(config, self.step, self.total_steps, warmup=self.warmup_steps)
         problem = None
         if not math.isfinite(loss):
             problem = f"the loss of step {self.step + 1} is {loss}"
@@ -210,12 +215,19 @@ class Trainer:
         return float(whole(norm))
 
     @contextlib.contextmanager
-    def evaluating(self) -> Iterator[GPT]:
-        """Lend the model for evaluation: averaged weights where there are any, no dropout, no compiled shapes."""
+    def evaluating(self, values: Mapping[str, Tensor] | None = None) -> Iterator[GPT]:
+        """Lend the model for evaluation: no dropout, no compiled shapes.
+
+        Args:
+            values: Weights to evaluate, by name; by default the moving average where there is one, else those that
+                are trained.
+        """
         kept: dict[str, Tensor] | None = None
-        if self.average is not None:
+        if values is None and self.average is not None:
+            values = self.average.values
+        if values is not None:
             kept = {name: master.detach().clone() for name, master in self.weights.masters.items()}
-            self.weights.use(self.average.values)
+            self.weights.use(values)
         self._objective.eval()
         try:
             # Shapes vary here: compiling anew for each would take for ever.
@@ -227,11 +239,12 @@ class Trainer:
             if kept is not None:
                 self.weights.use(kept)
 
-    def measure(self, packer: Packer) -> tuple[float, int]:
+    def measure(self, packer: Packer, values: Mapping[str, Tensor] | None = None) -> tuple[float, int]:
         """Measure the mean cross-entropy over all rows of a packer that ends.
 
         Args:
             packer: The data; rewound first.
+            values: See `evaluating`.
 
         Returns:
             Nats per target token, and the number of target tokens.
@@ -240,7 +253,7 @@ class Trainer:
         size, world = self.config.batch_size, self.process.world
         total = torch.zeros((), dtype=torch.float64, device=self.process.device)
         count = 0
-        with self.evaluating():
+        with self.evaluating(values):
             while bins := packer.take(size * world):
                 count += packer.count(bins)[1]
                 first = self.process.rank * size

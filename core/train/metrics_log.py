@@ -19,12 +19,16 @@ class MetricsLog:
         path: The file.
     """
 
-    def __init__(self, folder: Path, *, from_step: int = 0, tensorboard: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, from_step: int = 0, evaluated: int | None = None, tensorboard: bool = False
+    ) -> None:
         """Open the log.
 
         Args:
             folder: Where it lies.
             from_step: Training goes on from here: later lines, of steps that will be done again, are cut off.
+            evaluated: Step of the last evaluation that was due; one that was made at the end alone is cut off as well.
+                None keeps all.
             tensorboard: Whether to write event files too, if the library is there.
 
         Raises:
@@ -32,7 +36,7 @@ class MetricsLog:
         """
         self.path = folder / "metrics.jsonl"
         try:
-            kept = [row for row in read_metrics(self.path) if row.get("step", 0) <= from_step] if from_step else []
+            kept = [row for row in read_metrics(self.path) if _stays(row, from_step, evaluated)]
             self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
             self._stream = self.path.open("a", encoding="utf-8")
         except OSError as error:
@@ -50,7 +54,7 @@ class MetricsLog:
         """Append one line.
 
         Args:
-            kind: ``train``, ``eval``, ``sample`` or ``note``.
+            kind: ``train``, ``eval``, ``sample``, or ``average`` for the evaluation of averaged weights.
             step: Steps done.
             values: JSON-ready values.
 
@@ -74,6 +78,16 @@ class MetricsLog:
         self._stream.close()
         if self._board is not None:
             self._board.close()
+
+
+def _stays(row: Mapping[str, Any], from_step: int, evaluated: int | None) -> bool:
+    """Tell whether a line belongs to the steps before the one that is next."""
+    step = row.get("step", 0)
+    if not from_step or not isinstance(step, int) or step > from_step:
+        return False
+    if row.get("kind") == "train" or step < from_step or evaluated is None:
+        return True
+    return step == evaluated and row.get("kind") != "average"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

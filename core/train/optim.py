@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nlpkit.core.train.config import TrainConfig
+from nlpkit.core.train.distributed import place
 
 
 def decays(name: str, parameter: Tensor) -> bool:
@@ -115,10 +116,9 @@ class Weights:
             hook(_move_gradient(master))
 
     def use(self, values: Mapping[str, Tensor]) -> None:
-        """Set the masters to some values, in place, and the model with them."""
-        with torch.no_grad():
-            for name, master in self.masters.items():
-                master.copy_(values[name])
+        """Set the masters to some values, whole or spread as they are, in place, and the model with them."""
+        for name, master in self.masters.items():
+            place(master, values[name])
         self.publish()
 
     def publish(self) -> None:

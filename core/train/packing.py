@@ -7,6 +7,7 @@ with another number of processes: all of them compute the same bins and take the
 from __future__ import annotations
 
 import bisect
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ class RowOrder:
 
         Args:
             sources: The data.
-            weights: Share of each source in the rows drawn; None takes each by its size.
+            weights: Share of each source in the rows drawn, a tree being one; None takes each by its size.
             seed: Decides the order.
             shuffle: Whether to shuffle at all.
 
@@ -119,6 +120,9 @@ class Packer:
     bins of the window are shuffled.
 
     Attributes:
+        sources: The data.
+        seq_len: Slots of a bin.
+        epochs: How many times as many rows it draws as there are; None never ends.
         state: Where it is; set it to go on from there.
     """
 
@@ -146,7 +150,7 @@ class Packer:
         self.seq_len = seq_len
         self._order = RowOrder(sources, weights=weights, seed=seed, shuffle=shuffle)
         self._seed, self._shuffle = seed, shuffle
-        self._limit = None if epochs is None else max(1, round(epochs * self._order.rows_per_epoch))
+        self.epochs = epochs
         self.state = DataState(drawn=[0] * len(sources))
         self._bins: list[list[Draw]] | None = None
         self._after: list[int] = []
@@ -155,6 +159,10 @@ class Packer:
     def single(self) -> bool:
         """Whether every bin is one whole row of its source, so that no mask is needed."""
         return all(isinstance(source, TextWindows) and source.slots(0) == self.seq_len for source in self.sources)
+
+    @property
+    def _limit(self) -> int | None:
+        return None if self.epochs is None else max(1, round(self.epochs * self._order.rows_per_epoch))
 
     @property
     def epoch(self) -> float:
@@ -192,13 +200,18 @@ class Packer:
         slots = sum(self.sources[draw.source].slots(draw.index) for draw in draws)
         return slots, sum(self.sources[draw.source].targets(draw.index) for draw in draws)
 
+    def rewound(self, epochs: float | None) -> Packer:
+        """Return a packer of the same data at their start, perhaps of another length."""
+        fresh = copy.copy(self)
+        fresh.epochs = epochs
+        fresh.restore(DataState(drawn=[0] * len(self.sources)))
+        return fresh
+
     def count_bins(self) -> int:
         """Return how many bins there are from the start to the end of the data."""
         if self._limit is None:
             raise ConfigError("The data have no end; count steps instead.")
-        fresh = Packer.__new__(Packer)
-        fresh.__dict__.update(self.__dict__)
-        fresh.restore(DataState(drawn=[0] * len(self.sources)))
+        fresh = self.rewound(self.epochs)
         total = 0
         while taken := len(fresh.take(4096)):
             total += taken
@@ -208,7 +221,8 @@ class Packer:
         drawn = list(self.state.drawn)
         rows: list[tuple[int, Draw]] = []
         filled = 0
-        while filled < WINDOW_BINS * self.seq_len and (self._limit is None or sum(drawn) < self._limit):
+        limit = self._limit
+        while filled < WINDOW_BINS * self.seq_len and (limit is None or sum(drawn) < limit):
             draw = self._order.draw(drawn)
             size = self.sources[draw.source].slots(draw.index)
             rows.append((size, draw))

@@ -7,6 +7,9 @@ gradients as apart, in fewer slots.
 
 from __future__ import annotations
 
+import hashlib
+from array import array
+
 import numpy as np
 import numpy.typing as npt
 
@@ -37,7 +40,8 @@ class SharedPrefixRows:
             seq_len: Slots that a tree may take.
         """
         self._store = store
-        groups: list[tuple[int, int, int, int, int]] = []
+        # Flat: tuples of numbers would take ten times the memory.
+        groups = array("q")
         apart = together = 0
         start = 0
         while start < store.n_rows:
@@ -46,7 +50,7 @@ class SharedPrefixRows:
             slots, targets = len(first) - 1, store.targets(start)
             longest = len(first)
             apart += slots
-            while end < store.n_rows:
+            while end < store.n_rows and prefix >= SHORTEST:
                 tokens, prompt = store.row(end, 0)
                 # The slot before a branch predicts the branch's first token, so that token must carry no loss.
                 common = min(prefix, prompt - 1, _common(first, tokens))
@@ -57,16 +61,21 @@ class SharedPrefixRows:
                 apart += len(tokens) - 1
                 prefix, slots, targets = common, grown, targets + store.targets(end)
                 end += 1
-            groups.append((start, end - start, prefix if end - start > 1 else 0, slots, targets))
+            groups.extend((start, end - start, prefix if end - start > 1 else 0, slots, targets))
             together += slots
             start = end
-        self._groups = np.array(groups, np.int64).reshape(-1, 5)
+        self._groups = np.frombuffer(groups, np.int64).reshape(-1, 5)
         self.saved = 1 - together / max(1, apart)
 
     @property
     def n_rows(self) -> int:
         """Number of trees, single rows included."""
         return len(self._groups)
+
+    @property
+    def layout_key(self) -> str:
+        """Name the way the rows are joined."""
+        return f"trees {hashlib.sha256(self._groups.tobytes()).hexdigest()[:16]}"
 
     def slots(self, index: int) -> int:
         """Return the slots that a tree takes."""

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.model.gpt import GPT
-from nlpkit.core.train.checkpoint import latest_checkpoint, load_best, resume, save_best, save_checkpoint
+from nlpkit.core.train.checkpoint import has_checkpoints, latest_checkpoint, resume, save_checkpoint
 from nlpkit.core.train.config import LOWER_IS_BETTER
+from nlpkit.core.train.kept_weights import load_best, mean_of_snapshots, save_best, save_snapshot
+from nlpkit.core.train.length import other_length
 from nlpkit.core.train.loop import StepInfo, Trainer, train
 from nlpkit.core.train.metrics_log import MetricsLog, read_metrics, write_curves
 from nlpkit.core.train.packing import Packer
+from nlpkit.core.train.progress import Progress
+from nlpkit.core.train.rewind import at_decay, checkpoint_for_length, drop_later, save_before_decay, steps_before_decay
 
-_WINDOW = 20
-_RISE = 2.0
-"""Nats by which the mean loss of a window may lie above the best window's before training counts as diverged."""
+_SNAPSHOTS = "average"
 
 Evaluate = Callable[[GPT], Mapping[str, float]]
 """Measures a model by other means than its loss, for example by generating; higher is better unless listed above."""
@@ -75,6 +76,7 @@ class Outcome:
         loss: Mean training loss of the last steps.
         weights: The weights to keep: the best where there were evaluations, else the last.
         weights_step: The step that they are from.
+        averaged: Steps whose weights they are the mean of; empty where they are those of one step.
     """
 
     step: int
@@ -84,41 +86,7 @@ class Outcome:
     loss: float
     weights: Mapping[str, Tensor]
     weights_step: int
-
-
-@dataclass(kw_only=True)
-class _Progress:
-    """What must survive a restart beside the trainer's own state."""
-
-    best: float | None = None
-    best_step: int = 0
-    stale: int = 0
-    losses: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
-    lowest: float = math.inf
-
-    def to_dict(self) -> dict[str, Any]:
-        lowest = None if math.isinf(self.lowest) else self.lowest
-        return {"best": self.best, "best_step": self.best_step, "stale": self.stale, "losses": list(self.losses),
-                "lowest": lowest}  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> _Progress:
-        made = cls(best=values.get("best"), best_step=values.get("best_step", 0), stale=values.get("stale", 0))
-        made.losses.extend(values.get("losses", ()))
-        lowest = values.get("lowest")
-        made.lowest = math.inf if lowest is None else lowest
-        return made
-
-    def diverged(self, loss: float) -> str | None:
-        """Take in a loss and say what is wrong, if anything is."""
-        self.losses.append(loss)
-        if len(self.losses) < _WINDOW:
-            return None
-        mean = sum(self.losses) / _WINDOW
-        if mean > self.lowest + _RISE:
-            return f"the loss rose from {self.lowest:.2f} to {mean:.2f}, each the mean of {_WINDOW} steps"
-        self.lowest = min(self.lowest, mean)
-        return None
+    averaged: tuple[int, ...] = ()
 
 
 class Session:
@@ -165,12 +133,13 @@ class Session:
         self.watcher: Watcher = watcher or Silence()
         self.stop, self.tensorboard = stop, tensorboard
         self.checkpoints = folder / "checkpoints"
-        self._progress = _Progress()
+        self._progress = Progress()
+        self._mean: Mapping[str, Tensor] = {}
         self._log: MetricsLog | None = None
         self._saved = -1
 
     def resume(self) -> bool:
-        """Go on from the last complete checkpoint.
+        """Go on from the last complete checkpoint, or the last that fits where another length is wanted.
 
         Returns:
             Whether there was one.
@@ -178,11 +147,21 @@ class Session:
         Raises:
             ConfigError: Something changed since.
         """
+        trainer = self.trainer
         checkpoint, notes = latest_checkpoint(self.checkpoints)
         if checkpoint is not None:
-            notes += resume(self.trainer, checkpoint, identity=self.identity)
-            self._progress = _Progress.from_dict(checkpoint.progress)
+            longer = bool(other_length(trainer, checkpoint))
+            if longer:
+                checkpoint, notes = checkpoint_for_length(self.checkpoints, trainer)
+            notes += resume(trainer, checkpoint, identity=self.identity)
+            self._progress = Progress.from_dict(checkpoint.progress)
             self._saved = checkpoint.step
+            if longer:
+                trainer.process.wait()
+                fits = not trainer.process.is_first or drop_later(self.checkpoints, checkpoint)
+                if trainer.process.any(not fits):
+                    self._progress.best = None
+                    notes.append(f"the best weights so far are from after step {checkpoint.step} and count no more")
         for note in notes:
             self.watcher.on_note(note)
         return checkpoint is not None
@@ -193,53 +172,70 @@ class Session:
         Raises:
             InputError: There are some.
         """
-        found = sorted(self.checkpoints.glob("step-*"))
-        if found:
-            raise InputError(
-                f"{self.folder} holds a training already ({found[-1].name}). Go on with --resume, or name "
-                "another folder."
-            )
+        if has_checkpoints(self.checkpoints):
+            raise InputError(f"{self.folder} holds a training already. Go on with --resume, or name another folder.")
 
     def run(self) -> Outcome:
         """Train to the end, or until something stops it."""
-        trainer, config = self.trainer, self.trainer.config
-        first = trainer.process.is_first
-        if first:
+        trainer = self.trainer
+        if trainer.process.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._log = MetricsLog(self.folder, from_step=trainer.step, tensorboard=self.tensorboard)
+            self._log = MetricsLog(
+                self.folder,
+                from_step=trainer.step,
+                evaluated=self._progress.evaluated,
+                tensorboard=self.tensorboard,
+            )
+        try:
+            return self._run()
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+    def _run(self) -> Outcome:
+        trainer = self.trainer
         for note in trainer.notes:
             self.watcher.on_note(note)
-        reason, problem = "finished", None
-        evaluated = -1
+        reason, problem = ("early", None) if self._gave_up() else self._steps()
+        # Also where it diverged: the state before the bad update is what one would go on from, with other options. What
+        # is measured at the end alone comes after, for a longer training would not have measured it.
+        self._save()
+        if reason == "finished":
+            if self._can_evaluate and self._progress.evaluated != trainer.step:
+                self._evaluate(due=False)
+            self._snapshot()
+        averaged = self._average() if reason in ("finished", "early") else ()
+        return self._finish(reason, problem, averaged)
+
+    @property
+    def _can_evaluate(self) -> bool:
+        return self.dev is not None or self.evaluate is not None
+
+    def _steps(self) -> tuple[str, str | None]:
+        """Make all steps, with what is due after each; return how they ended."""
+        trainer, config = self.trainer, self.trainer.config
         n_notes = len(trainer.notes)
-        if self._gave_up():
-            reason = "early"
-        steps = iter(train(trainer)) if reason == "finished" else iter(())
-        for info in steps:
+        for info in train(trainer):
             for note in trainer.notes[n_notes:]:
                 self.watcher.on_note(note)
             n_notes = len(trainer.notes)
             problem = info.problem or self._progress.diverged(info.loss)
             self._record(info)
             if problem is not None:
-                reason = "diverged"
-                break
+                return "diverged", problem
             if config.eval_every and trainer.step % config.eval_every == 0:
                 self._evaluate()
-                evaluated = trainer.step
-                if self._gave_up():
-                    reason = "early"
-            if trainer.process.any(self.stop()) and reason == "finished":
-                reason = "stopped"
-            if reason != "finished" or (config.save_every and trainer.step % config.save_every == 0):
+            reason = "early" if self._gave_up() else "stopped" if trainer.process.any(self.stop()) else None
+            if at_decay(trainer):
+                progress = self._progress.to_dict()
+                save_before_decay(self.checkpoints, trainer, identity=self.identity, progress=progress)
+            if config.save_every and trainer.step % config.save_every == 0:
+                if not config.eval_every:
+                    self._snapshot()
                 self._save()
-            if reason != "finished":
-                break
-        if reason == "finished" and evaluated != trainer.step and (self.dev is not None or self.evaluate is not None):
-            self._evaluate()
-        # Also where it diverged: the state before the bad update is what one would go on from, with other options.
-        self._save()
-        return self._finish(reason, problem)
+            if reason is not None:
+                return reason, None
+        return "finished", None
 
     def _gave_up(self) -> bool:
         patience = self.trainer.config.patience
@@ -252,32 +248,40 @@ class Session:
             self._log.write("train", info.step, values)
         self.watcher.on_step(info, self.trainer.total_steps)
 
-    def _evaluate(self) -> None:
-        trainer, progress = self.trainer, self._progress
+    def _measure(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+        """Measure the model as it is, or with other weights."""
         values: dict[str, float] = {}
         if self.dev is not None:
-            values["loss"], _ = trainer.measure(self.dev)
-        shown: Sequence[Mapping[str, str]] = ()
-        if self.evaluate is not None or self.samples is not None:
-            with trainer.evaluating() as model:
-                if self.evaluate is not None:
-                    values |= self.evaluate(model)
-                if self.samples is not None:
-                    # In all processes: with sharded weights none can run the model alone.
-                    shown = self.samples(model)
-        metric = trainer.config.metric
+            values["loss"], _ = self.trainer.measure(self.dev, weights)
+        if self.evaluate is not None:
+            with self.trainer.evaluating(weights) as model:
+                values |= self.evaluate(model)
+        metric = self.trainer.config.metric
         if metric not in values:
             raise ConfigError(f"The metric {metric!r} is to be improved; measured were {', '.join(values)}.")
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        value = values[metric]
-        improved = math.isfinite(value) and (progress.best is None or sign * value > sign * progress.best)
-        if improved:
-            progress.best, progress.best_step, progress.stale = value, trainer.step, 0
+        return values
+
+    @property
+    def _sign(self) -> int:
+        return -1 if self.trainer.config.metric in LOWER_IS_BETTER else 1
+
+    def _evaluate(self, *, due: bool = True) -> None:
+        trainer, progress = self.trainer, self._progress
+        values = self._measure()
+        shown: Sequence[Mapping[str, str]] = ()
+        if self.samples is not None:
+            with trainer.evaluating() as model:
+                # In all processes: with sharded weights none can run the model alone.
+                shown = self.samples(model)
+        metric = trainer.config.metric
+        improved = progress.improve(values[metric], trainer.step, sign=self._sign)
+        if improved and due:
             weights = trainer.result()
             if trainer.process.is_first:
-                save_best(self.checkpoints, weights, step=trainer.step, metric=metric, value=value)
-        else:
-            progress.stale += 1
+                save_best(self.checkpoints, weights, step=trainer.step, metric=metric, value=values[metric])
+        if due:
+            progress.evaluated = trainer.step
+        self._snapshot()
         if self._log is not None:
             self._log.write("eval", trainer.step, values)
             for sample in shown:
@@ -286,19 +290,61 @@ class Session:
         if shown and trainer.process.is_first:
             self.watcher.on_samples(trainer.step, shown)
 
-    def _save(self) -> None:
-        if self._saved == self.trainer.step:
+    def _snapshot(self) -> None:
+        """Keep the weights of this step to be averaged, where that is wanted."""
+        trainer, progress = self.trainer, self._progress
+        count = trainer.config.average
+        if not count or trainer.step in progress.snapshots:
             return
-        progress = self._progress.to_dict()
-        save_checkpoint(self.checkpoints, self.trainer, identity=self.identity, progress=progress)
-        self._saved = self.trainer.step
+        progress.snapshots = [*progress.snapshots, trainer.step][-count:]
+        weights = trainer.result()
+        if trainer.process.is_first:
+            keep = {*progress.snapshots, *steps_before_decay(self.checkpoints)}
+            save_snapshot(self.checkpoints / _SNAPSHOTS, weights, step=trainer.step, keep=keep)
 
-    def _finish(self, reason: str, problem: str | None) -> Outcome:
+    def _average(self) -> tuple[int, ...]:
+        """Average the last snapshots, and keep the mean if it is the best."""
+        trainer, progress = self.trainer, self._progress
+        if not trainer.config.average:
+            return ()
+        trainer.process.wait()
+        notes: list[str] = []
+        latest = progress.snapshots[-trainer.config.average :]
+        steps, mean = mean_of_snapshots(self.checkpoints / _SNAPSHOTS, latest, notes)
+        for note in notes:
+            self.watcher.on_note(note)
+        if not steps:
+            self.watcher.on_note("nothing was averaged: there are not two states of the weights to take the mean of")
+            return ()
+        named = f"the mean of the weights of steps {', '.join(map(str, steps))}"
+        if not self._can_evaluate:
+            self.watcher.on_note(f"{named} is kept; there are no dev data that could tell whether it is better")
+            self._mean = mean
+            return tuple(steps)
+        values = self._measure(mean)
+        if self._log is not None:
+            self._log.write("average", trainer.step, {**values, "steps": steps})
+        metric, before = trainer.config.metric, progress.best
+        better = progress.improve(values[metric], trainer.step, sign=self._sign)
+        against = f"{metric} {values[metric]:.4g} against {math.nan if before is None else before:.4g}"
+        self.watcher.on_note(f"{named} is {'better and kept' if better else 'not better and not kept'}: {against}")
+        self._mean = mean if better else {}
+        return tuple(steps) if better else ()
+
+    def _save(self) -> None:
+        trainer = self.trainer
+        if self._saved == trainer.step:
+            return
+        save_checkpoint(self.checkpoints, trainer, identity=self.identity, progress=self._progress.to_dict())
+        self._saved = trainer.step
+
+    def _finish(self, reason: str, problem: str | None, averaged: tuple[int, ...]) -> Outcome:
         trainer, progress = self.trainer, self._progress
         if self._log is not None:
             self._log.close()
             write_curves(self.folder, read_metrics(self._log.path), title=f"Training: {self.folder.name}")
-        weights, step = trainer.result(), trainer.step
+        step = trainer.step
+        weights = self._mean if averaged else trainer.result()
         if progress.best is not None and progress.best_step != trainer.step and trainer.process.is_first:
             found = load_best(self.checkpoints)
             if found is not None:
@@ -312,4 +358,5 @@ class Session:
             loss=sum(losses) / len(losses) if losses else math.nan,
             weights=weights,
             weights_step=step,
+            averaged=averaged,
         )

@@ -177,6 +177,10 @@ def test_scratch_resume_and_config(tmp_path: Path, cli: Callable[..., Any]) -> N
     changed = cli(*common, "--output", str(tmp_path / "a"), "--resume", "--lr", "1")
     assert changed.code == 2
     assert "lr was 0.001 and is 1.0" in changed.err
+    longer = cli(*common, "--output", str(tmp_path / "a"), "--resume", "--max-steps", "40")
+    assert longer.code == 2
+    assert "max_steps was 30 and is 40" in longer.err
+    assert "start anew in another folder, or train on from the result" in longer.err
     text.write_text(text.read_text() + "More.\n")
     changed = cli(*common, "--output", str(tmp_path / "a"), "--resume")
     assert changed.code == 2

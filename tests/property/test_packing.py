@@ -26,6 +26,7 @@ class Rows:
         self.sizes = sizes
         self.n_rows = len(sizes)
         self._start = start
+        self.layout_key = f"rows {sizes}"
 
     def slots(self, index: int) -> int:
         return self.sizes[index]

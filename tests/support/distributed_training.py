@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,16 @@ def one(folder: Path, process: Process, parallel: str, dtype: str) -> None:
     results["notes"] = notes
     results["resumed"] = losses(second, folder)
     results["weights"] = {name: value.clone() for name, value in second.result().items()}
-    outcome = Session(build(folder, process, parallel=parallel, dtype=dtype, max_steps=3, eval_every=2),
+    calls = itertools.count(1)
+    outcome = Session(build(folder, process, parallel=parallel, dtype=dtype, max_steps=3, eval_every=2, average=2,
+                            metric="count"),
                       folder / f"session-{parallel}-{dtype}", identity={},
                       dev=tiny_training.dev_packer(folder / f"dev{process.rank}"),
-                      evaluate=lambda model: {"mean": float(model(torch.tensor([[1, 2, 3]])).mean())},
+                      evaluate=lambda model: {"count": next(calls) + 0 * float(model(torch.tensor([[1, 2, 3]])).mean())},
                       samples=lambda model: [{"next": str(int(model(torch.tensor([[1, 2]]))[0, -1].argmax()))}],
                       ).run()  # fmt: skip
     results["outcome"] = (outcome.reason, outcome.step)
+    results["averaged"] = outcome.averaged
     if process.is_first:
         torch.save(results, folder / f"results-{parallel}-{dtype}.pt")
     process.wait()

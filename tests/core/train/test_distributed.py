@@ -53,6 +53,7 @@ def test_two_processes_equal_one(parallel: str, dtype: str, both: tuple[Path, di
     assert results["losses"] == pytest.approx(losses, abs=1e-5 if exact else 1e-2)
     assert results["resumed"] == pytest.approx(rest, abs=1e-5 if exact else 1e-2)
     assert results["outcome"] == ("finished", 3)
+    assert results["averaged"] == (2, 3)
     assert "the number of processes was 1 and is 2" in results["notes"][-1]
     for name, value in weights.items():
         assert torch.allclose(results["weights"][name].float(), value, atol=1e-4 if exact else 1e-2), name
