@@ -81,6 +81,7 @@ IDS = st.lists(st.integers(0, 2), max_size=12).map(tuple)
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(a=IDS, b=IDS)
 def test_common_prefix_is_what_zip_says(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     expected = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
@@ -88,6 +89,7 @@ def test_common_prefix_is_what_zip_says(a: tuple[int, ...], b: tuple[int, ...]) 
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(prompts=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8).map(tuple), max_size=8))
 def test_the_plan_takes_each_prompt_once_and_knows_what_they_share(prompts: list[tuple[int, ...]]) -> None:
     order, shared = plan_order(prompts)
@@ -325,7 +327,9 @@ def test_the_oldest_files_go_first_and_nobody_elses(tmp_path: Path) -> None:
     foreign = tmp_path / "0123456789abcdef" / "notes.safetensors"
     foreign.parent.mkdir()
     foreign.write_bytes(b"x" * 10_000_000)
-    segments = {seed: KVSegment(torch.full((1, 1, 100, 8), float(seed)), torch.zeros(1, 1, 100, 8)) for seed in range(4)}
+    segments = {
+        seed: KVSegment(torch.full((1, 1, 100, 8), float(seed)), torch.zeros(1, 1, 100, 8)) for seed in range(4)
+    }
     store = PrefixStore(tmp_path, fingerprint="model", max_bytes=25_000)
     for age, seed in enumerate((0, 1)):
         store.save(prompt(seed, 100), segments[seed])

@@ -270,6 +270,7 @@ def brute_force(tokens: Sequence[int], most: int, longest: int) -> tuple[list[in
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(
     ids=st.lists(st.integers(0, 3), min_size=2, max_size=30),
     cuts=st.lists(st.integers(1, 5), max_size=8),

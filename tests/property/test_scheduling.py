@@ -1,0 +1,319 @@
+"""Continuous batching: whatever arrives, ends or is cancelled when, each text is what it would be alone; and none
+waits longer than is fair."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from counting_runner import CountingRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import ToyTokenizer, tiny_config, tiny_engine, tiny_gpt
+
+from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.decode.drafters import PromptLookup
+from nlpkit.core.decode.filling import MOST_PADDING, Filling, pass_width, pick_leaders
+from nlpkit.core.decode.layout import RowCopy, copy_rows, place
+from nlpkit.core.decode.prefixes import PrefixCache
+from nlpkit.core.decode.request import Request
+from nlpkit.core.decode.runner import GPTRunner
+from nlpkit.core.decode.scheduler import Scheduler
+from nlpkit.core.decode.speculation import Experience, PassCost, Speculator
+
+pytestmark = pytest.mark.property
+MODEL = tiny_gpt(tiny_config(max_seq_len=512))
+SLIDING = tiny_gpt(tiny_config(max_seq_len=512, sliding_window=20, sliding_layers=[0], family="mistral"))
+
+
+class Free(PassCost):
+    def known(self, n_rows: int) -> bool:
+        return True
+
+    def ratio(self, n_rows: int, drafted: int, *, costly: bool) -> float:
+        return 1.0
+
+    def widest(self, n_rows: int, *, costly: bool) -> int:
+        return 6
+
+
+def random_requests(rng: random.Random, count: int) -> list[Request]:
+    bases = [[rng.randrange(29) for _ in range(rng.randint(20, 150))] for _ in range(2)]
+    requests = []
+    for _ in range(count):
+        prompt = rng.choice([[], bases[0], bases[1], bases[0][:70]])
+        prompt = prompt + [rng.randrange(29) for _ in range(rng.choice([1, 2, 9, 30, 120]))]
+        config = rng.choice(
+            [
+                DecodeConfig(max_tokens=rng.randint(0, 12)),
+                DecodeConfig(max_tokens=20, ignore_eos=True),
+                DecodeConfig(max_tokens=20, temperature=0.9, seed=rng.randrange(99), top_p=0.9),
+                DecodeConfig(max_tokens=9, temperature=1.3, seed=3, top_k=8, n=rng.randint(2, 4)),
+                DecodeConfig(max_tokens=15, stop=("ab", "c"), ignore_eos=True),
+                DecodeConfig(max_tokens=10, frequency_penalty=1.0, min_tokens=3),
+            ]
+        )
+        if rng.random() < 0.5:
+            config = config.replace(speculation="prompt")
+        requests.append(Request(prompt_ids=tuple(prompt), config=config))
+    return requests
+
+
+Facts = list[tuple[str, tuple[int, ...], str, int]]
+
+
+def alone(model: torch.nn.Module, requests: Sequence[Request]) -> list[Facts]:
+    found = []
+    for one in requests:
+        scheduler = Scheduler(GPTRunner(model), ToyTokenizer(29))
+        scheduler.submit(one)
+        found.append(finish(scheduler)[0])
+    return found
+
+
+def finish(scheduler: Scheduler) -> dict[int, Facts]:
+    done: dict[int, Facts] = {}
+    while not scheduler.idle:
+        collect(scheduler, done)
+    return {ticket: sorted(facts, key=lambda fact: fact[3]) for ticket, facts in done.items()}
+
+
+def collect(scheduler: Scheduler, done: dict[int, Facts]) -> None:
+    for event in scheduler.step():
+        if event.completion is not None:
+            one = event.completion
+            done.setdefault(event.ticket, []).append((one.text, one.token_ids, one.finish_reason, one.index))
+
+
+@pytest.mark.parametrize("model", [MODEL, SLIDING], ids=["full", "sliding"])
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    chunk=st.sampled_from([None, 1, 7, 40]),
+    prefill=st.sampled_from([30, 2048]),
+    batch_tokens=st.sampled_from([1, 400, 900, 8192]),
+    kept=st.sampled_from([None, 0, 300]),
+)
+def test_every_text_is_what_it_is_alone(
+    model: torch.nn.Module, seed: int, chunk: int | None, prefill: int, batch_tokens: int, kept: int | None
+) -> None:
+    rng = random.Random(seed)
+    requests = random_requests(rng, 8)
+    expected = alone(model, requests)
+    scheduler = Scheduler(
+        GPTRunner(model),
+        ToyTokenizer(29),
+        batch_tokens=batch_tokens,
+        max_rows=rng.randint(1, 6),
+        prefill=prefill,
+        chunk=chunk,
+        prefixes=None if kept is None else PrefixCache(kept),
+        speculator=Speculator({"prompt": PromptLookup()}, Experience(cost=Free())),
+    )
+    tickets: dict[int, int] = {}
+    waiting = list(range(len(requests)))
+    dropped: set[int] = set()
+    done: dict[int, Facts] = {}
+    while waiting or not scheduler.idle:
+        while waiting and (scheduler.idle or rng.random() < 0.3):
+            number = waiting.pop(0)
+            tickets[scheduler.submit(requests[number])] = number
+        if rng.random() < 0.05:
+            ticket = rng.choice(list(tickets))
+            scheduler.cancel(ticket)
+            dropped.add(ticket)
+        events = len(done.get(ticket, [])) if dropped else 0
+        collect(scheduler, done)
+        if dropped:
+            # Nothing more comes of a request once it is cancelled.
+            assert len(done.get(ticket, [])) == events
+    for ticket, number in tickets.items():
+        if ticket not in dropped:
+            assert sorted(done[ticket], key=lambda fact: fact[3]) == expected[number]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_nothing_is_left_of_what_is_cancelled(seed: int) -> None:
+    rng = random.Random(seed)
+    scheduler = Scheduler(
+        GPTRunner(MODEL),
+        ToyTokenizer(29),
+        max_rows=4,
+        chunk=5,
+        prefixes=PrefixCache(100),
+        speculator=Speculator({"prompt": PromptLookup()}, Experience(cost=Free())),
+    )
+    tickets = [scheduler.submit(one) for one in random_requests(rng, 6)]
+    for _ in range(rng.randint(0, 12)):
+        scheduler.step()
+    rng.shuffle(tickets)
+    for ticket in tickets:
+        scheduler.cancel(ticket)
+        scheduler.cancel(ticket)
+        scheduler.step()
+    assert scheduler.idle
+    assert not scheduler._held
+    assert scheduler._speculator is not None
+    assert not scheduler._speculator.active
+    scheduler.cancel(10**6)
+    # The rows are free for others.
+    (request,) = random_requests(rng, 1)
+    ticket = scheduler.submit(request)
+    assert finish(scheduler).get(ticket) == alone(MODEL, [request])[0]
+
+
+def greedy(length: int, max_tokens: int, first: int = 1) -> Request:
+    prompt = tuple((first + i * i) % 29 for i in range(length))
+    return Request(prompt_ids=prompt, config=DecodeConfig(max_tokens=max_tokens, ignore_eos=True))
+
+
+def test_a_long_prompt_does_not_hold_up_running_texts() -> None:
+    runner = CountingRunner(MODEL)
+    scheduler = Scheduler(runner, ToyTokenizer(29), chunk=16)
+    first = scheduler.submit(greedy(5, 60))
+    scheduler.step()
+    long = scheduler.submit(greedy(400, 5, first=2))
+    silent = most_silent = 0
+    started = False
+    while not started:
+        before = runner.n_tokens
+        events = scheduler.step()
+        assert runner.n_tokens - before <= 16
+        silent = 0 if any(event.ticket == first for event in events) else silent + 1
+        most_silent = max(most_silent, silent)
+        started = any(event.ticket == long for event in events)
+    assert most_silent == 1
+    assert sorted(finish(scheduler)) == [first, long]
+
+
+def test_without_chunks_prompts_go_first() -> None:
+    runner = CountingRunner(MODEL)
+    scheduler = Scheduler(runner, ToyTokenizer(29), chunk=None)
+    scheduler.submit(greedy(5, 60))
+    scheduler.step()
+    scheduler.submit(greedy(400, 5, first=2))
+    scheduler.step()
+    assert runner.passes[-1] == [400]
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one_before_it() -> None:
+    scheduler = Scheduler(GPTRunner(MODEL), ToyTokenizer(29), prefill=64, chunk=16)
+    long = scheduler.submit(greedy(450, 3))
+    scheduler.step()
+    short = scheduler.submit(greedy(20, 3, first=2))
+    order = []
+    while not scheduler.idle:
+        order += [event.ticket for event in scheduler.step() if event.completion is not None]
+    assert order == [short, long]
+
+
+def test_the_queue_is_served_in_order_of_arrival() -> None:
+    scheduler = Scheduler(GPTRunner(MODEL), ToyTokenizer(29), batch_tokens=300, max_rows=3)
+    sizes = [10, 200, 10, 10, 200, 10]
+    tickets = [scheduler.submit(greedy(size, 20, first=i)) for i, size in enumerate(sizes)]
+    order = []
+    while not scheduler.idle:
+        for event in scheduler.step():
+            if event.ticket not in order:
+                order.append(event.ticket)
+    assert order == tickets
+
+
+def test_rows_are_refilled_before_all_have_ended() -> None:
+    runner = CountingRunner(MODEL)
+    scheduler = Scheduler(runner, ToyTokenizer(29), max_rows=4)
+    for i in range(12):
+        scheduler.submit(greedy(5, 5 + 9 * (i % 4), first=i))
+    finish(scheduler)
+    widths = [len(rows) for rows in runner.passes if max(rows) == 1]
+    # Only at the very end are there rows without work.
+    assert sum(widths[: len(widths) // 2]) > 3.5 * (len(widths) // 2)
+
+
+def test_those_that_wait_for_a_cancelled_prompt_go_on_without_it() -> None:
+    common = tuple((7 * i + i * i) % 29 for i in range(100))
+    runner = CountingRunner(MODEL)
+    scheduler = Scheduler(runner, ToyTokenizer(29), prefill=20, prefixes=PrefixCache(0))
+    requests = [Request(prompt_ids=(*common, i), config=DecodeConfig(max_tokens=4)) for i in range(4)]
+    tickets = [scheduler.submit(one) for one in requests]
+    scheduler.step()
+    assert runner.passes == [[20]]
+    scheduler.cancel(tickets[0])
+    done = finish(scheduler)
+    assert [done[ticket] for ticket in tickets[1:]] == alone(MODEL, requests[1:])
+    # One of the others led on: the beginning was computed once more, not three times.
+    assert runner.n_tokens < 20 + 100 + 60
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=9), st.integers(1, 200))
+def test_passes_are_wide_without_much_padding(left: list[int], budget: int) -> None:
+    width = pass_width(left, budget)
+    assert 1 <= width <= max(left)
+    assert width == 1 or width * len(left) <= budget
+    padding = sum(max(0, width - count) for count in left)
+    useful = sum(min(width, count) for count in left)
+    assert padding <= max(MOST_PADDING, useful // 4)
+    assert width >= min(*left, max(1, budget // len(left))) if len(left) > 1 else width == min(left[0], budget)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 6))
+def test_places_fill_the_range_and_leave_what_is_in_it(sources: list[int], first: int) -> None:
+    targets = place(sources, first)
+    assert sorted(targets) == list(range(first, first + len(sources)))
+    for source in set(sources):
+        if first <= source < first + len(sources):
+            assert targets[sources.index(source)] == source
+
+
+class Letters:
+    """Stands in for a runner: a row is one letter."""
+
+    def __init__(self) -> None:
+        self.rows = list(range(30))
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        self.rows[target] = self.rows[source]
+
+    def reorder(self, start_row: int, sources: Sequence[int], length: int) -> None:
+        self.rows[start_row : start_row + len(sources)] = [self.rows[source] for source in sources]
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_copies_are_as_if_made_at_once(data: st.DataObject) -> None:
+    targets = data.draw(st.lists(st.integers(0, 9), unique=True, max_size=9))
+    sources = [data.draw(st.integers(0, 9)) for _ in targets]
+    runner = Letters()
+    copy_rows(runner, [RowCopy(source, target, 1) for source, target in zip(sources, targets, strict=True)])  # type: ignore[arg-type]
+    expected = list(range(30))
+    for source, target in zip(sources, targets, strict=True):
+        expected[target] = source
+    assert runner.rows == expected
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 90), st.integers(0, 99)), min_size=1, max_size=7))
+def test_nobody_waits_for_those_behind(parts: list[tuple[int, int, int]]) -> None:
+    entries = [Filling([], tuple([base] * length + [100 + tail])) for base, length, tail in parts]
+    pick_leaders(entries, [0] * len(entries), ())
+    for number, entry in enumerate(entries):
+        if entry.leader is not None:
+            assert entry.leader in entries[:number]
+            assert 0 < entry.shared < len(entry.tokens)
+            assert entry.tokens[: entry.shared] == entry.leader.tokens[: entry.shared]
+
+
+def test_the_engine_hands_out_schedules_that_are_fair() -> None:
+    engine = tiny_engine(max_seq_len=512)
+    scheduler = engine.new_scheduler()
+    scheduler.submit(greedy(5, 40))
+    scheduler.step()
+    scheduler.submit(greedy(450, 3, first=3))
+    steps = [scheduler.step() for _ in range(4)]
+    assert any(steps[:2])
+    assert any(steps[2:])
