@@ -17,6 +17,7 @@ from nlpkit.core.decode.layout import RowCopy, copy_rows, place
 from nlpkit.core.decode.prefixes import common_prefix
 from nlpkit.core.decode.request import Completion, Request
 from nlpkit.core.decode.row import Row, draw_seed
+from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.prefixes import PrefixCache
@@ -119,13 +120,18 @@ class Scheduler:
         """Queue a request.
 
         Args:
-            request: A checked request without beams.
+            request: A checked request without beams or contrastive search.
             watch_text: Report text step by step.
             keep: How many of its first tokens are worth keeping for later requests; None is all, the text included.
 
         Returns:
             Its ticket.
+
+        Raises:
+            ConfigError: The request asks for a search, which is not run here.
         """
+        if request.config.beam_size > 1 or request.config.contrastive_alpha:
+            raise ConfigError("Beam and contrastive search run by themselves: give the request to Engine.generate.")
         ticket = self._tickets
         self._tickets += 1
         self._waiting.append(_Waiting(ticket, request, watch_text, keep))

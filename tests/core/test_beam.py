@@ -121,6 +121,14 @@ def test_beams_cannot_be_streamed() -> None:
         engine.stream(Request(prompt_ids=(1,), config=DecodeConfig(max_tokens=3, beam_size=2)))
 
 
+@pytest.mark.parametrize("options", [{"beam_size": 2}, {"contrastive_alpha": 0.5, "top_k": 2}])
+def test_a_schedule_takes_no_searches(options: dict[str, float]) -> None:
+    """It would decode them greedily, and nobody would know."""
+    config = DecodeConfig(max_tokens=3, **options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="run by themselves"):
+        tiny_engine().new_scheduler().submit(Request(prompt_ids=(1,), config=config))
+
+
 # Diverse beams
 
 
