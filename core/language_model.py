@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -155,6 +156,33 @@ class LanguageModel:
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """Compute log-likelihoods as `Engine.score` does."""
         return self.engine.score(pairs)
+
+    def keep_prefixes(self, folder: str | Path, *, max_bytes: int = 2**30) -> None:
+        """Keep what is computed for the beginnings of prompts on disk, and use what is kept there.
+
+        A beginning longer than what the engine keeps in memory is cut to that; see `Engine`.
+
+        Args:
+            folder: A folder, which several models may share.
+            max_bytes: Most bytes of all files in it; the least recently used are removed first.
+
+        Raises:
+            ConfigError: `max_bytes` is negative, or this model was not loaded from files.
+            OutputError: The folder cannot be made.
+        """
+        from nlpkit.core.decode.prefix_store import PrefixStore
+        from nlpkit.core.decode.prefixes import PrefixCache
+
+        known = self.describe()
+        if not known["sha256"]:
+            raise ConfigError("Prefixes can be kept only for a model that was loaded from files.")
+        # Everything that decides which numbers come out.
+        names = ("sha256", "adapter_sha256", "dtype", "device")
+        said = {name: known[name] for name in names} | {"torch": str(torch.__version__)}
+        store = PrefixStore(folder, fingerprint=json.dumps(said, sort_keys=True), max_bytes=max_bytes)
+        if self.engine.prefixes is None:
+            self.engine.prefixes = PrefixCache(self.engine.batch_tokens // 4)
+        self.engine.prefixes.store = store
 
     def describe(self) -> dict[str, Any]:
         """Return what a run record needs to name this model, hashes of its files included."""

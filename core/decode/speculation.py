@@ -31,7 +31,10 @@ FIRST_WIDTH = 2
 
 
 class PassCost:
-    """What passes over several tokens a row cost, as a multiple of passes over one; learnt from their durations."""
+    """What passes over several tokens a row cost, as a multiple of passes over one; learnt from their durations.
+
+    Several threads may use it: what they lose of each other's measurements is of no account.
+    """
 
     def __init__(self) -> None:
         """Know nothing yet."""
@@ -59,7 +62,7 @@ class PassCost:
         """
         measured = self._ratios.get((n_rows, costly))
         if measured:
-            nearest = min(measured, key=lambda length: abs(length - drafted))
+            nearest = min(tuple(measured), key=lambda length: abs(length - drafted))
             return 1 + (measured[nearest] - 1) * drafted / nearest
         return self._expected(n_rows, drafted, costly)
 
@@ -79,7 +82,7 @@ class PassCost:
             for kind in (False, True):
                 # While nothing is drafted, what wider passes once cost counts less and less: they are tried again.
                 ratios = self._ratios.get((n_rows, kind), {})
-                for length, ratio in ratios.items():
+                for length, ratio in tuple(ratios.items()):
                     ratios[length] = ratio + 0.01 * (self._expected(n_rows, length, kind) - ratio)
         elif self._plain.get(n_rows, 0) > 0:
             ratio = min(max(seconds / self._plain[n_rows], 1.0), 1.0 + 2 * drafted)

@@ -20,6 +20,7 @@ from nlpkit.core.decode.prefix_store import PrefixStore
 from nlpkit.core.decode.prefixes import SHORTEST, PrefixCache, common_prefix, plan_order
 from nlpkit.core.decode.request import Generation, Request
 from nlpkit.core.errors import ConfigError, OutputError
+from nlpkit.core.language_model import LanguageModel
 from nlpkit.core.model.cache import KVSegment
 
 MODEL = tiny_gpt(tiny_config(max_seq_len=512))
@@ -361,3 +362,28 @@ def test_a_store_that_cannot_be_written_says_why(tmp_path: Path) -> None:
     assert counted.engine.prefixes is not None
     assert counted.engine.prefixes.store is not None
     assert "cannot be written" in str(counted.engine.prefixes.store.problem)
+
+
+def test_a_loaded_model_keeps_prefixes_for_its_own_files_alone(tmp_path: Path) -> None:
+    def loaded(name: str) -> LanguageModel:
+        model = tiny_gpt(tiny_config(max_seq_len=512), seed=len(name))
+        path = tmp_path / f"{name}.bin"
+        path.write_text(name)
+        runner = CountingRunner(model)
+        lm = LanguageModel(
+            name=name, path=path, format="native", dtype="fp32", device="cpu", new_runner=lambda: runner,
+            tokenizer=ToyTokenizer(29), chat=None, files={"weights": path}, family="llama", n_parameters=1,
+        )  # fmt: skip
+        lm.keep_prefixes(tmp_path / "kept")
+        runner.passes.clear()
+        list(lm.generate([request(prompt(0, 90))]))
+        assert lm.engine.prefixes is not None
+        assert runner.n_tokens == 95 - lm.engine.prefixes.reused
+        return lm
+
+    reused = [lm.engine.prefixes.reused for lm in map(loaded, ("one", "other", "one", "other")) if lm.engine.prefixes]
+    assert reused == [0, 0, 89, 89]
+    nameless = loaded("one")
+    nameless._files.clear()
+    with pytest.raises(ConfigError, match="loaded from files"):
+        nameless.keep_prefixes(tmp_path / "kept")
