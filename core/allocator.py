@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,10 +16,13 @@ _VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLE
 _USUAL_MMAP, _USUAL_TRIM = 32 << 20, 64 << 20
 
 
-@functools.cache
 def _mallopt() -> Callable[[int, int], int] | None:
     """Return glibc's function, or None with another C library, or where the user has chosen settings."""
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in _VARIABLES):
+    return None if any(name in os.environ for name in _VARIABLES) else _from_glibc()
+
+
+def _from_glibc() -> Callable[[int, int], int] | None:
+    if not sys.platform.startswith("linux"):
         return None
     try:
         library = ctypes.CDLL(None)

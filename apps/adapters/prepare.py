@@ -73,7 +73,7 @@ def qa(data: Path, output: Path) -> None:
                 foreign = _foreign_question(context, paragraphs)
                 if foreign is not None:
                     row = {
-                        "id": f"{foreign['id']}-no",
+                        "id": f"{rows[0]['id']}-no",
                         "context": context,
                         "question": foreign["question"],
                         "answers": [],

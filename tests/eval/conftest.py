@@ -32,8 +32,9 @@ def fake_eval() -> ModuleType:
 
 
 @pytest.fixture
-def eval_model(fake_eval: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A model without weights, which the command line loads whatever model is asked for."""
+def eval_model(fake_eval: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model without weights and adapters, which the command line loads whatever model is asked for."""
+    monkeypatch.setattr("nlpkit.apps.adapters.FOLDER", tmp_path_factory.mktemp("no-adapters"))
     model = fake_eval.EvalModel()
     monkeypatch.setitem(sys.modules, "nlpkit.core.language_model", fake_eval.install(model))
     return model
