@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,7 +221,7 @@ class Source:
 def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy, sha256: str) -> str:
     """Return a hash of everything that decides the tokens of a source."""
     task = find_task(spec.task)
-    facts: Mapping[str, Any] = {
+    facts: dict[str, Any] = {
         "sha256": sha256,
         "task": spec.task,
         "version": None if task is None else task.version,
@@ -234,6 +234,8 @@ def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy
         "seq_len": seq_len,
         "policy": policy,
     }
+    if task is None and row_format(spec.path) is None:
+        facts["end"] = sorted(coder.tokenizer.eos_ids)[:1]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -279,10 +281,14 @@ def open_source(
 
     def rows() -> Iterator[TokenRow]:
         if plain:
+            empty = True
             for count, block in enumerate(read_blocks(spec.path), 1):
                 ids = coder.tokenizer.encode(block)
                 if ids:
+                    empty = False
                     yield TokenRow(ids, 0, f"{display_name(spec.path)}: block {count}")
+            if not empty and coder.tokenizer.eos_ids:
+                yield TokenRow([coder.end_id(chat=False)], 0, f"{display_name(spec.path)}: its end")
             return
         for where, example in read_examples(spec, task):
             yield coder.row(task, example, where)

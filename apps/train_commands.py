@@ -19,7 +19,8 @@ from nlpkit.apps.train_options import HowOptions, LoraOptions, NewModelOptions, 
 from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nlpkit.apps.training import Scorer, Training
+    from nlpkit.apps.dev_set import Scorer
+    from nlpkit.apps.training import Training
     from nlpkit.core.train.loop import StepInfo
     from nlpkit.core.train.session import Outcome
 
@@ -104,7 +105,8 @@ def run_train(recipe: Recipe, run: TrainRunOptions, *, scorer: Scorer | None) ->
 
 
 def _train(recipe: Recipe, run: TrainRunOptions, scorer: Scorer | None, process: Any) -> int:
-    from nlpkit.apps.training import DevSet, set_up, write_result
+    from nlpkit.apps.dev_set import DevSet
+    from nlpkit.apps.training import set_up, write_result
     from nlpkit.core.train.checkpoint import has_checkpoints
     from nlpkit.core.train.session import Session
 

@@ -6,9 +6,8 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,11 @@ from nlpkit.apps.finetune import (
     find_task,
     has_brief_prompts,
     open_source,
-    read_examples,
     training_texts,
 )
-from nlpkit.apps.pipeline import run_task
 from nlpkit.apps.recipe import TEXT, DataSpec, Recipe
-from nlpkit.apps.rows import row_format
-from nlpkit.apps.task import Task
-from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.errors import ConfigError, InputError
-from nlpkit.core.language_model import LanguageModel, has_fast_bf16
+from nlpkit.core.language_model import has_fast_bf16
 from nlpkit.core.loaders.adapter import open_adapter
 from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.build import build_model, check_vocabulary
@@ -50,10 +44,6 @@ from nlpkit.core.train.loop import Trainer
 from nlpkit.core.train.output import write_adapter, write_model
 from nlpkit.core.train.packing import Packer
 from nlpkit.core.train.presets import PRESETS, preset_config
-from nlpkit.core.train.session import Evaluate
-
-Scorer = Callable[[str, Sequence[tuple[str, tuple[str, ...]]]], float]
-"""Scores predictions with their references by the name of a metric. Handed in: tasks know metrics by name only."""
 
 BIG = 20_000_000
 """Parameters from which on bf16 is worth its rounding, where the machine multiplies it natively."""
@@ -336,112 +326,6 @@ def set_up(
     identity |= {f"the dev data {source.name}": source.key for source in dev_sources}
     trainer = Trainer(start.model, config, packer, process=process)
     return Training(start=start, sources=sources, dev_sources=dev_sources, trainer=trainer, dev=dev, identity=identity)
-
-
-def dev_examples(recipe: Recipe, count: int) -> tuple[Task | None, list[Mapping[str, Any]]]:
-    """Return the task and the first examples of the development data that have rows."""
-    for spec in recipe.eval_data:
-        if row_format(spec.path) is not None:
-            task = find_task(spec.task)
-            return task, [example for _, example in islice(read_examples(spec, task), count)]
-    return None, []
-
-
-class DevSet:
-    """Generates for a few rows of the development data, to score and to look at."""
-
-    def __init__(self, recipe: Recipe, start: Start, *, scorer: Scorer | None) -> None:
-        """Read the rows.
-
-        Args:
-            recipe: Says how many, and by which metrics.
-            start: Tokenizer and template.
-            scorer: Scores predictions.
-
-        Raises:
-            ConfigError: Metrics are asked for that cannot be measured.
-        """
-        options = recipe.evaluation
-        metrics = options.get("metrics", ())
-        self.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-        wanted = start.config.metric
-        if wanted != "loss" and wanted not in self.metrics:
-            self.metrics = (*self.metrics, wanted)
-        self._n_samples = int(options.get("samples", 3))
-        rows = int(options.get("rows", 64)) if self.metrics else self._n_samples
-        self.task, self._examples = dev_examples(recipe, rows)
-        self._max_tokens = options.get("max_tokens")
-        self._start, self._scorer = start, scorer
-        if self.metrics and (self.task is None or scorer is None):
-            raise ConfigError(
-                f"The metrics {', '.join(self.metrics)} are measured by generating for rows of a task: give them with "
-                "--eval-data."
-            )
-
-    @property
-    def has_samples(self) -> bool:
-        """Whether there is anything to show."""
-        return self.task is not None and self._n_samples > 0 and bool(self._examples)
-
-    def _predict(self, model: GPT, examples: Sequence[Mapping[str, Any]]) -> list[str]:
-        coder, config = self._start.coder, self._start.config
-        lm = LanguageModel(
-            name="the model in training",
-            path=Path(),
-            format="native",
-            dtype=config.dtype,
-            device=model.device.type,
-            new_runner=lambda: GPTRunner(model),
-            tokenizer=coder.tokenizer,
-            chat=coder.chat,
-            files={},
-            family=model.config.family,
-            n_parameters=0,
-            brief_tasks=[self.task.name] if coder.brief and self.task is not None else (),
-        )
-        overrides: dict[str, Any] = {"seed": 0}
-        if self._max_tokens is not None:
-            overrides["max_tokens"] = int(self._max_tokens)
-        if self.task is None:
-            return []
-        results = run_task(lm, self.task, examples, overrides=overrides, keep_going=True, on_overflow="truncate")
-        return [result.prediction.text if result.error is None else "" for result in results]
-
-    def evaluate(self) -> Evaluate | None:
-        """Return what measures the metrics, or None where there are none."""
-        task, scorer = self.task, self._scorer
-        if not self.metrics or task is None or scorer is None:
-            return None
-
-        def measured(model: GPT) -> Mapping[str, float]:
-            predictions = self._predict(model, self._examples)
-            pairs = [
-                (prediction, tuple(task.references(task.prepare(example))))
-                for prediction, example in zip(predictions, self._examples, strict=True)
-            ]
-            return {name: scorer(name, pairs) for name in self.metrics}
-
-        return measured
-
-    def samples(self, model: GPT) -> list[Mapping[str, str]]:
-        """Generate for the first rows.
-
-        Args:
-            model: The model in training.
-
-        Returns:
-            Input, prediction and target of each.
-        """
-        if self.task is None:
-            return []
-        examples = self._examples[: self._n_samples]
-        shown: list[Mapping[str, str]] = []
-        for example, prediction in zip(examples, self._predict(model, examples), strict=True):
-            prepared = self.task.prepare(example)
-            text = str(example.get(self.task.text_field, ""))
-            target = self.task.target(prepared) or ""
-            shown.append({"input": text[:200], "prediction": prediction, "target": target})
-        return shown
 
 
 def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) -> Path:

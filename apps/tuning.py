@@ -29,7 +29,7 @@ from nlpkit.core.train.tune import (
 )
 
 if TYPE_CHECKING:
-    from nlpkit.apps.training import Scorer
+    from nlpkit.apps.dev_set import Scorer
 
 _TUNE = ("space", "method", "trials", "seed", "prune", "folds", "workers")
 _SECTIONS = ("train", "lora", "model", "tokenizer")
@@ -166,7 +166,8 @@ def measure(recipe: Recipe, intermediate: Callable[[int, float], bool] | None, s
     Raises:
         Pruned: It gave up.
     """
-    from nlpkit.apps.training import DevSet, set_up
+    from nlpkit.apps.dev_set import DevSet
+    from nlpkit.apps.training import set_up
     from nlpkit.core.train.distributed import SINGLE
     from nlpkit.core.train.session import Session
 

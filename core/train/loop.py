@@ -126,6 +126,7 @@ class Trainer:
         n_tokens = self.total_steps * self.rows_per_step * config.seq_len / process.world
         prepared = prepare_model(model, config, n_tokens=n_tokens, masters=masters)
         self.compiled, self.notes = prepared.compiled, list(prepared.notes)
+        self._ran = False
         self._objective = _Objective(model, config)
         self._objective.compiled = self.compiled
         self.objective: nn.Module = shard(self._objective, config, process)
@@ -196,17 +197,26 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         cast = torch.autocast(self.process.device.type, torch.bfloat16, enabled=self._autocast)
+        untried = self.compiled and not self._ran
+        random = torch.get_rng_state() if untried else None
         try:
             with cast:
                 result: tuple[Tensor, Tensor] = self.objective(batch)
         except torch._dynamo.exc.TorchDynamoException as error:
-            if not self.compiled or self.step or self.config.compile == "on":
+            if random is None:
                 raise
+            if self.config.compile == "on":
+                raise ConfigError(
+                    f"The model could not be compiled ({type(error).__name__}). Is the C++ compiler working? Leave "
+                    "--compile at auto to train without compilation where there is none."
+                ) from error
             self.compiled = self._objective.compiled = False
             uncompile(self.model)
             self.notes.append(f"the model could not be compiled ({type(error).__name__}), so it runs as it is: slower")
+            torch.set_rng_state(random)
             with cast:
                 result = self.objective(batch)
+        self._ran = True
         return result
 
     def _clip(self) -> float:

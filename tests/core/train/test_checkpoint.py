@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from nlpkit.core.train import checkpoint as module
 from nlpkit.core.train.checkpoint import latest_checkpoint, resume, save_checkpoint
 from nlpkit.core.train.loop import train
 from nlpkit.core.train.metrics_log import read_metrics
+from nlpkit.core.train.prefixes import SharedPrefixRows
 from nlpkit.core.train.session import Session
 
 SUPPORT = Path(tiny_training.__file__).parent
@@ -139,6 +141,21 @@ def test_a_changed_training_is_refused(
     assert found is not None
     with pytest.raises(ConfigError, match=message):
         resume(tiny_training.trainer(tmp_path / "data", **changes), found, identity=identity)
+
+
+def test_rows_laid_out_in_another_way_are_refused(tmp_path: Path) -> None:
+    found, _ = latest_checkpoint(saved(tmp_path))
+    assert found is not None
+    trees = SharedPrefixRows(tiny_training.store(tmp_path / "data"), tiny_training.SEQ)
+    with pytest.raises(ConfigError, match="laid out in another way"):
+        resume(tiny_training.trainer(tmp_path / "data", sources=[trees]), found, identity=IDENTITY)
+    # One from before that was noted goes on: everything else is as it was.
+    manifest = {
+        key: value for key, value in found.manifest.items() if key not in ("layout", "warmup_steps", "compiled")
+    }
+    config = {key: value for key, value in manifest["config"].items() if key != "average"}
+    older = dataclasses.replace(found, manifest={**manifest, "config": config})
+    assert resume(tiny_training.trainer(tmp_path / "data"), older, identity=IDENTITY) == []
 
 
 def test_what_does_not_matter_may_change(tmp_path: Path) -> None:

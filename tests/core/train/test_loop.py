@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, add_lora, merge_lora
-from nlpkit.core.train import prepare
+from nlpkit.core.train import loss, prepare
+from nlpkit.core.train.checkpoint import latest_checkpoint, resume, save_checkpoint
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.init import new_model
 from nlpkit.core.train.loop import Trainer, train
@@ -332,19 +333,54 @@ def test_without_a_compiler_it_runs_as_it_is_and_says_so(tmp_path: Path, monkeyp
     assert tiny_training.trainer(tmp_path / "d", compile="auto").notes == []
 
 
-def test_a_compiler_that_fails_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def broken_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
+        torch.rand(3)  # what was drawn before the failure must not matter
         raise torch._dynamo.exc.TorchDynamoException("no")
 
     monkeypatch.setattr(prepare, "has_compiler", lambda device: True)
     monkeypatch.setattr(prepare, "WORTH_COMPILING", 1.0)
     monkeypatch.setattr(nn.Module, "compile", lambda self, dynamic: setattr(self, "_compiled_call_impl", broken))
-    made = tiny_training.trainer(tmp_path / "d", compile="auto")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_compiler_that_fails_is_no_failure(resumed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where training goes on: the first step of a process is the first that is compiled."""
+    options: dict[str, Any] = {"dropout": 0.2, "accumulate": 2}
+    expected = list(train(tiny_training.trainer(tmp_path / "d", **options), until=4))
+    first = tiny_training.trainer(tmp_path / "d", **options)
+    if resumed:
+        list(train(first, until=2))
+        save_checkpoint(tmp_path / "c", first, identity={})
+    broken_compiler(monkeypatch)
+    made = tiny_training.trainer(tmp_path / "d", compile="auto", **options)
+    if resumed:
+        found, _ = latest_checkpoint(tmp_path / "c")
+        assert found is not None
+        notes = resume(made, found, identity={})
+        assert notes == ["the model is compiled now and was not: the result will agree up to rounding only"]
     assert made.compiled
-    expected = tiny_training.trainer(tmp_path / "d").make_step()
-    info = made.make_step()
-    assert info is not None
-    assert expected is not None
-    assert info.loss == expected.loss
+    infos = list(train(made, until=4))
+    assert [info.loss for info in infos] == [info.loss for info in expected[4 - len(infos) :]]
     assert not made.compiled
-    assert "could not be compiled" in made.notes[0]
+    assert [text for text in made.notes if "could not be compiled" in text]
+    assert len(made.notes) == 1
+
+
+def test_a_compiler_that_fails_where_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_compiler(monkeypatch)
+    with pytest.raises(ConfigError, match=r"could not be compiled.*--compile at auto"):
+        tiny_training.trainer(tmp_path / "d", compile="on").make_step()
+
+
+def test_a_failure_after_steps_that_ran_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_compiler(monkeypatch)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, dynamic: None)
+    monkeypatch.setattr(loss, "_compiled_part", lambda: loss._softmax_part)
+    made = tiny_training.trainer(tmp_path / "d", compile="auto")
+    made.make_step()
+    broken_compiler(monkeypatch)
+    for block in made.model.blocks:
+        block.compile(dynamic=False)
+    with pytest.raises(torch._dynamo.exc.TorchDynamoException):
+        made.make_step()
