@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+_FEW = 8
+"""New tokens below which entering them one by one is quicker than all at once."""
+
 
 @dataclass(frozen=True)
 class Sought:
@@ -129,6 +132,11 @@ class PromptLookup:
     def _add(index: _Index, known: int) -> None:
         """Enter the n-grams that have a token after them since the sequence had `known` tokens."""
         tokens = index.tokens
+        if len(tokens) - known < _FEW:
+            for end in range(known, len(tokens)):
+                for n, places in enumerate(index.places[:end], 1):
+                    places[tuple(tokens[end - n : end])] = end
+            return
         for n, places in enumerate(index.places, 1):
             # An n-gram that ended at the old end has only now got a token after it.
             first = max(n, known)

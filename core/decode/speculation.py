@@ -62,8 +62,11 @@ class PassCost:
         """
         measured = self._ratios.get((n_rows, costly))
         if measured:
-            nearest = min(tuple(measured), key=lambda length: abs(length - drafted))
-            return 1 + (measured[nearest] - 1) * drafted / nearest
+            known = tuple(measured.items())
+            nearest, ratio = min(known, key=lambda entry: abs(entry[0] - drafted))
+            # A pass costs no more than one that is wider, whatever disturbed its own measurement.
+            wider = [cost for length, cost in known if length >= drafted]
+            return min([1 + (ratio - 1) * drafted / nearest, *wider])
         return self._expected(n_rows, drafted, costly)
 
     def measured(self, n_rows: int, drafted: int, seconds: float, *, costly: bool = False) -> None:
@@ -87,7 +90,7 @@ class PassCost:
         elif self._plain.get(n_rows, 0) > 0:
             ratio = min(max(seconds / self._plain[n_rows], 1.0), 1.0 + 2 * drafted)
             ratios = self._ratios.setdefault((n_rows, costly), {})
-            before = ratios.get(drafted, ratio)
+            before = self.ratio(n_rows, drafted, costly=costly) if ratios else ratio
             ratios[drafted] = min(ratio, before + 0.3 * (ratio - before))
 
     @staticmethod
@@ -273,15 +276,18 @@ class Speculator:
         costly = self._costly if costly is None else costly
         chances = [self._chance(rows[one.number], one) for one in found]
         lengths = [len(one.draft.token_ids) for one in found]
-        longest = max(lengths)
-        longest = min(longest, self._experience.cost.widest(len(rows), costly=costly))
+        cost = self._experience.cost
+        longest = min(max(lengths), cost.widest(len(rows), costly=costly))
         best, best_rate = 0, MARGIN * len(rows)
+        # Not even endless guesses at the price of the shortest would do: the usual case where nothing is copied.
+        if len(rows) + sum(p / (1 - p) for p in chances) <= best_rate * cost.ratio(len(rows), 1, costly=costly):
+            return 0
         for width in WIDTHS:
             if width > longest:
                 break
             # The i-th guess counts only if all before it were right.
             gain = sum(p * (1 - p ** min(width, n)) / (1 - p) for p, n in zip(chances, lengths, strict=True))
-            rate = (len(rows) + gain) / self._experience.cost.ratio(len(rows), width, costly=costly)
+            rate = (len(rows) + gain) / cost.ratio(len(rows), width, costly=costly)
             if rate > best_rate:
                 best, best_rate = width, rate
         return best

@@ -309,6 +309,11 @@ def test_the_cost_of_wider_passes_is_learnt() -> None:
     assert cost.ratio(1, 4, costly=False) == pytest.approx(3.0, rel=0.1)
     assert cost.ratio(1, 8, costly=False) == pytest.approx(5.0, rel=0.1)
     assert cost.ratio(1, 8, costly=True) > before
+    # One pass that was disturbed says little, and nothing where a wider one was quicker.
+    cost.measured(1, 12, 0.200)
+    assert cost.ratio(1, 12, costly=False) < 13
+    cost.measured(1, 16, 0.025)
+    assert cost.ratio(1, 12, costly=False) == pytest.approx(2.5)
     # What was long ago is forgotten bit by bit.
     for _ in range(700):
         cost.measured(1, 0, 0.010)
