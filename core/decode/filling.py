@@ -15,6 +15,8 @@ WORTH_A_PASS = 64
 """Tokens that waiting for a common beginning must save, over all that wait: about what one more pass costs."""
 MOST_PADDING = 64
 """Positions that a pass may waste on padding, however small it is."""
+WIDEST_ADDITION = 512
+"""Tokens by which a prompt grows at most in one pass after its first: all of them look at all keys, masked or not."""
 
 
 @dataclass(eq=False)
@@ -44,7 +46,7 @@ class Filling:
 def is_worth(saved: int, whole: int) -> bool:
     """Tell whether taking `saved` of `whole` prompt tokens from elsewhere is quicker than computing all at once."""
     # Attention over tokens that are already there goes without the shortcut for prompts that start afresh.
-    return saved >= SHORTEST and 16 * saved >= whole
+    return saved >= SHORTEST and 8 * saved >= whole
 
 
 def pick_leaders(new: Sequence[Filling], ready: Sequence[int], others: Sequence[Filling]) -> None:
@@ -61,7 +63,7 @@ def pick_leaders(new: Sequence[Filling], ready: Sequence[int], others: Sequence[
         most = len(entry.tokens) - 1
         for other in (*others, *new[:number]):
             shared = min(most, common_prefix(entry.tokens, other.tokens))
-            if shared > max(entry.shared, at_hand + SHORTEST - 1):
+            if shared > max(entry.shared, at_hand + SHORTEST - 1) and is_worth(shared, len(entry.tokens)):
                 entry.leader, entry.shared = other, shared
         if entry.leader is not None:
             saved[id(entry.leader)] = saved.get(id(entry.leader), 0) + entry.shared - at_hand
@@ -70,7 +72,7 @@ def pick_leaders(new: Sequence[Filling], ready: Sequence[int], others: Sequence[
             entry.leader, entry.shared = None, 0
 
 
-def pass_width(left: Sequence[int], budget: int) -> int:
+def pass_width(left: Sequence[int], budget: int, *, afresh: bool = True) -> int:
     """Choose how many tokens of each prompt the next pass computes.
 
     The pass is as wide as its shortest prompt, padded to that width, allow without much waste.
@@ -78,11 +80,14 @@ def pass_width(left: Sequence[int], budget: int) -> int:
     Args:
         left: Tokens that each prompt still has, at least 1.
         budget: Most positions of the pass, padding included (but each prompt advances by at least one).
+        afresh: Whether all prompts are still at their first token.
 
     Returns:
         The width, at least 1.
     """
     most = max(1, budget // len(left))
+    if not afresh:
+        most = min(most, WIDEST_ADDITION)
     best = 1
     for width in sorted({min(most, count) for count in left}):
         padding = sum(width - count for count in left if count < width)

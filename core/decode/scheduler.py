@@ -254,7 +254,8 @@ class Scheduler:
         """Compute the next chunk of each prompt; the texts whose prompts are complete get their first token."""
         first, entries = len(self._rows), self._filling[:]
         budget = self._chunk if self._rows and self._chunk is not None else self._prefill
-        width = pass_width([entry.left for entry in entries], budget)
+        afresh = not any(entry.done for entry in entries)
+        width = pass_width([entry.left for entry in entries], budget, afresh=afresh)
         parts = [entry.tokens[entry.done : entry.done + width] for entry in entries]
         wanted = [int(len(part) == entry.left) for part, entry in zip(parts, entries, strict=True)]
         logits = self._runner.extend(

@@ -179,7 +179,9 @@ class Speculator:
 
     def add(self, row: Row) -> None:
         """Begin to guess for a row, if its request asks for it."""
-        if row.config.speculation in self._drafters:
+        filtered = row.guide is not None or row.request.token_filter is not None
+        # Guesses may run past a stop string, where a constraint or filter must not be asked any more.
+        if row.config.speculation in self._drafters and not (filtered and row.config.stop):
             self._rows[row.key] = Trust()
 
     def drop(self, row: Row) -> None:
@@ -248,7 +250,7 @@ class Speculator:
         mine = [
             (number, min(room, WIDTHS[-1], row.config.max_tokens - len(row.token_ids) - 1))
             for number, row in enumerate(rows)
-            if row.config.speculation == name
+            if row.config.speculation == name and row.key in self._rows
         ]
         mine = [(number, most) for number, most in mine if most > 0]
         if not mine:

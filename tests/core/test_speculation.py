@@ -439,6 +439,18 @@ def test_a_constraint_holds_while_guesses_are_verified() -> None:
     assert engine.experience.accepted > 0
 
 
+def test_a_filter_is_never_asked_beyond_the_end() -> None:
+    def before_the_end(generated: Sequence[int]) -> torch.Tensor:
+        assert list(generated[-2:]) != [5, 6]
+        assert 0 not in generated
+        return torch.arange(29) == (6 if len(generated) % 8 == 7 else 5)
+
+    prompt_ids = (5,) * 7 + (6,) + (5,) * 7 + (6, 5, 5)
+    config = DecodeConfig(max_tokens=40, stop=("ef",), speculation="prompt")
+    ((done,),) = generate(eager(), [Request(prompt_ids=prompt_ids, config=config, token_filter=before_the_end)])
+    assert (done.finish_reason, done.text) == ("stop", "e" * 6)
+
+
 def test_the_end_of_the_context_is_reached_and_not_passed() -> None:
     config = DecodeConfig(max_tokens=156, logit_bias={5: 100.0}, speculation="prompt")
     long = Request(prompt_ids=(5,) * 100, config=config)

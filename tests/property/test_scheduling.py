@@ -15,7 +15,7 @@ from tiny_models import ToyTokenizer, tiny_config, tiny_engine, tiny_gpt
 
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.drafters import PromptLookup
-from nlpkit.core.decode.filling import MOST_PADDING, Filling, pass_width, pick_leaders
+from nlpkit.core.decode.filling import MOST_PADDING, WIDEST_ADDITION, Filling, pass_width, pick_leaders
 from nlpkit.core.decode.layout import RowCopy, copy_rows, place
 from nlpkit.core.decode.prefixes import PrefixCache
 from nlpkit.core.decode.request import Request
@@ -257,7 +257,8 @@ def test_passes_are_wide_without_much_padding(left: list[int], budget: int) -> N
     padding = sum(max(0, width - count) for count in left)
     useful = sum(min(width, count) for count in left)
     assert padding <= max(MOST_PADDING, useful // 4)
-    assert width >= min(*left, max(1, budget // len(left))) if len(left) > 1 else width == min(left[0], budget)
+    assert width >= min(min(left), max(1, budget // len(left)))
+    assert pass_width([5000] * len(left), 10**6, afresh=False) == WIDEST_ADDITION
 
 
 @settings(deadline=None)
