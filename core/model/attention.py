@@ -107,7 +107,10 @@ class Attention(nn.Module):
         return (weights.view(batch * kv, heads // kv * seq, -1) @ values).view(batch, heads, seq, dim)
 
     def _plain_causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend over equally many queries and keys, half by half: early queries never look at late keys."""
+        """Attend over equally many queries and keys, part by part: early queries never look at late keys.
+
+        What `mask` allows is taken as causal: keys after a part's last query are left out, whatever it says of them.
+        """
         seq = q.shape[2]
         if mask is None:
             mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril()[None, None]

@@ -14,12 +14,14 @@ from nlpkit.apps.finetune import Coder, open_source
 from nlpkit.apps.planning import Planner
 from nlpkit.apps.recipe import DataSpec, build_recipe, load_toml, render_toml
 from nlpkit.apps.task import load_task
+from nlpkit.apps.training import set_up
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError, ModelFileError
 from nlpkit.core.language_model import load_model
 from nlpkit.core.loaders.brief import FILE_NAME, read_brief_tasks
 from nlpkit.core.tokenizers.chat import ChatTemplate
 from nlpkit.core.tokenizers.train import CHATML
+from nlpkit.core.train.distributed import SINGLE
 from nlpkit.core.train.metrics_log import read_metrics
 
 EXAMPLE = {"source": "Thank you", "target": "Danke", "source_lang": "en", "target_lang": "de"}
@@ -213,3 +215,25 @@ def test_questions_about_one_text_are_laid_out_together(tmp_path: Path, base: Pa
                                             "--json", "--prompts", "brief")).out)["sources"][0]  # fmt: skip
     assert (apart["packed_rows"], apart["saved"]) == (len(PAIRS), 0)
     assert "begin alike" not in apart["description"]
+
+
+def test_weights_are_shares_of_rows_where_several_are_laid_out_together(tmp_path: Path, base: Path) -> None:
+    questions, pairs = tmp_path / "qa.jsonl", save_pairs(tmp_path / "mt.jsonl")
+    rows = [{"context": CONTEXT, "question": f"Who? {i}", "answers": ["cat"]} for i in range(3)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = build_recipe(
+        {
+            "output": str(tmp_path / "out"), "method": "lora", "base": str(base), "prompts": "brief",
+            "data": [{"path": str(questions), "task": "qa", "weight": 3},
+                     {"path": str(pairs), "task": "translation", "weight": 1}],
+            "train": {"max_steps": 5, "seq_len": 250, "compile": "off"},
+        },
+        {},
+    )  # fmt: skip
+    packer = set_up(recipe, process=SINGLE).trainer.packer
+    assert [source.n_rows for source in packer.sources] == [1, len(PAIRS)]
+    drawn = [0, 0]
+    for single in packer.take(64):
+        for draw in single:
+            drawn[draw.source] += max(1, int(packer.sources[draw.source].layout(draw.index, 0).branches.max()))
+    assert drawn[0] / sum(drawn) == pytest.approx(0.75, abs=0.02)
