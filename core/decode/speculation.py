@@ -89,8 +89,9 @@ class PassCost:
                     ratios[length] = ratio + 0.01 * (self._expected(n_rows, length, kind) - ratio)
         elif self._plain.get(n_rows, 0) > 0:
             ratio = min(max(seconds / self._plain[n_rows], 1.0), 1.0 + 2 * drafted)
+            # The first pass of a new shape also prepares the kernels for it: no measurement is believed at once.
+            before = self.ratio(n_rows, drafted, costly=costly)
             ratios = self._ratios.setdefault((n_rows, costly), {})
-            before = self.ratio(n_rows, drafted, costly=costly) if ratios else ratio
             ratios[drafted] = min(ratio, before + 0.3 * (ratio - before))
 
     @staticmethod
