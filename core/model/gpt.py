@@ -51,6 +51,11 @@ class Block(nn.Module):
         return F.dropout(x, self.dropout, training=self.training) if self.dropout else x
 
 
+def _embedding(count: int, width: int) -> nn.Embedding:
+    # Given a weight, torch draws none: on the meta device that alone takes a second of imports.
+    return nn.Embedding(count, width, _weight=torch.empty(count, width))
+
+
 class GPT(nn.Module):
     """A GPT: token embedding, blocks of masked self-attention and MLP, final norm, output head.
 
@@ -60,10 +65,10 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        self.embed = _embedding(config.vocab_size, config.d_model)
         self.pos_embed: nn.Embedding | None = None
         if config.positions == "learned":
-            self.pos_embed = nn.Embedding(config.max_seq_len, config.d_model)
+            self.pos_embed = _embedding(config.max_seq_len, config.d_model)
         self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.n_layers)])
         self.final_norm = build_norm(config, config.d_model)
         self.head: nn.Module | None = None

@@ -22,6 +22,8 @@ from nlpkit.core.train.prepare import prepare_model, uncompile
 from nlpkit.core.train.schedule import learning_rate, warmup_steps
 
 _LOGITS_AT_ONCE = 1 << 25
+_MEASURED_AT_ONCE = 4096
+"""Slots of a pass that only measures the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +262,8 @@ class Trainer:
             Nats per target token, and the number of target tokens.
         """
         packer.restore(DataState(drawn=[0] * len(packer.sources)))
-        size, world = self.config.batch_size, self.process.world
+        # Without gradients more rows fit at once.
+        size, world = max(self.config.batch_size, _MEASURED_AT_ONCE // self.config.seq_len), self.process.world
         total = torch.zeros((), dtype=torch.float64, device=self.process.device)
         count = 0
         with self.evaluating(values):

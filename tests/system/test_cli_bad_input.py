@@ -38,7 +38,10 @@ def refused(result: Any, *expected: str) -> None:
         (("generate", "hi", "--temperature", "nan"), "--temperature is nan"),
         (("generate", "hi", "--seed", "-3"), "--seed is -3"),
         (("generate", "hi", "--logit-bias", "x"), "--logit-bias is 'x'"),
-        (("generate", "hi", "--max-tokens", "1", "--min-tokens", "2"), "--min-tokens (2) is larger than --max-tokens (1)"),
+        (
+            ("generate", "hi", "--max-tokens", "1", "--min-tokens", "2"),
+            "--min-tokens (2) is larger than --max-tokens (1)",
+        ),
         (("generate", "hi", "--beam-size", "2", "--temperature", "1"), "leave one of the two out"),
         (("generate", "hi", "--top-p", "2"), "--top-p is 2; it must be from 0 to 1"),
         (("generate", "hi", "--n", "3", "--beam-size", "2"), "--n (3) is larger than --beam-size (2)"),
