@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,8 +89,6 @@ def load_ctranslate2(plan: BenchPlan) -> tuple[str, Decode]:
     model: Any = ctranslate2.Generator(
         plan.model, device="cpu", compute_type="int8", inter_threads=1, intra_threads=plan.threads
     )
-    import json
-
     words = json.loads((Path(plan.model) / "vocabulary.json").read_text("utf-8"))
 
     def decode(prompts: Sequence[Sequence[int]], new_tokens: int) -> None:

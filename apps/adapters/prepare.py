@@ -57,7 +57,7 @@ def sample(rows: Iterable[Row], count: int) -> list[Row]:
 
 
 def qa(data: Path, output: Path) -> None:
-    """SQuAD 1.1: every third paragraph or so also gets a question that it does not answer."""
+    """SQuAD 1.1: most paragraphs also get a question that they do not answer."""
     articles: dict[str, dict[str, list[Row]]] = {}
     for row in read(data / "squad_v1.1" / "train.jsonl.gz"):
         articles.setdefault(row["title"], {}).setdefault(row["context"], []).append(row)

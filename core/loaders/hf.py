@@ -10,7 +10,7 @@ import torch
 
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.loaders.hf_config import config_from_hf
-from nlpkit.core.loaders.json_files import read_json_object as read_json_object
+from nlpkit.core.loaders.json_files import read_json_object
 from nlpkit.core.loaders.keymaps import FAMILIES, KeyMap
 from nlpkit.core.loaders.safetensors_file import SafetensorsFile, open_safetensors, refuse_pickle
 
