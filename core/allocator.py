@@ -26,10 +26,12 @@ def _from_glibc() -> Callable[[int, int], int] | None:
         return None
     try:
         library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018 - raises where the C library is another one
-        function: Callable[[int, int], int] = library.mallopt
-    except (OSError, AttributeError):
+    except OSError:
         return None
+    # Other C libraries have a mallopt as well, with other meanings.
+    if not (hasattr(library, "gnu_get_libc_version") and hasattr(library, "mallopt")):
+        return None
+    function: Callable[[int, int], int] = library.mallopt
     return function
 
 
