@@ -12,6 +12,7 @@ from nlpkit.core.model.cache import CacheRows
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.layers import build_norm
 from nlpkit.core.model.rope import rotate
+from nlpkit.core.model.short_attention import LONGEST, short_causal
 
 _SMALLEST_PART = 64
 """Queries below which cutting attention into parts costs more than the keys that it leaves out."""
@@ -122,10 +123,16 @@ class Attention(nn.Module):
             parts.append(self._plain(q[:, :, end - size : end], k[:, :, :end], v[:, :, :end], rows))
         return torch.cat(parts, 2) if n_parts > 1 else parts[0]
 
+    def _is_short(self, q: Tensor) -> bool:
+        whole = self.n_heads == self.n_kv_heads and not self.softcap and not self.dropout
+        return whole and q.shape[2] <= LONGEST and q.dtype == torch.float32 and not torch.compiler.is_compiling()
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
         batch, heads, seq, dim = q.shape
         if self.softcap or self.plain:
             if self.plain and step.cache is None:
+                if step.mask is None and self._is_short(q):
+                    return short_causal(q, k, v, scale=self.scale)
                 return self._plain_causal(q, k, v, step.mask)
             mask = step.mask
             if mask is None and not step.attend_all:

@@ -18,7 +18,7 @@ from nlpkit.core.train.distributed import SINGLE, Process, gathered, shard, whol
 from nlpkit.core.train.loss import loss_sum
 from nlpkit.core.train.optim import MovingAverage, Weights, build_optimizer
 from nlpkit.core.train.packing import Batch, DataState, Packer, collate
-from nlpkit.core.train.prepare import prepare_model, uncompile
+from nlpkit.core.train.prepare import prepare_model, run_eagerly
 from nlpkit.core.train.schedule import learning_rate, warmup_steps
 
 _LOGITS_AT_ONCE = 1 << 25
@@ -213,7 +213,7 @@ class Trainer:
                     "--compile at auto to train without compilation where there is none."
                 ) from error
             self.compiled = self._objective.compiled = False
-            uncompile(self.model)
+            run_eagerly(self.model, self.config)
             self.notes.append(f"the model could not be compiled ({type(error).__name__}), so it runs as it is: slower")
             torch.set_rng_state(random)
             with cast:

@@ -152,9 +152,12 @@ def loss_sum(
     """
     target = labels >= 0
     parameters = head_parameters(model)
-    states = hidden[target]
+    # Where every position has a label, as in plain text, none need be gathered.
+    every = bool(target.all())
+    states = hidden.flatten(0, 1) if every else hidden[target]
+    chosen = labels.flatten() if every else labels[target]
     grad = torch.is_grad_enabled()
     wanted = (grad and states.requires_grad, *(grad and parameter.requires_grad for parameter in parameters))
     apply: Any = _HeadLoss.apply
-    total, plain = apply(model, states, labels[target], smoothing, chunk, compiled, wanted, *parameters)
+    total, plain = apply(model, states, chosen, smoothing, chunk, compiled, wanted, *parameters)
     return total, plain

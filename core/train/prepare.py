@@ -13,6 +13,7 @@ from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraLinear
 from nlpkit.core.train.config import TrainConfig
+from nlpkit.core.train.products import prefers_onednn, use_onednn
 
 WORTH_COMPILING = 2e14
 """Floating point operations from which on compiling saves more time than it takes (it takes about a minute)."""
@@ -81,19 +82,23 @@ def prepare_model(model: GPT, config: TrainConfig, *, n_tokens: float, masters: 
             module.summed = masters or config.dtype == "fp32"
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     if config.compile == "off" or (config.compile == "auto" and 6 * n_parameters * n_tokens < WORTH_COMPILING):
+        run_eagerly(model, config)
         return Prepared(False)
     if not has_compiler(model.device):
         if config.compile == "on":
             raise ConfigError(
                 "There is no C++ compiler to compile the model with. Install g++ or clang, or leave --compile at auto."
             )
+        run_eagerly(model, config)
         return Prepared(False, ("there is no C++ compiler here, so the model runs uncompiled: slower, but right",))
     for block in model.blocks:
         block.compile(dynamic=False)
     return Prepared(True)
 
 
-def uncompile(model: GPT) -> None:
-    """Let compiled blocks run as they are again, in place."""
+def run_eagerly(model: GPT, config: TrainConfig) -> None:
+    """Let the blocks run uncompiled, from the start or after compiling failed, in place."""
     for block in model.blocks:
         block._compiled_call_impl = None
+    if model.device.type == "cpu" and config.dtype == "fp32" and prefers_onednn():
+        use_onednn(model)
