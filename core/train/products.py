@@ -92,10 +92,14 @@ def prefers_onednn() -> bool:
 
 def _suitable(*layers: nn.Module | None) -> list[nn.Linear]:
     """Return the layers if all are plain, in fp32 and without bias, else none."""
+    # The exact type: a subclass may compute something else.
     plain = [
-        layer for layer in layers if isinstance(layer, nn.Linear) and type(layer) is nn.Linear and layer.bias is None
+        layer
+        for layer in layers
+        if isinstance(layer, nn.Linear) and type(layer) is nn.Linear and getattr(layer, "bias", None) is None
     ]
-    return plain if len(plain) == len(layers) and all(p.weight.dtype == torch.float32 for p in plain) else []
+    fp32 = all(layer.weight.dtype == torch.float32 for layer in plain)
+    return plain if fp32 and len(plain) == len(layers) else []
 
 
 def use_onednn(model: GPT) -> None:

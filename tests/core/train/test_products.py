@@ -72,7 +72,7 @@ def test_frozen_weights_get_no_gradient() -> None:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_only_uncompiled_fp32_training_uses_it(dtype: str) -> None:
     model = tiny_gpt(tiny_config())
-    config = TrainConfig(method="full", dtype=dtype, compile="off", seq_len=16)
+    config = TrainConfig(method="full", dtype=dtype, compile="off", seq_len=16, max_steps=1)
     prepare_model(model, config, n_tokens=1000)
     used = any(isinstance(module, OneDnnLinear) for module in model.modules())
     assert used == (dtype == "fp32" and prefers_onednn())
