@@ -396,6 +396,8 @@ def load(
             like=like,
             progress=bar,
         )
+    if options.prefix_cache is not None:
+        lm.keep_prefixes(check_text(options.prefix_cache, where="--prefix-cache"))
     for text in lm.notes:
         note(text, quiet=quiet)
     return lm

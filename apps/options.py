@@ -30,6 +30,7 @@ _OUTPUT = "Output"
 
 Dtype = Literal["auto", "fp32", "bf16", "int8", "int4"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+SpeculationChoice = Literal["none", "prompt"]
 OverflowChoice = Literal["error", "chunk", "truncate"]
 FormatChoice = Literal["auto", "text", "lines", "jsonl", "csv", "tsv"]
 
@@ -56,6 +57,12 @@ class ModelOptions:
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="CPU threads; as many as this process may use by default.", rich_help_panel=_MODEL),
+    ] = None
+    prefix_cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Keep what is computed for beginnings of prompts here.", rich_help_panel=_MODEL
+        ),
     ] = None
 
 
@@ -130,6 +137,10 @@ class DecodeOptions:
     contrastive_alpha: Annotated[
         float | None,
         typer.Option(help="Contrastive search among top-k when above 0; 0.6 is usual.", rich_help_panel=_DECODING),
+    ] = None
+    speculation: Annotated[
+        SpeculationChoice | None,
+        typer.Option(help="Guess tokens that repeat the prompt: the same text, sooner.", rich_help_panel=_DECODING),
     ] = None
     batch_tokens: Annotated[
         int | None,

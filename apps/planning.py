@@ -176,11 +176,21 @@ class Planner:
         return max(1, wanted, self.decoding.min_tokens)
 
     def _configure(self, decoding: DecodeConfig, chunk: Example, prompt_tokens: int) -> DecodeConfig:
+        decoding = self._wished(decoding, chunk)
         room = self.lm.max_seq_len - prompt_tokens
         if self.explicit_max_tokens is not None:
             return decoding
         wanted = self._default_max_tokens(chunk, prompt_tokens)
         return decoding.replace(max_tokens=max(min(wanted, room), decoding.min_tokens))
+
+    def _wished(self, decoding: DecodeConfig, chunk: Example) -> DecodeConfig:
+        wishes = dict(self.task.options(chunk))
+        words = tuple(dict.fromkeys((*decoding.must_include, *wishes.pop("must_include", ()))))
+        # Words are included by beam search, which other ways to decode rule out; then the result says what is missing.
+        searches = decoding.temperature == 0 and not decoding.contrastive_alpha and decoding.constraint is None
+        if words and searches and decoding.beam_groups == 1:
+            wishes |= {"must_include": words, "beam_size": max(PHRASE_BEAMS, decoding.beam_size)}
+        return decoding.replace(**wishes) if wishes else decoding
 
     def _seeded(self, example: Example) -> DecodeConfig:
         # One seed for all chunks, drawn here, so that the one reported seed reproduces the whole example.

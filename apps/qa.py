@@ -63,7 +63,7 @@ class QuestionAnswering(BaseTask):
         Field("id", required=False, help="name of the row"),
     )
     metrics: ClassVar[tuple[str, ...]] = ("squad_f1", "exact_match")
-    decoding = DecodeConfig(max_tokens=48, stop=("\n",))
+    decoding = DecodeConfig(max_tokens=48, stop=("\n",), speculation="prompt")
     streams = False
     text_field = "context"
     on_overflow: ClassVar[Overflow] = "chunk"

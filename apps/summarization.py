@@ -40,7 +40,7 @@ class Summarization(BaseTask):
         Field("references", list, required=False, help="several reference summaries"),
     )
     metrics: ClassVar[tuple[str, ...]] = ("rougeL", "rouge1", "rouge2", "rougeLsum")
-    decoding = DecodeConfig(max_tokens=400)
+    decoding = DecodeConfig(max_tokens=400, speculation="prompt")
     text_field = "document"
     on_overflow: ClassVar[Overflow] = "chunk"
     retries_loops = True

@@ -163,6 +163,10 @@ class Task(Protocol):
         """
         ...
 
+    def options(self, chunk: Example) -> Mapping[str, Any]:
+        """Return decoding options that one chunk asks for; where the user's are at odds with them, the user's count."""
+        ...
+
     def split(self, example: Example, budget: Budget) -> list[Example]:
         """Cut an example into chunks that each fit the budget, losing nothing.
 
@@ -228,6 +232,10 @@ class BaseTask:
 
     def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
         """Take every completion."""
+        return {}
+
+    def options(self, chunk: Example) -> Mapping[str, Any]:
+        """Ask for nothing beyond `decoding`."""
         return {}
 
     def split(self, example: Example, budget: Budget) -> list[Example]:

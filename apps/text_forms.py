@@ -5,6 +5,7 @@ Rhyme is not checked: English spelling says too little about sound.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ _TITLE = re.compile(
     r"^\s*(?:title\s*:\s*(?P<label>.+)|#+\s*(?P<heading>.+)|\*\*(?P<bold>[^*]+)\*\*)\s*$", re.IGNORECASE
 )
 _TURN = re.compile(r"^\s*(?:[*_]*(?P<speaker>[^\W\d_][\w .'’-]{0,30}?)[*_]*\s*:[*_]*\s*\S|[-–—\"“„«]\s*\S)")
+_NAME_ALONE = re.compile(r"^\s*[*_]*(?P<speaker>[^\W\d_][\w .'’-]{0,30}?)[*_]*\s*:[*_]*\s*$")
 _QUOTED = re.compile(r"[\"“„«'‘](?P<word>[^\W\d_]{2,30})[\"”“»'’]")
 
 HAIKU_SYLLABLES = (5, 7, 5)
@@ -112,6 +114,11 @@ def _acrostic(lines: list[str], acrostic: str) -> dict[str, Any]:
 
 def _dialogue(lines: list[str], acrostic: str) -> dict[str, Any]:
     turns = [match for match in map(_TURN.match, lines) if match]
+    # As in plays: the name has a line of its own, and what is said follows.
+    for line, following in itertools.pairwise(lines):
+        name = _NAME_ALONE.match(line)
+        if name and not _NAME_ALONE.match(following):
+            turns.append(name)
     speakers = sorted({match.group("speaker").strip() for match in turns if match.group("speaker")})
     return {"turns": len(turns), "speakers": speakers, "form_ok": len(turns) >= 2}
 

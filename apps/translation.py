@@ -86,7 +86,7 @@ class Translation(BaseTask):
     def brief(self, example: Example) -> str | None:
         """Give the text and the name of the language; the text itself shows its own.
 
-        Glossary terms have no place here: the result says which were followed by chance.
+        Glossary terms have no place here: decoding includes them.
         """
         return f"{example['source']}\n{language_name(example['target_lang'])}:"
 
@@ -112,6 +112,13 @@ class Translation(BaseTask):
         """Go on after the first line if that was empty, an announcement or reasoning."""
         early = ends_too_soon(completion, finish_reason, like=str(example.get("source", "")))
         return {"stop": ()} if early else {}
+
+    def options(self, chunk: Example) -> Mapping[str, Any]:
+        """Require the glossary's translations of the terms that occur in the chunk."""
+        terms = _terms_in(str(chunk["source"]), chunk.get("glossary") or {})
+        # A stop string would end the text within such a term.
+        wanted = tuple(word for word in dict.fromkeys(terms.values()) if word.strip() and "\n" not in word)
+        return {"must_include": wanted} if wanted else {}
 
     def split(self, example: Example, budget: Budget) -> list[Example]:
         """Cut into chunks of whole sentences that never cross a line end.
@@ -191,8 +198,9 @@ class Translation(BaseTask):
         return several or ([str(example["target"])] if example.get("target") else [])
 
     def max_tokens(self, example: Example, prompt_tokens: int) -> int:
-        """Allow twice the prompt: no language pair needs more, and a loop ends soon."""
-        return 2 * prompt_tokens + 16
+        """Allow twice the prompt, for no language pair needs more and a loop ends soon, and what the glossary adds."""
+        terms = _terms_in(str(example["source"]), example.get("glossary") or {})
+        return 2 * prompt_tokens + 16 + sum(len(wanted.encode()) for wanted in terms.values())
 
 
 def _terms_in(text: str, glossary: Mapping[str, str]) -> dict[str, str]:

@@ -57,6 +57,15 @@ def folder(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "shipped"
 
 
+def test_the_command_keeps_beginnings_of_prompts(folder: Path, cli: Cli, tmp_path: Path) -> None:
+    kept, long = tmp_path / "kept", "Good morning to all of you. " * 40
+    first = cli("summarize", long, "--max-tokens", "4", "--dtype", "fp32", "--prefix-cache", str(kept))
+    assert first.exit_code == 0
+    assert list(kept.rglob("*.safetensors"))
+    again = cli("summarize", long, "--max-tokens", "4", "--dtype", "fp32", "--prefix-cache", str(kept))
+    assert again.stdout == first.stdout
+
+
 def test_the_command_merges_it_and_says_so(folder: Path, base: Path, cli: Cli) -> None:
     options = ("--dtype", "fp32", "--max-tokens", "8", "--json")
     tuned, bare, by_path = (

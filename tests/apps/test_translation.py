@@ -252,6 +252,36 @@ class TestBriefPrompts:
         same, _ = self.translate(fake_lm, "Das ist ein Hund und keine Katze.", lambda *_: " Das ist ein Hund.")
         assert same.warnings == ("the source looks like German already",)
 
+    def test_glossary_terms_are_included_by_beam_search(self, fake_lm) -> None:
+        terms = {"dog": "Köter", "hound": "Köter", "cat": "Mieze", "the": "a\nb"}
+        _, lm = self.translate(fake_lm, "The dog, a hound.", lambda *_: " Der Köter.", glossary=terms)
+        assert lm.requests[0].config.must_include == ("Köter",)
+        assert lm.requests[0].config.beam_size > 1
+        _, lm = self.translate(fake_lm, "The bird.", lambda *_: " Der Vogel.", glossary=terms)
+        assert lm.requests[0].config.must_include == ()
+        assert lm.requests[0].config.beam_size == 1
+
+    @pytest.mark.parametrize(
+        ("overrides", "words"),
+        [
+            ({"must_include": ["Wiese"]}, ("Wiese", "Köter")),
+            ({"temperature": 0.7}, ()),
+            ({"contrastive_alpha": 0.6}, ()),
+            ({"beam_size": 8, "beam_groups": 2}, ()),
+        ],
+    )
+    def test_ways_to_decode_that_include_nothing_stay(
+        self, fake_lm, overrides: dict[str, Any], words: tuple[str, ...]
+    ) -> None:
+        lm = fake_lm(lambda *_: " Der Köter.")
+        lm.brief_tasks = frozenset({"translation"})
+        row = {"source": "The dog.", "target_lang": "de", "glossary": {"dog": "Köter"}}
+        list(run_task(lm, Translation(), [row], overrides=overrides))
+        config = lm.requests[0].config
+        assert config.must_include == words
+        for name, value in overrides.items():
+            assert name == "must_include" or getattr(config, name) == value
+
     def test_glossary_terms_are_reported_though_they_are_not_asked_for(self, fake_lm) -> None:
         terms = {"dog": "Köter", "cat": "Mieze"}
         result, lm = self.translate(

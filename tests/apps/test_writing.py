@@ -90,6 +90,13 @@ def test_long_prompts_are_refused(fake_lm) -> None:
             "dialogue",
             {"turns": 3, "speakers": ["Anna", "Bob"], "form_ok": True},
         ),
+        (
+            "ANNA:\nWho is there?\n\nFRIAR JOHN:\nA friend,\nno more.",
+            "dialogue",
+            {"turns": 2, "speakers": ["ANNA", "FRIAR JOHN"], "form_ok": True},
+        ),
+        ("ANNA:\nBOB:\nWho is there?", "dialogue", {"turns": 1, "form_ok": False}),
+        ("ANNA:", "dialogue", {"turns": 0, "form_ok": False}),
         ("He spoke.", "dialogue", {"form_ok": False}),
         ("Once. Upon.", "story", {"form_ok": None, "words": 2}),
         ("", "haiku", {"form_ok": False, "lines": 0}),
