@@ -18,6 +18,7 @@ from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.build import build_model, check_vocabulary
+from nlpkit.core.loaders.kernels import use_kernels
 from nlpkit.core.loaders.open import open_model
 from nlpkit.core.model.fuse import fuse_block
 from nlpkit.core.model.gpt import GPT, Block
@@ -75,6 +76,7 @@ class LanguageModel:
         notes: Sequence[str] = (),
         brief_tasks: Iterable[str] = (),
         embeddings: Mapping[str, torch.Tensor] | None = None,
+        gpt: GPT | None = None,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
     ) -> None:
         self.name = name
@@ -92,6 +94,7 @@ class LanguageModel:
         self.embeddings = dict(embeddings or {})
         self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens)
         self.max_seq_len = self.engine.max_seq_len
+        self._gpt = gpt
         self._files = dict(files)
         self._adapter_files = dict(adapter_files or {})
 
@@ -183,6 +186,33 @@ class LanguageModel:
         if self.engine.prefixes is None:
             self.engine.prefixes = PrefixCache(self.engine.batch_tokens // 4)
         self.engine.prefixes.store = store
+
+    def compile_kernels(self) -> list[Path]:
+        """Compile what a step of decoding does between attentions, keep it in the cache folder, and use it.
+
+        It takes about a minute and a C++ compiler; models of the same shape find it when they are loaded. For ``int8``
+        and ``int4`` weights on the CPU, of families with rotary positions and without biases. Results stay the same up
+        to rounding.
+
+        Returns:
+            The files.
+
+        Raises:
+            ConfigError: This model or machine has no such kernels.
+        """
+        from nlpkit.core.loaders.kernels import compile_kernels
+
+        if self._gpt is None:
+            raise ConfigError("Kernels can be compiled only for models that nlpkit's own core runs.")
+        paths = compile_kernels(self._gpt)
+        if not use_kernels(self._gpt):
+            raise ConfigError("The compiled kernels do not give the model's own results here, so they are not used.")
+        return paths
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether it decodes with compiled kernels."""
+        return self._gpt is not None and self._gpt.kernels is not None
 
     def describe(self) -> dict[str, Any]:
         """Return what a run record needs to name this model, hashes of its files included."""
@@ -400,6 +430,7 @@ def _load_own(
         embeddings = {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
         if kind is not None:
             quantize_model(model, kind)
+            use_kernels(model)
         elif packs:
             pack_model(model)
     with torch.device("meta"):
@@ -412,6 +443,7 @@ def _load_own(
         dtype=dtype,
         device=device.type,
         new_runner=lambda: GPTRunner(model),
+        gpt=model,
         tokenizer=tokenizer,
         chat=source.chat_template() if like is None else like.chat,
         files=source.files(),

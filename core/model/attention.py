@@ -63,7 +63,13 @@ class Attention(nn.Module):
             self.q_norm = build_norm(config, self.head_dim if per_head else q_width)
             self.k_norm = build_norm(config, self.head_dim if per_head else kv_width)
 
-    def _project(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, shape ``(batch, heads, seq, head_dim)`` each, rotated.
+
+        Args:
+            x: Shape ``(batch, seq, d_model)``.
+            rotary: Cos and sin, as in `Step`.
+        """
         batch, seq, _ = x.shape
         heads, kv, dim = self.n_heads, self.n_kv_heads, self.head_dim
         if self.qkv is not None and self.qk_norm == "none":
@@ -165,11 +171,27 @@ class Attention(nn.Module):
         Returns:
             Shape ``(batch, seq, d_model)``.
         """
-        q, k, v = self._project(x, step.rotary)
+        return self.output(self.attend(*self.project(x, step.rotary), step))
+
+    def output(self, attended: Tensor) -> Tensor:
+        """Map the joined heads, shape ``(batch, seq, heads * head_dim)``, to ``(batch, seq, d_model)``."""
+        result: Tensor = self.o(attended)
+        return result
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
+        """Attend, and keep keys and values where the step has a cache.
+
+        Args:
+            q: Queries, shape ``(batch, n_heads, seq, head_dim)``.
+            k: Keys, shape ``(batch, n_kv_heads, seq, head_dim)``.
+            v: Values, same shape.
+            step: Mask and cache of this pass.
+
+        Returns:
+            The heads joined, shape ``(batch, seq, n_heads * head_dim)``.
+        """
         if step.cache is not None:
             cached = step.cache.update(self.layer, step.positions, k, v)
             if not step.fresh:
                 k, v = cached
-        out = self._attend(q, k, v, step)
-        result: Tensor = self.o(out.transpose(1, 2).flatten(2))
-        return result
+        return self._attend(q, k, v, step).transpose(1, 2).flatten(2)

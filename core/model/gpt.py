@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nlpkit.core.model.attention import Attention, Step
+from nlpkit.core.model.between import BetweenKernels
 from nlpkit.core.model.cache import CacheRows
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.layers import MLP, build_norm
@@ -36,7 +37,23 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map ``(batch, seq, d_model)`` to the same shape."""
-        attended = self._dropped(self.attn(self.attn_norm(x) if self.pre else x, step))
+        return self.after(x, self.attn.attend(*self.before(x, step.rotary), step))
+
+    def before(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Do what comes before attention: return queries, keys and values as `Attention.project` does."""
+        return self.attn.project(self.attn_norm(x) if self.pre else x, rotary)
+
+    def after(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Do what comes after attention.
+
+        Args:
+            x: What the block got, shape ``(batch, seq, d_model)``.
+            attended: What `Attention.attend` returned.
+
+        Returns:
+            What the block gives, shape ``(batch, seq, d_model)``.
+        """
+        attended = self._dropped(self.attn.output(attended))
         if self.post:
             attended = self.attn_post_norm(attended)
         if self.parallel:
@@ -77,6 +94,8 @@ class GPT(nn.Module):
         # Both are for training alone: dropout on the embeddings; recomputing blocks in the backward pass.
         self.dropout = 0.0
         self.checkpointing = False
+        # Compiled stand-ins for what lies between attentions, for inference; see `nlpkit.core.model.between`.
+        self.kernels: BetweenKernels | None = None
         self._sliding = frozenset(config.sliding_layers)
         self._rotary: Rotary | None = None
         self._rotary_local: Rotary | None = None
@@ -176,6 +195,10 @@ class GPT(nn.Module):
         full, sliding = self._steps(positions, mask, cache, longest=longest, fresh=fresh)
         if self.dropout:
             x = F.dropout(x, self.dropout, training=self.training)
+        if self.kernels is not None and self.kernels.fit(x):
+            steps = [sliding if layer in self._sliding else full for layer in range(len(self.blocks))]
+            finished: Tensor = self.final_norm(self.kernels.run(x, steps))
+            return finished
         for layer, block in enumerate(self.blocks):
             step = sliding if layer in self._sliding else full
             if self.checkpointing and self.training:
