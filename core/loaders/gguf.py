@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from nlpkit.core.tokenizers.chat import ChatTemplate
 
 MAX_PROBLEMS = 12
+
+
+def _block_number(name: str) -> int:
+    found = re.match(r"blk\.(\d{1,6})\.", name)
+    return int(found[1]) if found else -1
 
 
 class GGUFSource:
@@ -55,7 +61,8 @@ class GGUFSource:
         expected = dict(weight_shapes(self.config))
         problems: list[str] = []
         found: set[str] = set()
-        for name, info in self.file.tensors.items():
+        # Whatever the order in the file: a block that is complete can be quantized before the next is read.
+        for name, info in sorted(self.file.tensors.items(), key=lambda item: _block_number(item[0])):
             known = find_rule(self.architecture, name)
             if known is None:
                 if not IGNORED.fullmatch(name):
@@ -90,7 +97,7 @@ class GGUFSource:
         return [(first, *shape[1:]), *((size, *shape[1:]) for size in sizes[1:])]
 
     def tensors(self, *, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield ``(internal name, tensor)`` in the given floating dtype, in file order.
+        """Yield ``(internal name, tensor)`` in the given floating dtype, block after block.
 
         Args:
             dtype: Such as ``torch.float32``.
