@@ -81,6 +81,7 @@ class Run:
             task=task,
             decoding=build_decoding(task, overrides),
             explicit_max_tokens=explicit_limit(overrides),
+            given=frozenset(name for name, value in overrides.items() if value is not None),
             on_overflow=on_overflow or task.on_overflow,
         )
         self.given = frozenset(name for name, value in overrides.items() if value is not None)

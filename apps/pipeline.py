@@ -250,7 +250,7 @@ def _stream_chunk(run: Run, job: Job, index: int, request: Request) -> Iterator[
 def _frames(run: Run, job: Job) -> list[tuple[str, str]] | None:
     """Return what stands around each chunk's text, or None if this round is not to be shown."""
     config = run.planner.decoding
-    if not run.task.streams or config.beam_size > 1 or config.n > 1:
+    if not run.task.streams or config.n > 1 or any(request.config.beam_size > 1 for request in job.plan.requests):
         return None
     frames = [run.task.frame(chunk) for chunk in job.plan.chunks]
     if len(frames) == 1:

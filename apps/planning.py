@@ -96,6 +96,7 @@ class Planner:
         decoding: Options from `build_decoding`.
         explicit_max_tokens: The user's own limit on the completion, or None for the task's.
         on_overflow: What to do with an input that does not fit.
+        given: Names of the decoding options that the user gave.
     """
 
     lm: LanguageModel
@@ -103,6 +104,7 @@ class Planner:
     decoding: DecodeConfig
     explicit_max_tokens: int | None
     on_overflow: Overflow
+    given: frozenset[str] = frozenset()
 
     def plan(self, example: Example, *, on_overflow: Overflow | None = None) -> Plan:
         """Plan one prepared example.
@@ -188,8 +190,11 @@ class Planner:
         words = tuple(dict.fromkeys((*decoding.must_include, *wishes.pop("must_include", ()))))
         # Words are included by beam search, which other ways to decode rule out; then the result says what is missing.
         searches = decoding.temperature == 0 and not decoding.contrastive_alpha and decoding.constraint is None
+        beams = wishes.pop("beam_size", 1)
         if words and searches and decoding.beam_groups == 1:
             wishes |= {"must_include": words, "beam_size": max(PHRASE_BEAMS, decoding.beam_size)}
+        elif searches and not self.given & {"beam_size", "n", "logprobs"}:
+            wishes |= {"beam_size": max(beams, decoding.beam_size)}
         return decoding.replace(**wishes) if wishes else decoding
 
     def _seeded(self, example: Example) -> DecodeConfig:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from nlpkit.apps.chunking import split_to_fit
 from nlpkit.apps.completions import clean, clean_preview
-from nlpkit.apps.task import BaseTask, Budget, Example, Field, Overflow, Part, Prediction
+from nlpkit.apps.task import BRIEF, BaseTask, Budget, Example, Field, Overflow, Part, Prediction
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.core.tokenizers.base import Message
@@ -19,6 +19,9 @@ LENGTHS: dict[str, tuple[str, int]] = {
     "long": ("in two paragraphs", 400),
 }
 """What each length asks for, and its limit in tokens."""
+
+BRIEF_BEAMS = 4
+"""Beams of a tuned model: its sentences are short, and the likeliest is better than what greedy decoding finds."""
 
 CHUNK_TOKENS = 1536
 """Most document tokens of one chunk: small models forget the beginning of longer ones."""
@@ -76,6 +79,10 @@ class Summarization(BaseTask):
             return None
         return f"{str(example['document']).strip()}\nSummary:"
 
+    def options(self, chunk: Example) -> Mapping[str, Any]:
+        """Search with a few beams for the one sentence of a tuned model."""
+        return {"beam_size": BRIEF_BEAMS} if chunk.get(BRIEF) else {}
+
     def parse(self, completion: str, example: Example) -> Prediction:
         """Drop an announcement."""
         return Prediction(clean(completion))
@@ -131,6 +138,8 @@ class Summarization(BaseTask):
     def max_tokens(self, example: Example, prompt_tokens: int) -> int:
         """Allow what the wanted length needs."""
         words = example.get("max_words")
+        if example.get(BRIEF):
+            return LENGTHS["short"][1]
         return 2 * int(words) + 32 if words else LENGTHS[example.get("length") or "medium"][1]
 
 

@@ -22,6 +22,9 @@ CHUNK_TOKENS = 192
 LEARNED_CHUNK_TOKENS = 120
 """The same for a model tuned with brief prompts, which learned from sentences and short paragraphs."""
 
+BRIEF_BEAMS = 4
+"""Beams of a tuned model: likelier translations read better, and chunks are short."""
+
 COPY_LENGTH = 24
 """Shorter texts may well be the same in both languages (names, titles)."""
 _FIRST_UNSPACED = "\u2e80"
@@ -114,11 +117,12 @@ class Translation(BaseTask):
         return {"stop": ()} if early else {}
 
     def options(self, chunk: Example) -> Mapping[str, Any]:
-        """Require the glossary's translations of the terms that occur in the chunk."""
+        """Require the glossary's translations of the terms that occur in the chunk; search with beams once tuned."""
         terms = _terms_in(str(chunk["source"]), chunk.get("glossary") or {})
         # A stop string would end the text within such a term.
         wanted = tuple(word for word in dict.fromkeys(terms.values()) if word.strip() and "\n" not in word)
-        return {"must_include": wanted} if wanted else {}
+        beams = {"beam_size": BRIEF_BEAMS} if chunk.get(BRIEF) else {}
+        return {**beams, "must_include": wanted} if wanted else beams
 
     def split(self, example: Example, budget: Budget) -> list[Example]:
         """Cut into chunks of whole sentences that never cross a line end.

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from nlpkit.apps.pipeline import run_task, stream_task
 from nlpkit.apps.placeholders import missing_placeholders, placeholders
+from nlpkit.apps.planning import PHRASE_BEAMS
 from nlpkit.apps.task import Budget, Part, Prediction
-from nlpkit.apps.translation import Translation
+from nlpkit.apps.translation import BRIEF_BEAMS, Translation
 from nlpkit.core.errors import ConfigError
 
 
@@ -256,10 +257,18 @@ class TestBriefPrompts:
         terms = {"dog": "Köter", "hound": "Köter", "cat": "Mieze", "the": "a\nb"}
         _, lm = self.translate(fake_lm, "The dog, a hound.", lambda *_: " Der Köter.", glossary=terms)
         assert lm.requests[0].config.must_include == ("Köter",)
-        assert lm.requests[0].config.beam_size > 1
+        assert lm.requests[0].config.beam_size == PHRASE_BEAMS
         _, lm = self.translate(fake_lm, "The bird.", lambda *_: " Der Vogel.", glossary=terms)
         assert lm.requests[0].config.must_include == ()
-        assert lm.requests[0].config.beam_size == 1
+        assert lm.requests[0].config.beam_size == BRIEF_BEAMS
+
+    @pytest.mark.parametrize("overrides", [{"beam_size": 1}, {"temperature": 0.5}, {"n": 3}])
+    def test_the_users_own_search_counts(self, fake_lm, overrides: dict[str, Any]) -> None:
+        lm = fake_lm(lambda *_: " Der Hund.")
+        lm.brief_tasks = frozenset({"translation"})
+        row = {"source": "The dog.", "target_lang": "de"}
+        list(run_task(lm, Translation(), [row], overrides=overrides))
+        assert lm.requests[0].config.beam_size == overrides.get("n", 1)
 
     @pytest.mark.parametrize(
         ("overrides", "words"),
