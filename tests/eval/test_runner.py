@@ -125,6 +125,24 @@ class TestRecord:
         assert rows[3]["references"] == [pairs[3]["target"]]
         assert set(rows[3]["scores"]) == {"bleu", "chrf"}
 
+    @pytest.mark.parametrize(("overrides", "beams"), [({}, 4), ({"beam_size": 2}, 2)])
+    def test_what_a_tuned_task_asks_for_by_itself_is_recorded(
+        self,
+        eval_model: Any,
+        write_jsonl: Write,
+        pairs: list[Any],
+        tmp_path: Path,
+        overrides: dict[str, Any],
+        beams: int,
+    ) -> None:
+        eval_model.brief_tasks = frozenset({"translation"})
+        task = load_task("translation")
+        data = load_dataset([write_jsonl("d.jsonl", pairs)], task)
+        chosen = settings("bleu", overrides=overrides)
+        record = run_evaluation(eval_model, task, data, tmp_path / "run", chosen).record
+        assert record["decoding"]["beam_size"] == beams
+        assert {request.config.beam_size for request in eval_model.requests} == {beams}
+
     def test_the_language_of_the_rows_reaches_the_metrics(
         self, eval_model: Any, write_jsonl: Write, tmp_path: Path
     ) -> None:
