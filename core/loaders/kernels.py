@@ -100,30 +100,38 @@ def compile_kernels(model: GPT) -> list[Path]:
         )
     if not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++", "c++") if name):
         raise ConfigError("There is no C++ compiler to compile kernels with. Install g++ or clang.")
+    kernels_dir().mkdir(parents=True, exist_ok=True)
+    try:
+        return [_compiled(model, kind) for kind in SIZES]
+    except (RuntimeError, AssertionError, ImportError, OSError) as error:
+        raise ConfigError(
+            f"The kernels could not be compiled ({type(error).__name__}). Is the C++ compiler working? The model "
+            "runs as it is."
+        ) from error
+
+
+def _compiled(model: GPT, kind: str) -> Path:
     import torch._inductor
 
-    kernels_dir().mkdir(parents=True, exist_ok=True)
     first, second = list(model.iter_blocks())[:2]
-    paths = []
-    for kind, tokens in SIZES.items():
-        function, example = Between(first, second), _example(model, tokens)
-        shapes: Any = None
-        if tokens > 1:
-            rows = {0: torch.export.Dim("tokens", min=2, max=MOST_TOKENS)}
-            shapes = (rows, rows, rows, rows, tuple({} for _ in example[4:]))
-        path = _path(model, kind)
-        with torch.no_grad(), tempfile.TemporaryDirectory(dir=kernels_dir()) as folder, warnings.catch_warnings():
-            # The exporter's own, about its own code.
-            warnings.simplefilter("ignore")
-            program = torch.export.export(function, tuple(example), dynamic_shapes=shapes)
-            options = {"cpp.dynamic_threads": True}
-            made = torch._inductor.aoti_compile_and_package(
-                program, package_path=str(Path(folder) / "kernel.pt2"), inductor_configs=options
-            )
-            # Whole or not at all.
-            Path(made).replace(path)
-        paths.append(path)
-    return paths
+    tokens, path = SIZES[kind], _path(model, kind)
+    function, example = Between(first, second), _example(model, tokens)
+    shapes: Any = None
+    if tokens > 1:
+        rows = {0: torch.export.Dim("tokens", min=2, max=MOST_TOKENS)}
+        shapes = (rows, rows, rows, rows, tuple({} for _ in example[4:]))
+    with torch.no_grad(), tempfile.TemporaryDirectory(dir=kernels_dir()) as folder, warnings.catch_warnings():
+        # The exporter's own, about its own code.
+        warnings.simplefilter("ignore")
+        program = torch.export.export(function, tuple(example), dynamic_shapes=shapes)
+        made = torch._inductor.aoti_compile_and_package(
+            program,
+            package_path=str(Path(folder) / "kernel.pt2"),
+            inductor_configs={"cpp.dynamic_threads": True},
+        )
+        # Whole or not at all.
+        Path(made).replace(path)
+    return path
 
 
 class _Package:
