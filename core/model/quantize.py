@@ -57,12 +57,18 @@ class Int4Linear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Quantize `weight`, shape ``(out, in)``, by rounding to 16 levels between each group's least and greatest."""
         super().__init__()
-        groups = weight.float().view(weight.shape[0], -1, GROUP)
-        low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
-        scale = (high - low).clamp(min=1e-8) / 15
-        levels = ((groups - low) / scale).round_().clamp_(0, 15).to(torch.int32).view(weight.shape)
-        # The kernel computes (level - 8) * scale + zero.
-        pairs = torch.stack([scale.squeeze(2), (low + 8 * scale).squeeze(2)], -1).transpose(0, 1)
+        levels = torch.empty(weight.shape, dtype=torch.int32)
+        parts = []
+        # By parts, as above.
+        for start in range(0, weight.shape[0], _ROWS_AT_ONCE // 4):
+            groups = weight[start : start + _ROWS_AT_ONCE // 4].float().view(-1, weight.shape[1] // GROUP, GROUP)
+            low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
+            scale = (high - low).clamp(min=1e-8) / 15
+            here = (groups - low).div_(scale).round_().clamp_(0, 15)
+            levels[start : start + len(here)] = here.view(len(here), -1)
+            # The kernel computes (level - 8) * scale + zero.
+            parts.append(torch.stack([scale.squeeze(2), (low + 8 * scale).squeeze(2)], -1))
+        pairs = torch.cat(parts).transpose(0, 1)
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
         self.register_buffer("weight", packed)
         self.register_buffer("scales_and_zeros", pairs.contiguous().to(torch.bfloat16))
