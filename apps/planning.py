@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,26 @@ def build_decoding(task: Task, overrides: Mapping[str, Any]) -> DecodeConfig:
     if "max_tokens" not in changes and changes.get("min_tokens", 0) > task.decoding.max_tokens:
         changes["max_tokens"] = changes["min_tokens"]
     return task.decoding.replace(**changes)
+
+
+def with_wishes(decoding: DecodeConfig, wishes: Mapping[str, Any], *, given: Collection[str]) -> DecodeConfig:
+    """Add the options that a task asks for by itself, where the user's leave room for them.
+
+    Args:
+        decoding: Options from `build_decoding`.
+        wishes: What `Task.options` returned.
+        given: Names of the options that the user gave.
+    """
+    changes = dict(wishes)
+    words = tuple(dict.fromkeys((*decoding.must_include, *changes.pop("must_include", ()))))
+    # Words are included by beam search, which other ways to decode rule out; then the result says what is missing.
+    searches = decoding.temperature == 0 and not decoding.contrastive_alpha and decoding.constraint is None
+    beams = changes.pop("beam_size", 1)
+    if words and searches and decoding.beam_groups == 1:
+        changes |= {"must_include": words, "beam_size": max(PHRASE_BEAMS, decoding.beam_size)}
+    elif searches and not {"beam_size", "n", "logprobs"}.intersection(given):
+        changes |= {"beam_size": max(beams, decoding.beam_size)}
+    return decoding.replace(**changes) if changes else decoding
 
 
 @dataclass(frozen=True)
@@ -178,24 +198,12 @@ class Planner:
         return max(1, wanted, self.decoding.min_tokens)
 
     def _configure(self, decoding: DecodeConfig, chunk: Example, prompt_tokens: int) -> DecodeConfig:
-        decoding = self._wished(decoding, chunk)
+        decoding = with_wishes(decoding, self.task.options(chunk), given=self.given)
         room = self.lm.max_seq_len - prompt_tokens
         if self.explicit_max_tokens is not None:
             return decoding
         wanted = self._default_max_tokens(chunk, prompt_tokens)
         return decoding.replace(max_tokens=max(min(wanted, room), decoding.min_tokens))
-
-    def _wished(self, decoding: DecodeConfig, chunk: Example) -> DecodeConfig:
-        wishes = dict(self.task.options(chunk))
-        words = tuple(dict.fromkeys((*decoding.must_include, *wishes.pop("must_include", ()))))
-        # Words are included by beam search, which other ways to decode rule out; then the result says what is missing.
-        searches = decoding.temperature == 0 and not decoding.contrastive_alpha and decoding.constraint is None
-        beams = wishes.pop("beam_size", 1)
-        if words and searches and decoding.beam_groups == 1:
-            wishes |= {"must_include": words, "beam_size": max(PHRASE_BEAMS, decoding.beam_size)}
-        elif searches and not self.given & {"beam_size", "n", "logprobs"}:
-            wishes |= {"beam_size": max(beams, decoding.beam_size)}
-        return decoding.replace(**wishes) if wishes else decoding
 
     def _seeded(self, example: Example) -> DecodeConfig:
         # One seed for all chunks, drawn here, so that the one reported seed reproduces the whole example.

@@ -21,7 +21,7 @@ LENGTHS: dict[str, tuple[str, int]] = {
 """What each length asks for, and its limit in tokens."""
 
 BRIEF_BEAMS = 4
-"""Beams of a tuned model: its sentences are short, and the likeliest is better than what greedy decoding finds."""
+"""Beams of a tuned model: its summaries are short, and greedy decoding may end them after a few words."""
 
 CHUNK_TOKENS = 1536
 """Most document tokens of one chunk: small models forget the beginning of longer ones."""

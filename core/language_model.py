@@ -209,11 +209,6 @@ class LanguageModel:
             raise ConfigError("The compiled kernels do not give the model's own results here, so they are not used.")
         return paths
 
-    @property
-    def has_kernels(self) -> bool:
-        """Whether it decodes with compiled kernels."""
-        return self._gpt is not None and self._gpt.kernels is not None
-
     def describe(self) -> dict[str, Any]:
         """Return what a run record needs to name this model, hashes of its files included."""
         from nlpkit.core.loaders.cache import sha256_file

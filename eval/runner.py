@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.pipeline import run_task
-from nlpkit.apps.planning import build_decoding
+from nlpkit.apps.planning import build_decoding, with_wishes
 from nlpkit.apps.prompts import describe_prompt
 from nlpkit.apps.results import TaskResult
 from nlpkit.apps.task import BRIEF, Overflow, Prediction, Task
@@ -116,8 +116,9 @@ def run_evaluation(
 
 def _new_record(lm: LanguageModel, task: Task, dataset: Dataset, settings: RunSettings) -> dict[str, Any]:
     decoding = build_decoding(task, settings.overrides)
-    # What the task asks for by itself, once tuned.
-    wishes = task.options({BRIEF: True, task.text_field: ""}) if task.name in lm.brief_tasks else {}
+    if task.name in lm.brief_tasks:
+        given = [name for name, value in settings.overrides.items() if value is not None]
+        decoding = with_wishes(decoding, task.options({BRIEF: True, task.text_field: ""}), given=given)
     record: dict[str, Any] = {
         "nlpkit_run": RUN_FORMAT,
         "name": settings.name or system_name(lm.name, lm.adapter) + _shots_suffix(settings.shots),
@@ -131,7 +132,6 @@ def _new_record(lm: LanguageModel, task: Task, dataset: Dataset, settings: RunSe
         "model": lm.describe(),
         "decoding": {
             **decoding.to_dict(),
-            **{name: value for name, value in wishes.items() if settings.overrides.get(name) is None},
             # None: each row gets what the task allows it.
             "max_tokens": settings.overrides.get("max_tokens"),
         },

@@ -27,6 +27,7 @@ VERSION = 1
 SIZES = {"one": 1, "several": 5}
 """Tokens of the example that each kind is compiled from."""
 _TOLERANCE = 0.05
+"""Largest difference between a kernel and the model itself, as a share of the largest value."""
 
 
 def kernels_dir() -> Path:

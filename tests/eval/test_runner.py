@@ -125,7 +125,7 @@ class TestRecord:
         assert rows[3]["references"] == [pairs[3]["target"]]
         assert set(rows[3]["scores"]) == {"bleu", "chrf"}
 
-    @pytest.mark.parametrize(("overrides", "beams"), [({}, 4), ({"beam_size": 2}, 2)])
+    @pytest.mark.parametrize(("overrides", "beams"), [({}, 4), ({"beam_size": 2}, 2), ({"temperature": 0.5}, 1)])
     def test_what_a_tuned_task_asks_for_by_itself_is_recorded(
         self,
         eval_model: Any,
