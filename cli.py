@@ -388,21 +388,6 @@ def models_merge(
     return 0
 
 
-@command(models_app, "compile")
-def models_compile(
-    sink: SinkOptions,
-    name: ModelName = "default",
-    dtype: Annotated[Literal["int8", "int4"], typer.Option(help="Number format of the weights.")] = "int4",
-) -> int:
-    """Compile kernels that decode faster, once for all models of a shape; takes about a minute."""
-    from nlpkit.apps.models import compile_for, render_model
-
-    with Writer(sink.output, as_json=sink.as_json) as writer:
-        values = compile_for(name, dtype=dtype)
-        writer.write(values if sink.as_json else render_model(values))
-    return 0
-
-
 @command(models_app, "convert")
 def models_convert(
     name: Annotated[str, typer.Argument(help="Name, file, folder or hub id.")],

@@ -184,6 +184,7 @@ def _processor() -> Iterator[_Fact]:
 
 def _numbers() -> Iterator[_Fact]:
     from nlpkit.core.language_model import pick_dtype
+    from nlpkit.core.loaders.kernels import load_library, why_not
     from nlpkit.core.model.quantize import smoke_test
 
     torch = _torch()
@@ -193,9 +194,11 @@ def _numbers() -> Iterator[_Fact]:
     if torch.backends.mps.is_available():
         devices.append("mps")
     yield "devices", devices
-    yield "dtype auto", pick_dtype("auto", torch.device("cpu"))
-    yield "int8 kernels", smoke_test("int8")
-    yield "int4 kernels", smoke_test("int4")
+    reason = why_not() or (None if load_library() is not None else "they could not be compiled: see Compiler")
+    yield "dtype auto", pick_dtype("auto", torch.device("cpu")) if reason else "int8"
+    yield "compiled kernels", "work" if reason is None else f"not used: {reason}"
+    yield "torch's int8 kernels", smoke_test("int8")
+    yield "torch's int4 kernels", smoke_test("int4")
 
 
 def _memory() -> Iterator[_Fact]:
@@ -213,7 +216,7 @@ def _memory() -> Iterator[_Fact]:
 
 def _compiler() -> Iterator[_Fact]:
     name = os.environ.get("CXX") or next((c for c in ("c++", "g++", "clang++") if shutil.which(c)), None)
-    advice = "Only torch.compile needs one: install g++ or clang, or set CXX."
+    advice = "Fast int8 and int4 decoding and torch.compile need one: install g++ or clang, or set CXX."
     if name is None or shutil.which(name) is None:
         yield "c++", f"{name} not found" if name else "not found", advice
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -105,28 +104,6 @@ def describe_model(name: str) -> dict[str, Any]:
         },
         "chat_template": source.chat_template() is not None,
     }
-
-
-def compile_for(name: str, *, dtype: str) -> dict[str, Any]:
-    """Compile decoding kernels for a model's shape and keep them in the cache folder.
-
-    Args:
-        name: Catalogue name, path or hub id.
-        dtype: ``int8`` or ``int4``.
-
-    Returns:
-        The model, the format, the files and the seconds it took.
-
-    Raises:
-        NlpkitError: The model cannot be loaded, or has no such kernels here.
-    """
-    from nlpkit.core.language_model import load_model
-
-    lm = load_model(name, dtype=dtype, device="cpu")
-    began = time.perf_counter()
-    paths = lm.compile_kernels()
-    seconds = round(time.perf_counter() - began, 1)
-    return {"name": name, "dtype": dtype, "kernels": [str(path) for path in paths], "seconds": seconds}
 
 
 def render_catalogue(rows: list[dict[str, Any]]) -> str:

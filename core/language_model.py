@@ -18,10 +18,12 @@ from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.build import build_model, check_vocabulary
-from nlpkit.core.loaders.kernels import use_kernels
+from nlpkit.core.loaders.kernels import load_library
 from nlpkit.core.loaders.open import open_model
+from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.fuse import fuse_block
 from nlpkit.core.model.gpt import GPT, Block
+from nlpkit.core.model.kernels import fits_kernels
 from nlpkit.core.model.packed import can_pack, pack_block, pack_model
 from nlpkit.core.model.quantize import quantize_block, quantize_model, smoke_test
 from nlpkit.core.threads import set_threads
@@ -187,28 +189,6 @@ class LanguageModel:
             self.engine.prefixes = PrefixCache(self.engine.batch_tokens // 4)
         self.engine.prefixes.store = store
 
-    def compile_kernels(self) -> list[Path]:
-        """Compile what a step of decoding does between attentions, keep it in the cache folder, and use it.
-
-        It takes about a minute and a C++ compiler; models of the same shape find it when they are loaded. For ``int8``
-        and ``int4`` weights on the CPU, of families with rotary positions and without biases. Results stay the same up
-        to rounding.
-
-        Returns:
-            The files.
-
-        Raises:
-            ConfigError: This model or machine has no such kernels.
-        """
-        from nlpkit.core.loaders.kernels import compile_kernels
-
-        if self._gpt is None:
-            raise ConfigError("Kernels can be compiled only for models that nlpkit's own core runs.")
-        paths = compile_kernels(self._gpt)
-        if not use_kernels(self._gpt):
-            raise ConfigError("The compiled kernels do not give the model's own results here, so they are not used.")
-        return paths
-
     def describe(self) -> dict[str, Any]:
         """Return what a run record needs to name this model, hashes of its files included."""
         from nlpkit.core.loaders.cache import sha256_file
@@ -281,7 +261,8 @@ def pick_dtype(dtype: str, device: torch.device) -> str:
     """Choose the weights' dtype.
 
     Args:
-        dtype: ``auto`` is bf16 where the device multiplies it natively, else fp32.
+        dtype: ``auto`` is bf16 where the device multiplies it natively, else fp32. (`load_model` prefers int8 where
+            its compiled kernels can run the model.)
         device: Where it will run.
 
     Returns:
@@ -299,6 +280,11 @@ def pick_dtype(dtype: str, device: torch.device) -> str:
         if device.type != "cpu" or not smoke_test(kind):
             raise ConfigError(f"{dtype} weights need the CPU and a build of torch with its {dtype} kernels. Use bf16.")
     return dtype
+
+
+def runs_kernels(config: ModelConfig, device: torch.device) -> bool:
+    """Tell whether the compiled kernels can run a model here; where there are none yet, they are compiled first."""
+    return device.type == "cpu" and fits_kernels(config) and load_library() is not None
 
 
 def load_model(
@@ -319,7 +305,8 @@ def load_model(
         name: ``default``, another catalogue name, a GGUF file, a model directory, or a Hugging Face id.
         adapter: Directory of a LoRA adapter in PEFT layout to merge into the weights.
         adapter_name: What to call it; by default its path.
-        dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``.
+        dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``. ``auto`` is int8 where the compiled kernels run the
+            model, else bf16 where the device multiplies it natively, else fp32.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads; None takes what the process may use.
         batch_tokens: Default bound on cache slots in use at once, rows times length.
@@ -344,10 +331,13 @@ def load_model(
 
         if not is_known_family(path):
             return _load_foreign(name, path, adapter, chosen, target, batch_tokens)
+    source = open_model(path)
+    if dtype == "auto" and runs_kernels(source.config, target):
+        chosen = "int8"
     if like is not None and (like.path, like.dtype, like.device) != (path, chosen, target.type):
         like = None
     named = None if adapter is None else (Path(adapter), adapter_name or str(adapter))
-    return _load_own(name, open_model(path), named, chosen, target, batch_tokens, like)
+    return _load_own(name, source, named, chosen, target, batch_tokens, like)
 
 
 def _load_foreign(
@@ -405,13 +395,14 @@ def _load_own(
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
     known = {} if like is None else like.embeddings
     kind: Literal["int8", "int4"] | None = "int8" if dtype == "int8" else "int4" if dtype == "int4" else None
+    library = load_library() if kind is not None and runs_kernels(source.config, device) else None
     packs = kind is None and final == torch.bfloat16 and device.type == "cpu" and can_pack()
 
     def finish(block: nn.Module) -> None:
         if isinstance(block, Block):
             fuse_block(block)
             if kind is not None:
-                quantize_block(block, kind)
+                quantize_block(block, kind, library)
             elif packs:
                 pack_block(block)
 
@@ -424,8 +415,7 @@ def _load_own(
         )
         embeddings = {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
         if kind is not None:
-            quantize_model(model, kind)
-            use_kernels(model)
+            quantize_model(model, kind, library)
         elif packs:
             pack_model(model)
     with torch.device("meta"):

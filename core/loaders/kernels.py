@@ -1,185 +1,118 @@
-"""Compiled decoding kernels: made ahead of time, kept in the cache, used where they fit the model and the machine."""
+"""The compiled kernels' library: made once for a machine, kept in the cache folder."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import functools
 import hashlib
-import json
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
-import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
 
-from nlpkit.core.errors import ConfigError
 from nlpkit.core.loaders.cache import cache_home
-from nlpkit.core.model.between import MOST_TOKENS, Between, BetweenKernels, between_tensors, can_compile_between
-from nlpkit.core.model.gpt import GPT
+from nlpkit.core.model.kernels import SOURCE, KernelLinear, Library
 
-VERSION = 1
-"""Raised when what is compiled changes."""
-SIZES = {"one": 1, "several": 5}
-"""Tokens of the example that each kind is compiled from."""
-_TOLERANCE = 0.05
-"""Largest difference between a kernel and the model itself, as a share of the largest value."""
-
-
-def kernels_dir() -> Path:
-    """Return the folder of compiled kernels inside the cache folder."""
-    return cache_home() / "kernels"
+OFF = "NLPKIT_KERNELS"
+"""Environment variable that, set to ``off``, leaves the kernels out."""
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp", "-w")
+_NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"})
+_SECONDS = 120
+_TOLERANCE = 0.02
+"""Largest difference between a product of the kernels and the exact one, as a share of the largest value."""
 
 
-def _machine() -> str:
+def _cpu_flags() -> frozenset[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.split(":", 1)[1].split())
     except OSError:
-        return platform.processor()
-    # Kernels hold instructions of the processor that they were compiled on.
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+        pass
+    return frozenset()
 
 
-def _path(model: GPT, kind: str) -> Path:
-    first, second = list(model.iter_blocks())[:2]
-    # Other blocks, another vocabulary or context: the same function.
-    shape = {
-        name: value
-        for name, value in dataclasses.asdict(model.config).items()
-        if name not in ("vocab_size", "n_layers", "max_seq_len")
-    }
-    said = {
-        "version": VERSION,
-        "kind": kind,
-        "torch": str(torch.__version__),
-        "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability(), _machine()],
-        "config": shape,
-        "dtype": str(model.dtype),
-        "weights": [[name, list(t.shape), str(t.dtype)] for name, t in between_tensors(first, second).items()],
-    }
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
-    return kernels_dir() / f"{digest[:32]}.pt2"
+def find_compiler() -> str | None:
+    """Return the C++ compiler: ``CXX`` if set, else ``g++`` or ``clang++``; None where there is none."""
+    names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
-def _example(model: GPT, tokens: int) -> list[Tensor]:
-    first, second = list(model.iter_blocks())[:2]
-    config, generator = model.config, torch.Generator().manual_seed(0)
-    dim = config.rope.dim or config.head_dim
-
-    def noise(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(model.dtype)
-
-    return [
-        noise(tokens, 1, config.d_model),
-        noise(tokens, 1, config.n_heads * config.head_dim),
-        noise(tokens, 1, 1, dim),
-        noise(tokens, 1, 1, dim),
-        *between_tensors(first, second).values(),
-    ]
+def why_not() -> str | None:
+    """Return in words why this machine cannot run the kernels, or None if it can."""
+    if os.environ.get(OFF, "").lower() in ("off", "0", "no", "false"):
+        return f"{OFF} is off"
+    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
+        return f"they are for Linux on x86-64, and this is {platform.system()} on {platform.machine()}"
+    missing = sorted(_NEEDED - _cpu_flags())
+    return f"this processor has no {', '.join(missing)}" if missing else None
 
 
-def compile_kernels(model: GPT) -> list[Path]:
-    """Compile the kernels of a model's shape and keep them in the cache folder. It takes about a minute.
+def library_path() -> Path:
+    """Return where the library for this source, machine and compiler flags is kept."""
+    said = "\n".join((SOURCE.read_text("utf-8"), *_FLAGS, *sorted(_cpu_flags())))
+    return cache_home() / "kernels" / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.so"
 
-    Args:
-        model: In evaluation mode on the CPU.
+
+def build_library() -> Path | None:
+    """Compile the kernels into the cache folder, which takes a few seconds.
 
     Returns:
-        The files.
-
-    Raises:
-        ConfigError: This model or machine has no such kernels.
+        The file; None where there is no compiler or it fails.
     """
-    if not can_compile_between(model):
-        raise ConfigError(
-            "Kernels can be compiled for int8 and int4 weights on the CPU, of families with rotary positions and "
-            "without biases. This model runs as it is."
-        )
-    if not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++", "c++") if name):
-        raise ConfigError("There is no C++ compiler to compile kernels with. Install g++ or clang.")
-    kernels_dir().mkdir(parents=True, exist_ok=True)
+    path, compiler = library_path(), find_compiler()
+    if compiler is None:
+        return None
     try:
-        return [_compiled(model, kind) for kind in SIZES]
-    except (RuntimeError, AssertionError, ImportError, OSError) as error:
-        raise ConfigError(
-            f"The kernels could not be compiled ({type(error).__name__}). Is the C++ compiler working? The model "
-            "runs as it is."
-        ) from error
-
-
-def _compiled(model: GPT, kind: str) -> Path:
-    import torch._inductor
-
-    first, second = list(model.iter_blocks())[:2]
-    tokens, path = SIZES[kind], _path(model, kind)
-    function, example = Between(first, second), _example(model, tokens)
-    shapes: Any = None
-    if tokens > 1:
-        rows = {0: torch.export.Dim("tokens", min=2, max=MOST_TOKENS)}
-        shapes = (rows, rows, rows, rows, tuple({} for _ in example[4:]))
-    with torch.no_grad(), tempfile.TemporaryDirectory(dir=kernels_dir()) as folder, warnings.catch_warnings():
-        # The exporter's own, about its own code.
-        warnings.simplefilter("ignore")
-        program = torch.export.export(function, tuple(example), dynamic_shapes=shapes)
-        made = torch._inductor.aoti_compile_and_package(
-            program,
-            package_path=str(Path(folder) / "kernel.pt2"),
-            inductor_configs={"cpp.dynamic_threads": True},
-        )
-        # Whole or not at all.
-        Path(made).replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / "kernels.so"
+            command = [compiler, *_FLAGS, "-o", str(made), str(SOURCE)]
+            subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS)
+            # Whole or not at all.
+            made.replace(path)
+    except (OSError, subprocess.SubprocessError):
+        return None
     return path
 
 
-class _Package:
-    """A compiled function in a package of `torch.export`'s."""
-
-    def __init__(self, path: Path) -> None:
-        # The public loader imports the compiler, which takes over a second and is not needed to run what it made.
-        self._loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
-
-    def run(self, inputs: list[Tensor]) -> list[Tensor]:
-        return self._loader.run(inputs)
-
-
-def _loaded(model: GPT, kind: str) -> _Package | None:
-    path = _path(model, kind)
-    if not path.exists():
-        return None
-    try:
-        package = _Package(path)
-        first, second = list(model.iter_blocks())[:2]
-        example = _example(model, SIZES[kind])
-        with torch.inference_mode():
-            expected = Between(first, second)(*example)
-            found = package.run(example)
-    except (RuntimeError, OSError, AttributeError):
-        return None
-    for mine, theirs in zip(expected, found, strict=True):
-        scale = float(mine.abs().max()) or 1.0
-        if mine.shape != theirs.shape or float((mine.float() - theirs.float()).abs().max()) > _TOLERANCE * scale:
-            return None
-    return package
-
-
-def use_kernels(model: GPT) -> bool:
-    """Let a model run with the kernels that the cache holds for it, in place.
-
-    A file that cannot be loaded, or gives other results than the model itself, is not used.
-
-    Returns:
-        Whether there are any.
-    """
-    if not kernels_dir().is_dir() or not can_compile_between(model):
-        return False
-    found = dict.fromkeys(SIZES)
-    with contextlib.suppress(OSError):
-        found = {kind: _loaded(model, kind) for kind in SIZES}
-    if all(kernel is None for kernel in found.values()):
-        return False
-    model.kernels = BetweenKernels(model, found["one"], found["several"])
+def _works(library: Library) -> bool:
+    """Tell whether products come out right."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, 64, generator=generator)
+    for rows in (1, 3):
+        x = torch.randn(rows, 64, generator=generator)
+        exact = F.linear(x, weight)
+        for bits, allowed in ((8, _TOLERANCE), (4, 8 * _TOLERANCE)):
+            found = KernelLinear(library, weight, None, bits=bits)(x)
+            if not float((found - exact).abs().max()) <= allowed * float(exact.abs().max()):
+                return False
     return True
+
+
+def _open(path: Path) -> Library | None:
+    try:
+        library = Library(path)
+    except (OSError, AttributeError):
+        return None
+    return library if _works(library) else None
+
+
+@functools.cache
+def _library_at(path: Path) -> Library | None:
+    if path.exists() and (found := _open(path)) is not None:
+        return found
+    made = build_library()
+    return None if made is None else _open(made)
+
+
+def load_library() -> Library | None:
+    """Return the kernels, compiled first where they are not in the cache folder; None where this machine has none.
+
+    A library that cannot be loaded or computes wrong products is not used.
+    """
+    return None if why_not() is not None else _library_at(library_path())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nlpkit.core.model.attention import Attention, Step
-from nlpkit.core.model.between import BetweenKernels
 from nlpkit.core.model.cache import CacheRows
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.layers import MLP, build_norm
 from nlpkit.core.model.rope import Rotary
+
+if TYPE_CHECKING:
+    from nlpkit.core.model.kernels import Kernels
 
 
 class Block(nn.Module):
@@ -94,8 +97,8 @@ class GPT(nn.Module):
         # Both are for training alone: dropout on the embeddings; recomputing blocks in the backward pass.
         self.dropout = 0.0
         self.checkpointing = False
-        # Compiled stand-ins for what lies between attentions, for inference; see `nlpkit.core.model.between`.
-        self.kernels: BetweenKernels | None = None
+        # Compiled passes over quantized weights, for inference; see `nlpkit.core.model.kernels`.
+        self.kernels: Kernels | None = None
         self._sliding = frozenset(config.sliding_layers)
         self._rotary: Rotary | None = None
         self._rotary_local: Rotary | None = None
@@ -192,13 +195,11 @@ class GPT(nn.Module):
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype, device=x.device)
         if self.pos_embed is not None:
             x = x + self.pos_embed(positions)
+        if self.kernels is not None and cache is not None and mask is None and not torch.is_grad_enabled():
+            return self.kernels.run(x, positions, cache, (self._rotary, self._rotary_local), longest=longest)
         full, sliding = self._steps(positions, mask, cache, longest=longest, fresh=fresh)
         if self.dropout:
             x = F.dropout(x, self.dropout, training=self.training)
-        if self.kernels is not None and self.kernels.fit(x):
-            steps = [sliding if layer in self._sliding else full for layer in range(len(self.blocks))]
-            finished: Tensor = self.final_norm(self.kernels.run(x, steps))
-            return finished
         for layer, block in enumerate(self.blocks):
             step = sliding if layer in self._sliding else full
             if self.checkpointing and self.training:

@@ -1,0 +1,823 @@
+// Decoding and prompt processing over 4-bit and 8-bit weights, for processors with AVX-512 and VNNI.
+//
+// Weights are quantized in groups of 32 inputs, each with a scale and, at 4 bits, a smallest value (as GGUF's Q4_1 and
+// Q8_0); activations to 8 bits in the same groups, so that a product is a sum of integer dot products (VNNI's dpbusd).
+// What is computed for a token does not depend on the other tokens of the pass, nor on the number of threads: the order
+// of every sum is fixed.
+//
+// Layout of packed weights, for outputs in blocks of 16 and inputs in groups of 32, block after block:
+//   4 bits: 256 bytes of levels, 16 scales, 16 smallest values (fp16)
+//   8 bits: 512 bytes of levels + 128, 16 scales (fp16)
+// Levels lie as dpbusd reads them: four consecutive inputs of each of 16 outputs in 64 bytes. At 4 bits, one vector holds
+// eight inputs: four in the low halves of its bytes, the next four in the high ones.
+
+#include <immintrin.h>
+#include <omp.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512DQ__) || \
+    !defined(__AVX512VNNI__)
+#error "these kernels need a processor with AVX-512 and VNNI"
+#endif
+
+namespace {
+
+constexpr int kGroup = 32;
+constexpr int kBlock = 16;
+// Rows (tokens) whose quantized activations are kept side by side, and summed at once.
+constexpr int kRows = 64;
+
+enum Activation { kSilu = 0, kGelu = 1, kGeluTanh = 2, kRelu = 3 };
+enum NormKind { kNoNorm = 0, kRms = 1, kLayer = 2 };
+enum QkNorm { kQkNone = 0, kQkHead = 1, kQkFull = 2 };
+
+}  // namespace
+
+extern "C" {
+
+struct Linear {
+    const uint8_t* weight;
+    const float* bias;
+    int32_t outputs;
+    int32_t inputs;
+    int32_t bits;
+    int32_t unused;
+};
+
+struct Norm {
+    const float* weight;
+    const float* bias;
+    int32_t kind;
+    float eps;
+};
+
+struct LayerData {
+    Norm attn_norm, mlp_norm, attn_post_norm, mlp_post_norm, q_norm, k_norm;
+    Linear qkv, o, up, down;
+    int32_t window;  // 0: all that came before
+    int32_t local;   // which of the two rotations
+};
+
+struct ModelData {
+    const LayerData* layers;
+    int32_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff;
+    int32_t activation, gated, parallel, post, qk_norm, rotary_dim;
+    float scale, softcap;
+    Norm final_norm;
+};
+
+struct Pass {
+    float* x;                 // (tokens, d_model): embeddings in, normalised hidden states out
+    const int32_t* rows;      // (tokens,): row of the cache
+    const int32_t* positions; // (tokens,)
+    const float* cos;         // (tokens, rotary_dim), of full layers
+    const float* sin;
+    const float* cos_local;   // the same of sliding layers
+    const float* sin_local;
+    uint16_t* keys;           // bf16 (layer, row, kv_head, slot, head_dim)
+    uint16_t* values;
+    int64_t layer_stride, row_stride, head_stride;  // in elements
+    uint8_t* scratch;         // `scratch_bytes` bytes, aligned to 64
+    int32_t n_tokens;
+    int32_t n_threads;
+};
+}
+
+namespace {
+
+size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+size_t bytes_per_block(int bits) { return bits == 4 ? 320 : 544; }
+
+// ---- Numbers ----------------------------------------------------------------------------------------------------
+
+inline __m512 exp512(__m512 x) {
+    // 2^n * e^r with |r| <= ln(2) / 2, and a polynomial of e^r (Cephes' expf).
+    x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.3f)), _mm512_set1_ps(88.0f));
+    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0x08);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+    return _mm512_scalef_ps(p, n);
+}
+
+inline __m512 sigmoid512(__m512 x) {
+    const __m512 one = _mm512_set1_ps(1.0f);
+    return _mm512_div_ps(one, _mm512_add_ps(one, exp512(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+}
+
+inline __m512 activate(__m512 x, int kind) {
+    if (kind == kSilu) return _mm512_mul_ps(x, sigmoid512(x));
+    if (kind == kRelu) return _mm512_max_ps(x, _mm512_setzero_ps());
+    if (kind == kGeluTanh) {
+        // x * (1 + tanh(u)) / 2 = x * sigmoid(2u)
+        const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
+        const __m512 u = _mm512_fmadd_ps(_mm512_set1_ps(0.044715f), cube, x);
+        return _mm512_mul_ps(x, sigmoid512(_mm512_mul_ps(u, _mm512_set1_ps(1.5957691216057308f))));
+    }
+    alignas(64) float values[16];
+    _mm512_store_ps(values, x);
+    for (float& value : values) value = 0.5f * value * (1.0f + std::erf(value * 0.70710678118654752f));
+    return _mm512_load_ps(values);
+}
+
+inline __m512 from_bf16(const uint16_t* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+}
+
+inline void to_bf16(uint16_t* p, __m512 x) {
+    // To the nearest, ties to even.
+    __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    bits = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+}
+
+// Sums of 16 vectors, one in each lane.
+inline __m512 sums16(__m512* v) {
+    for (int i = 0; i < 8; i++) {
+        const __m512 a = v[i], b = v[i + 8];
+        v[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    }
+    // Lane groups: 0, 1 hold v[i]; 2, 3 hold v[i + 8].
+    for (int i = 0; i < 4; i++) {
+        const __m512 a = v[i], b = v[i + 4];
+        v[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    // Lane groups: i, i + 8, i + 4, i + 12.
+    for (int i = 0; i < 2; i++) {
+        const __m512 a = v[i], b = v[i + 2];
+        v[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    }
+    const __m512 last = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    // In each lane group g with base 0, 8, 4, 12: base + 0, 1, 2, 3.
+    return _mm512_shuffle_f32x4(last, last, 0xd8);
+}
+
+// ---- Quantization -----------------------------------------------------------------------------------------------
+
+// Activations of many rows: chunks of up to kRows rows, each (group, row, 32) int8 with (group, row) scales.
+struct Quantized {
+    int8_t* levels;
+    float* scales;
+    float* sums;  // scale times the sum of the levels
+    int inputs;
+    int rows;
+
+    int rows_in(int chunk) const { return rows - chunk * kRows < kRows ? rows - chunk * kRows : kRows; }
+    int groups() const { return inputs / kGroup; }
+    size_t level_at(int chunk) const { return (size_t)chunk * kRows * inputs; }
+    size_t scale_at(int chunk) const { return (size_t)chunk * kRows * groups(); }
+};
+
+inline void quantize_group(__m512 a, __m512 b, Quantized& q, size_t level, size_t scale) {
+    const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+    const float step = largest / 127.0f;
+    const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+    const __m512i ia = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
+    const __m512i ib = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+    _mm_storeu_si128((__m128i*)(q.levels + level), _mm512_cvtsepi32_epi8(ia));
+    _mm_storeu_si128((__m128i*)(q.levels + level + 16), _mm512_cvtsepi32_epi8(ib));
+    q.scales[scale] = step;
+    q.sums[scale] = step * (float)_mm512_reduce_add_epi32(_mm512_add_epi32(ia, ib));
+}
+
+// Quantize one row of `inputs` floats, already normalised.
+void quantize_row(const float* x, Quantized& q, int row) {
+    const int chunk = row / kRows, inside = row % kRows, count = q.rows_in(chunk);
+    for (int g = 0; g < q.groups(); g++) {
+        const size_t at = (size_t)g * count + inside;
+        quantize_group(_mm512_loadu_ps(x + g * kGroup), _mm512_loadu_ps(x + g * kGroup + 16), q,
+                       q.level_at(chunk) + at * kGroup, q.scale_at(chunk) + at);
+    }
+}
+
+// Normalise `width` floats (a multiple of 16) into `out`.
+void normalise(const Norm& norm, const float* x, float* out, int width) {
+    __m512 mean = _mm512_setzero_ps();
+    if (norm.kind == kLayer) {
+        __m512 sum = _mm512_setzero_ps();
+        for (int i = 0; i < width; i += 16) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + i));
+        mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)width);
+    }
+    __m512 squares = _mm512_setzero_ps();
+    for (int i = 0; i < width; i += 16) {
+        const __m512 v = _mm512_sub_ps(_mm512_loadu_ps(x + i), mean);
+        squares = _mm512_fmadd_ps(v, v, squares);
+    }
+    const __m512 scale = _mm512_set1_ps(1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / (float)width + norm.eps));
+    for (int i = 0; i < width; i += 16) {
+        const __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), mean), scale);
+        const __m512 bias = norm.bias ? _mm512_loadu_ps(norm.bias + i) : _mm512_setzero_ps();
+        _mm512_storeu_ps(out + i, _mm512_fmadd_ps(v, _mm512_loadu_ps(norm.weight + i), bias));
+    }
+}
+
+void quantize_normalised(const Norm& norm, const float* x, float* buffer, Quantized& q, int row) {
+    if (norm.kind == kNoNorm) return quantize_row(x, q, row);
+    normalise(norm, x, buffer, q.inputs);
+    quantize_row(buffer, q, row);
+}
+
+// ---- Products ---------------------------------------------------------------------------------------------------
+
+template <int kBits>
+inline void load_levels(const uint8_t* w, __m512i* levels) {
+    if constexpr (kBits == 4) {
+        const __m512i low = _mm512_set1_epi8(0x0f);
+        for (int i = 0; i < 4; i++) {
+            const __m512i both = _mm512_loadu_si512(w + 64 * i);
+            levels[2 * i] = _mm512_and_si512(both, low);
+            levels[2 * i + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+        }
+    } else {
+        for (int i = 0; i < 8; i++) levels[i] = _mm512_loadu_si512(w + 64 * i);
+    }
+}
+
+template <int kBits>
+inline void load_scales(const uint8_t* w, __m512& scale, __m512& least) {
+    constexpr int at = kBits == 4 ? 256 : 512;
+    scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(w + at)));
+    if constexpr (kBits == 4) {
+        least = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(w + at + 32)));
+    } else {
+        least = _mm512_mul_ps(scale, _mm512_set1_ps(-128.0f));
+    }
+}
+
+inline __m512i dot(const __m512i* levels, const int8_t* x) {
+    int32_t parts[8];
+    std::memcpy(parts, x, 32);
+    __m512i a = _mm512_setzero_si512(), b = a;
+    for (int i = 0; i < 8; i += 2) {
+        a = _mm512_dpbusd_epi32(a, levels[i], _mm512_set1_epi32(parts[i]));
+        b = _mm512_dpbusd_epi32(b, levels[i + 1], _mm512_set1_epi32(parts[i + 1]));
+    }
+    return _mm512_add_epi32(a, b);
+}
+
+// Products of a block of 16 outputs with `count` rows of one chunk: sums, 16 for each row.
+template <int kBits>
+void tile(const uint8_t* w, const Quantized& q, int chunk, __m512* sums) {
+    const int count = q.rows_in(chunk), groups = q.groups();
+    const int8_t* x = q.levels + q.level_at(chunk);
+    const float* scales = q.scales + q.scale_at(chunk);
+    const float* totals = q.sums + q.scale_at(chunk);
+    __m512i levels[8];
+    __m512 scale, least;
+    if (count == 1) {
+        __m512 sum = _mm512_setzero_ps();
+        for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
+            _mm_prefetch((const char*)(w + 2048), _MM_HINT_T0);
+            _mm_prefetch((const char*)(w + 2112), _MM_HINT_T0);
+            _mm_prefetch((const char*)(w + 2176), _MM_HINT_T0);
+            _mm_prefetch((const char*)(w + 2240), _MM_HINT_T0);
+            _mm_prefetch((const char*)(w + 2304), _MM_HINT_T0);
+            load_levels<kBits>(w, levels);
+            load_scales<kBits>(w, scale, least);
+            const __m512 product = _mm512_cvtepi32_ps(dot(levels, x + (size_t)g * kGroup));
+            sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(scales[g])), sum);
+            sum = _mm512_fmadd_ps(least, _mm512_set1_ps(totals[g]), sum);
+        }
+        sums[0] = sum;
+        return;
+    }
+    for (int r = 0; r < count; r++) sums[r] = _mm512_setzero_ps();
+    for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
+        load_levels<kBits>(w, levels);
+        load_scales<kBits>(w, scale, least);
+        const int8_t* here = x + (size_t)g * count * kGroup;
+        const float *s = scales + (size_t)g * count, *t = totals + (size_t)g * count;
+        for (int r = 0; r < count; r++) {
+            const __m512 product = _mm512_cvtepi32_ps(dot(levels, here + r * kGroup));
+            __m512 sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(s[r])), sums[r]);
+            sums[r] = _mm512_fmadd_ps(least, _mm512_set1_ps(t[r]), sum);
+        }
+    }
+}
+
+void any_tile(const Linear& linear, int block, const Quantized& q, int chunk, __m512* sums) {
+    const uint8_t* w = linear.weight + (size_t)block * q.groups() * bytes_per_block(linear.bits);
+    if (linear.bits == 4) {
+        tile<4>(w, q, chunk, sums);
+    } else {
+        tile<8>(w, q, chunk, sums);
+    }
+    if (linear.bias) {
+        const int rest = linear.outputs - block * kBlock;
+        const __mmask16 mask = rest >= kBlock ? 0xffff : (__mmask16)((1u << rest) - 1);
+        const __m512 bias = _mm512_maskz_loadu_ps(mask, linear.bias + block * kBlock);
+        for (int r = 0; r < q.rows_in(chunk); r++) sums[r] = _mm512_add_ps(sums[r], bias);
+    }
+}
+
+int n_blocks(int outputs) { return (outputs + kBlock - 1) / kBlock; }
+int n_chunks(int rows) { return (rows + kRows - 1) / kRows; }
+
+struct Range {
+    int begin, end;
+};
+
+Range share(int count, int thread, int threads) {
+    return {(int)((int64_t)count * thread / threads), (int)((int64_t)count * (thread + 1) / threads)};
+}
+
+// Rows times a matrix, this thread's share of the outputs; added to what is there, or not.
+template <bool kAdd>
+void product(const Linear& linear, const Quantized& q, float* out, size_t stride, int thread, int threads) {
+    const Range blocks = share(n_blocks(linear.outputs), thread, threads);
+    alignas(64) __m512 sums[kRows];
+    for (int chunk = 0; chunk < n_chunks(q.rows); chunk++) {
+        for (int block = blocks.begin; block < blocks.end; block++) {
+            any_tile(linear, block, q, chunk, sums);
+            const int rest = linear.outputs - block * kBlock;
+            const __mmask16 mask = rest >= kBlock ? 0xffff : (__mmask16)((1u << rest) - 1);
+            for (int r = 0; r < q.rows_in(chunk); r++) {
+                float* at = out + (size_t)(chunk * kRows + r) * stride + block * kBlock;
+                if (kAdd) sums[r] = _mm512_add_ps(sums[r], _mm512_maskz_loadu_ps(mask, at));
+                _mm512_mask_storeu_ps(at, mask, sums[r]);
+            }
+        }
+    }
+}
+
+// The hidden layer of the MLP: act(gate) * up where it is gated (gates first in the matrix), else act(up).
+void hidden_layer(const ModelData& m, const Linear& up, const Quantized& q, float* out, int thread, int threads) {
+    const int half = m.d_ff / kBlock;
+    const Range blocks = share(half, thread, threads);
+    alignas(64) __m512 first[kRows];
+    alignas(64) __m512 second[kRows];
+    for (int chunk = 0; chunk < n_chunks(q.rows); chunk++) {
+        for (int block = blocks.begin; block < blocks.end; block++) {
+            any_tile(up, block, q, chunk, first);
+            if (m.gated) any_tile(up, block + half, q, chunk, second);
+            for (int r = 0; r < q.rows_in(chunk); r++) {
+                __m512 value = activate(first[r], m.activation);
+                if (m.gated) value = _mm512_mul_ps(value, second[r]);
+                _mm512_storeu_ps(out + (size_t)(chunk * kRows + r) * m.d_ff + block * kBlock, value);
+            }
+        }
+    }
+}
+
+// ---- Attention --------------------------------------------------------------------------------------------------
+
+void rotate(float* head, const float* cos, const float* sin, int dim) {
+    const int half = dim / 2;
+    for (int i = 0; i < half; i++) {
+        const float a = head[i], b = head[i + half];
+        head[i] = a * cos[i] - b * sin[i];
+        head[i + half] = b * cos[i + half] + a * sin[i + half];
+    }
+}
+
+// Norm and rotation of a token's queries and keys; its keys and values go into the cache.
+void place(const ModelData& m, const LayerData& layer, const Pass& p, int index, float* qkv, int token) {
+    const int dim = m.head_dim, q_width = m.n_heads * dim, kv_width = m.n_kv_heads * dim;
+    float *q = qkv, *k = qkv + q_width, *v = k + kv_width;
+    if (m.qk_norm == kQkFull) {
+        normalise(layer.q_norm, q, q, q_width);
+        normalise(layer.k_norm, k, k, kv_width);
+    } else if (m.qk_norm == kQkHead) {
+        for (int h = 0; h < m.n_heads; h++) normalise(layer.q_norm, q + h * dim, q + h * dim, dim);
+        for (int h = 0; h < m.n_kv_heads; h++) normalise(layer.k_norm, k + h * dim, k + h * dim, dim);
+    }
+    if (m.rotary_dim) {
+        const float* cos = (layer.local ? p.cos_local : p.cos) + (size_t)token * m.rotary_dim;
+        const float* sin = (layer.local ? p.sin_local : p.sin) + (size_t)token * m.rotary_dim;
+        for (int h = 0; h < m.n_heads + m.n_kv_heads; h++) rotate(qkv + h * dim, cos, sin, m.rotary_dim);
+    }
+    for (int h = 0; h < m.n_kv_heads; h++) {
+        const size_t at = index * p.layer_stride + p.rows[token] * p.row_stride + h * p.head_stride +
+                          (size_t)p.positions[token] * dim;
+        for (int i = 0; i < dim; i += 16) {
+            to_bf16(p.keys + at + i, _mm512_loadu_ps(k + h * dim + i));
+            to_bf16(p.values + at + i, _mm512_loadu_ps(v + h * dim + i));
+        }
+    }
+}
+
+// Attention of `n` queries over slots of one row and one head of keys. `weights` holds n rows of `stride` floats,
+// `block` 16 * dim floats.
+struct Query {
+    const float* q;
+    float* out;
+    int first, last;  // slots that it sees, `last` included
+};
+
+void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* values, int dim, float scale,
+            float softcap, float* weights, size_t stride, float* block) {
+    int first = queries[0].first, last = queries[0].last;
+    for (int i = 1; i < n; i++) {
+        first = queries[i].first < first ? queries[i].first : first;
+        last = queries[i].last > last ? queries[i].last : last;
+    }
+    // From a multiple of 16 on, whatever else is in the pass: so each sum has the same order always.
+    first = first / 16 * 16;
+    for (int slot = first; slot <= last; slot += 16) {
+        const int here = last + 1 - slot < 16 ? last + 1 - slot : 16;
+        for (int s = 0; s < 16; s++) {
+            for (int i = 0; i < dim; i += 16) {
+                const __m512 k = s < here ? from_bf16(keys + (size_t)(slot + s) * dim + i) : _mm512_setzero_ps();
+                _mm512_store_ps(block + s * dim + i, k);
+            }
+        }
+        for (int j = 0; j < n; j++) {
+            if (slot > queries[j].last) continue;
+            __m512 sums[16];
+            for (auto& sum : sums) sum = _mm512_setzero_ps();
+            for (int i = 0; i < dim; i += 16) {
+                const __m512 q = _mm512_loadu_ps(queries[j].q + i);
+                for (int s = 0; s < 16; s++) {
+                    sums[s] = _mm512_fmadd_ps(q, _mm512_load_ps(block + s * dim + i), sums[s]);
+                }
+            }
+            _mm512_storeu_ps(weights + j * stride + slot - first, _mm512_mul_ps(sums16(sums), _mm512_set1_ps(scale)));
+        }
+    }
+    for (int j = 0; j < n; j++) {
+        float* w = weights + j * stride;
+        const int begin = queries[j].first - first, end = queries[j].last + 1 - first;
+        const int whole = (end + 15) / 16 * 16;
+        const __m512 never = _mm512_set1_ps(-INFINITY);
+        for (int s = 0; s < begin; s++) w[s] = -INFINITY;
+        for (int s = end; s < whole; s++) w[s] = -INFINITY;
+        if (softcap > 0) {
+            for (int s = begin; s < end; s++) w[s] = softcap * std::tanh(w[s] / softcap);
+        }
+        __m512 most = never;
+        for (int s = 0; s < whole; s += 16) most = _mm512_max_ps(most, _mm512_loadu_ps(w + s));
+        const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+        __m512 sum = _mm512_setzero_ps();
+        for (int s = 0; s < whole; s += 16) {
+            const __m512 score = _mm512_loadu_ps(w + s);
+            const __mmask16 seen = _mm512_cmp_ps_mask(score, never, _CMP_NEQ_OQ);
+            const __m512 e = _mm512_maskz_mov_ps(seen, exp512(_mm512_sub_ps(score, largest)));
+            sum = _mm512_add_ps(sum, e);
+            _mm512_storeu_ps(w + s, e);
+        }
+        const __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sum));
+        for (int s = 0; s < whole; s += 16) {
+            _mm512_storeu_ps(w + s, _mm512_mul_ps(_mm512_loadu_ps(w + s), inverse));
+        }
+        for (int i = 0; i < dim; i += 16) _mm512_storeu_ps(queries[j].out + i, _mm512_setzero_ps());
+    }
+    for (int slot = first; slot <= last; slot += 16) {
+        const int here = last + 1 - slot < 16 ? last + 1 - slot : 16;
+        for (int s = 0; s < here; s++) {
+            for (int i = 0; i < dim; i += 16) {
+                _mm512_store_ps(block + s * dim + i, from_bf16(values + (size_t)(slot + s) * dim + i));
+            }
+        }
+        for (int j = 0; j < n; j++) {
+            if (slot > queries[j].last) continue;
+            const int count = queries[j].last + 1 - slot < here ? queries[j].last + 1 - slot : here;
+            const float* w = weights + j * stride + slot - first;
+            for (int i = 0; i < dim; i += 64) {
+                const int width = dim - i < 64 ? (dim - i) / 16 : 4;
+                __m512 sums[4];
+                for (int c = 0; c < width; c++) sums[c] = _mm512_loadu_ps(queries[j].out + i + 16 * c);
+                for (int s = 0; s < count; s++) {
+                    const __m512 weight = _mm512_set1_ps(w[s]);
+                    for (int c = 0; c < width; c++) {
+                        sums[c] = _mm512_fmadd_ps(weight, _mm512_load_ps(block + s * dim + i + 16 * c), sums[c]);
+                    }
+                }
+                for (int c = 0; c < width; c++) _mm512_storeu_ps(queries[j].out + i + 16 * c, sums[c]);
+            }
+        }
+    }
+}
+
+// ---- Threads ----------------------------------------------------------------------------------------------------
+
+// Spins for a moment, then lets others run: a barrier of OpenMP's would put threads to sleep that are needed in a
+// microsecond.
+class Barrier {
+  public:
+    // Say how many threads will wait, before any does.
+    void meet(int threads) { threads_ = threads; }
+
+    void wait() {
+        if (threads_ == 1) return;
+        const int turn = turn_.load(std::memory_order_relaxed);
+        if (count_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+            count_.store(0, std::memory_order_relaxed);
+            turn_.store(turn + 1, std::memory_order_release);
+            return;
+        }
+        for (int spins = 0; turn_.load(std::memory_order_acquire) == turn; spins++) {
+            if (spins < 2000) {
+                _mm_pause();
+            } else {
+                std::this_thread::yield();
+            }
+        }
+    }
+
+  private:
+    int threads_ = 1;
+    alignas(64) std::atomic<int> count_{0};
+    alignas(64) std::atomic<int> turn_{0};
+};
+
+// ---- A pass through the model -----------------------------------------------------------------------------------
+
+// Queries of one row that share a loop over its keys.
+constexpr int kTokensTogether = 8;
+
+struct Scratch {
+    uint8_t* at;
+
+    template <typename T>
+    T* take(size_t count) {
+        T* here = (T*)at;
+        at += padded(count * sizeof(T));
+        return here;
+    }
+};
+
+int widest_input(const ModelData& m) {
+    const int attended = m.n_heads * m.head_dim;
+    int widest = m.d_model > m.d_ff ? m.d_model : m.d_ff;
+    return attended > widest ? attended : widest;
+}
+
+// Memory for activations; called with a null pointer to count the bytes.
+struct Buffers {
+    float *qkv, *attended, *hidden, *mixed, *norms, *weights, *blocks;
+    int8_t* levels;
+    float *scales, *sums;
+    size_t norm_stride, weight_stride, block_stride;
+    size_t bytes;
+
+    Buffers(const ModelData& m, int tokens, int threads, int longest, uint8_t* memory) {
+        Scratch scratch{memory};
+        const int widest = widest_input(m);
+        const int dim = m.head_dim, together = kTokensTogether * (m.n_heads / m.n_kv_heads);
+        // One token is quantized by each thread for itself.
+        const size_t rows = tokens == 1 ? threads : tokens;
+        norm_stride = padded(widest * sizeof(float)) / sizeof(float);
+        weight_stride = padded((longest + 32) * sizeof(float)) / sizeof(float);
+        block_stride = (size_t)16 * dim;
+        qkv = scratch.take<float>((size_t)tokens * (m.n_heads + 2 * m.n_kv_heads) * dim);
+        attended = scratch.take<float>((size_t)tokens * m.n_heads * dim);
+        hidden = scratch.take<float>((size_t)tokens * m.d_ff);
+        mixed = scratch.take<float>((size_t)tokens * m.d_model);
+        norms = scratch.take<float>(norm_stride * threads);
+        weights = scratch.take<float>(weight_stride * together * threads);
+        blocks = scratch.take<float>(block_stride * threads);
+        levels = scratch.take<int8_t>(rows * widest);
+        scales = scratch.take<float>(rows * (widest / kGroup));
+        sums = scratch.take<float>(rows * (widest / kGroup));
+        bytes = (size_t)(scratch.at - memory);
+    }
+
+    Quantized quantized(int inputs, int tokens, int thread) const {
+        const size_t own = tokens == 1 ? thread : 0;
+        return {levels + own * inputs, scales + own * (inputs / kGroup), sums + own * (inputs / kGroup), inputs, tokens};
+    }
+};
+
+int longest_of(const Pass& p) {
+    int longest = 0;
+    for (int t = 0; t < p.n_tokens; t++) longest = p.positions[t] + 1 > longest ? p.positions[t] + 1 : longest;
+    return longest;
+}
+
+void attend_all(const ModelData& m, const LayerData& layer, const Pass& p, const Buffers& b, int index, int thread,
+                int threads) {
+    const int dim = m.head_dim, group = m.n_heads / m.n_kv_heads;
+    const int width = (m.n_heads + 2 * m.n_kv_heads) * dim;
+    // Runs of tokens of one row share the reading of keys. With few tokens, each head is a task of its own.
+    const bool few = p.n_tokens * m.n_kv_heads < 2 * threads;
+    const int heads = few ? m.n_heads : m.n_kv_heads, per_task = few ? 1 : group;
+    int task = 0;
+    Query queries[kTokensTogether * 64];
+    for (int start = 0, stop; start < p.n_tokens; start = stop) {
+        stop = start + 1;
+        while (stop < p.n_tokens && stop - start < kTokensTogether && p.rows[stop] == p.rows[start] &&
+               p.positions[stop] == p.positions[stop - 1] + 1) {
+            stop++;
+        }
+        for (int head = 0; head < heads; head++) {
+            if (task++ % threads != thread) continue;
+            const int kv = few ? head / group : head;
+            const size_t at = index * p.layer_stride + p.rows[start] * p.row_stride + kv * p.head_stride;
+            for (int part = 0; part < per_task; part += 64) {
+                const int parts = per_task - part < 64 ? per_task - part : 64;
+                int n = 0;
+                for (int t = start; t < stop; t++) {
+                    const int last = p.positions[t];
+                    const int first = layer.window && last + 1 > layer.window ? last + 1 - layer.window : 0;
+                    for (int g = 0; g < parts; g++) {
+                        const int h = head * per_task + part + g;
+                        queries[n++] = {b.qkv + (size_t)t * width + h * dim,
+                                        b.attended + ((size_t)t * m.n_heads + h) * dim, first, last};
+                    }
+                }
+                attend(queries, n, p.keys + at, p.values + at, dim, m.scale, m.softcap,
+                       b.weights + b.weight_stride * kTokensTogether * group * thread, b.weight_stride,
+                       b.blocks + b.block_stride * thread);
+            }
+        }
+    }
+}
+
+void run(const ModelData& m, const Pass& p, const Buffers& b, Barrier& barrier, int thread, int threads) {
+    const int tokens = p.n_tokens, d = m.d_model, dim = m.head_dim;
+    const int width = (m.n_heads + 2 * m.n_kv_heads) * dim, attended_width = m.n_heads * dim;
+    float* norms = b.norms + b.norm_stride * thread;
+    // A single token is normalised and quantized by every thread: cheaper than waiting for one that does it.
+    const bool alone = tokens == 1;
+    const Range mine = alone ? Range{0, 1} : share(tokens, thread, threads);
+    for (int index = 0; index < m.n_layers; index++) {
+        const LayerData& layer = m.layers[index];
+        Quantized q = b.quantized(d, tokens, thread);
+        for (int t = mine.begin; t < mine.end; t++) {
+            quantize_normalised(layer.attn_norm, p.x + (size_t)t * d, norms, q, t);
+        }
+        if (!alone) barrier.wait();
+        product<false>(layer.qkv, q, b.qkv, width, thread, threads);
+        barrier.wait();
+        const Range placed = share(tokens, thread, threads);
+        for (int t = placed.begin; t < placed.end; t++) place(m, layer, p, index, b.qkv + (size_t)t * width, t);
+        barrier.wait();
+        attend_all(m, layer, p, b, index, thread, threads);
+        barrier.wait();
+        q = b.quantized(attended_width, tokens, thread);
+        for (int t = mine.begin; t < mine.end; t++) quantize_row(b.attended + (size_t)t * attended_width, q, t);
+        if (!alone) barrier.wait();
+        if (m.post || m.parallel) {
+            product<false>(layer.o, q, b.mixed, d, thread, threads);
+        } else {
+            product<true>(layer.o, q, p.x, d, thread, threads);
+        }
+        barrier.wait();
+        if (m.post) {
+            for (int t = placed.begin; t < placed.end; t++) {
+                float *x = p.x + (size_t)t * d, *y = b.mixed + (size_t)t * d;
+                normalise(layer.attn_post_norm, y, y, d);
+                if (m.parallel) continue;
+                for (int i = 0; i < d; i++) x[i] += y[i];
+            }
+            barrier.wait();
+        }
+        q = b.quantized(d, tokens, thread);
+        for (int t = mine.begin; t < mine.end; t++) {
+            quantize_normalised(layer.mlp_norm, p.x + (size_t)t * d, norms, q, t);
+        }
+        // Alone, the other thread may still be reading x: it is written again only after the next barrier.
+        if (!alone) barrier.wait();
+        hidden_layer(m, layer.up, q, b.hidden, thread, threads);
+        barrier.wait();
+        if (m.parallel) {
+            for (int t = placed.begin; t < placed.end; t++) {
+                for (int i = 0; i < d; i++) p.x[(size_t)t * d + i] += b.mixed[(size_t)t * d + i];
+            }
+        }
+        q = b.quantized(m.d_ff, tokens, thread);
+        for (int t = mine.begin; t < mine.end; t++) quantize_row(b.hidden + (size_t)t * m.d_ff, q, t);
+        if (!alone || m.parallel) barrier.wait();
+        if (m.post && !m.parallel) {
+            product<false>(layer.down, q, b.mixed, d, thread, threads);
+            barrier.wait();
+            for (int t = placed.begin; t < placed.end; t++) {
+                float *x = p.x + (size_t)t * d, *y = b.mixed + (size_t)t * d;
+                normalise(layer.mlp_post_norm, y, y, d);
+                for (int i = 0; i < d; i++) x[i] += y[i];
+            }
+        } else {
+            product<true>(layer.down, q, p.x, d, thread, threads);
+        }
+        barrier.wait();
+    }
+    const Range last = share(tokens, thread, threads);
+    for (int t = last.begin; t < last.end; t++) {
+        normalise(m.final_norm, p.x + (size_t)t * d, p.x + (size_t)t * d, d);
+    }
+}
+
+float half_rounded(float value, uint16_t& bits) {
+    // Beyond fp16's range only for weights that no model has.
+    value = value > 65504.0f ? 65504.0f : value < -65504.0f ? -65504.0f : value;
+    bits = (uint16_t)_mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(value), _MM_FROUND_TO_NEAREST_INT), 0);
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
+}
+
+void pack_group(const float* w, size_t stride, int outputs, int bits, uint8_t* out) {
+    std::memset(out, 0, bytes_per_block(bits));
+    const int levels_bytes = bits == 4 ? 256 : 512;
+    for (int o = 0; o < outputs; o++, w += stride) {
+        uint16_t half = 0;
+        float scale, inverse, least = 0;
+        if (bits == 4) {
+            float low = w[0], high = w[0];
+            for (int i = 1; i < kGroup; i++) {
+                low = w[i] < low ? w[i] : low;
+                high = w[i] > high ? w[i] : high;
+            }
+            least = half_rounded(low, half);
+            std::memcpy(out + levels_bytes + 32 + 2 * o, &half, 2);
+            scale = half_rounded((high - low) / 15.0f, half);
+        } else {
+            float largest = 0;
+            for (int i = 0; i < kGroup; i++) largest = std::fabs(w[i]) > largest ? std::fabs(w[i]) : largest;
+            scale = half_rounded(largest / 127.0f, half);
+        }
+        std::memcpy(out + levels_bytes + 2 * o, &half, 2);
+        inverse = scale > 0 ? 1.0f / scale : 0.0f;
+        for (int i = 0; i < kGroup; i++) {
+            const int most = bits == 4 ? 15 : 127, fewest = bits == 4 ? 0 : -127;
+            const float exact = std::nearbyint((w[i] - least) * inverse);
+            const int level = exact > most ? most : exact < fewest ? fewest : (int)exact;
+            const int four = i / 4, inside = 4 * o + i % 4;
+            if (bits == 4) {
+                out[64 * (four / 2) + inside] |= (uint8_t)(level << (four % 2 * 4));
+            } else {
+                out[64 * four + inside] = (uint8_t)(level + 128);
+            }
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+int nlpkit_version() { return 1; }
+
+// Bytes of the packed form of a matrix.
+int64_t nlpkit_packed_bytes(int32_t outputs, int32_t inputs, int32_t bits) {
+    return (int64_t)n_blocks(outputs) * (inputs / kGroup) * (int64_t)bytes_per_block(bits);
+}
+
+// Quantize and pack whole blocks of 16 rows of a matrix of floats; the last may be short.
+void nlpkit_pack(const float* w, int32_t outputs, int32_t inputs, int32_t bits, uint8_t* out, int32_t threads) {
+    const int groups = inputs / kGroup;
+#pragma omp parallel for num_threads(threads)
+    for (int block = 0; block < n_blocks(outputs); block++) {
+        const int rest = outputs - block * kBlock, count = rest < kBlock ? rest : kBlock;
+        for (int g = 0; g < groups; g++) {
+            pack_group(w + (size_t)block * kBlock * inputs + g * kGroup, inputs, count, bits,
+                       out + ((size_t)block * groups + g) * bytes_per_block(bits));
+        }
+    }
+}
+
+int64_t nlpkit_linear_scratch(int32_t inputs, int32_t tokens) {
+    return (int64_t)(padded((size_t)tokens * inputs) + 2 * padded((size_t)tokens * (inputs / kGroup) * sizeof(float)));
+}
+
+// Rows of floats times a matrix.
+void nlpkit_linear(const Linear* linear, const float* x, int32_t tokens, float* out, uint8_t* memory, int32_t threads) {
+    Scratch scratch{memory};
+    const int groups = linear->inputs / kGroup;
+    Quantized q{scratch.take<int8_t>((size_t)tokens * linear->inputs), nullptr, nullptr, linear->inputs, tokens};
+    q.scales = scratch.take<float>((size_t)tokens * groups);
+    q.sums = scratch.take<float>((size_t)tokens * groups);
+    if (tokens < 8) {
+        for (int t = 0; t < tokens; t++) quantize_row(x + (size_t)t * linear->inputs, q, t);
+    }
+#pragma omp parallel num_threads(threads)
+    {
+        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+        if (tokens >= 8) {
+            const Range mine = share(tokens, thread, team);
+            for (int t = mine.begin; t < mine.end; t++) quantize_row(x + (size_t)t * linear->inputs, q, t);
+#pragma omp barrier
+        }
+        product<false>(*linear, q, out, linear->outputs, thread, team);
+    }
+}
+
+int64_t nlpkit_scratch(const ModelData* model, const Pass* pass) {
+    const Buffers counted(*model, pass->n_tokens, pass->n_threads, longest_of(*pass), nullptr);
+    return (int64_t)counted.bytes;
+}
+
+// All blocks and the final norm.
+void nlpkit_run(const ModelData* model, const Pass* pass) {
+    const Buffers buffers(*model, pass->n_tokens, pass->n_threads, longest_of(*pass), pass->scratch);
+    Barrier barrier;
+#pragma omp parallel num_threads(pass->n_threads)
+    {
+        // The team may be smaller than what was asked for; `single` ends with a barrier of its own.
+#pragma omp single
+        barrier.meet(omp_get_num_threads());
+        run(*model, *pass, buffers, barrier, omp_get_thread_num(), omp_get_num_threads());
+    }
+}
+}

@@ -1,0 +1,309 @@
+"""Compiled kernels of whole passes over 4-bit and 8-bit weights: what calls ``kernels.cpp``.
+
+Weights are quantized in groups of 32 inputs and activations to 8 bits in the same groups, as llama.cpp does for Q4_1
+and Q8_0, so that products are sums of integer products. A token's results depend neither on the other tokens of a
+pass nor on the number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from ctypes import POINTER, byref, c_float, c_int32, c_int64, c_void_p
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nlpkit.core.model.cache import CacheRows
+from nlpkit.core.model.config import ModelConfig
+from nlpkit.core.model.gpt import GPT, Block
+from nlpkit.core.model.layers import LayerNorm, RMSNorm
+from nlpkit.core.model.rope import Rotary
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+VERSION = 1
+"""What `nlpkit_version` of the library must return."""
+GROUP = 32
+_BLOCK = 16
+_ROWS_AT_ONCE = 4096
+_ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
+_QK_NORMS = {"none": 0, "head": 1, "full": 2}
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = (
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("outputs", c_int32),
+        ("inputs", c_int32),
+        ("bits", c_int32),
+        ("unused", c_int32),
+    )
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("kind", c_int32), ("eps", c_float))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, _Norm) for name in ("attn_norm", "mlp_norm", "attn_post_norm", "mlp_post_norm", "q_norm", "k_norm")),
+        *((name, _Linear) for name in ("qkv", "o", "up", "down")),
+        ("window", c_int32),
+        ("local", c_int32),
+    )
+
+
+_SHAPE = ("n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff")
+_SWITCHES = ("activation", "gated", "parallel", "post", "qk_norm", "rotary_dim")
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        ("layers", POINTER(_Layer)),
+        *((name, c_int32) for name in (*_SHAPE, *_SWITCHES)),
+        ("scale", c_float),
+        ("softcap", c_float),
+        ("final_norm", _Norm),
+    )
+
+
+_POINTERS = ("x", "rows", "positions", "cos", "sin", "cos_local", "sin_local", "keys", "values")
+_STRIDES = ("layer_stride", "row_stride", "head_stride")
+
+
+class _Pass(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in _POINTERS),
+        *((name, c_int64) for name in _STRIDES),
+        ("scratch", c_void_p),
+        ("n_tokens", c_int32),
+        ("n_threads", c_int32),
+    )
+
+
+class _Scratch(threading.local):
+    """Memory for activations, each thread's own, kept between passes."""
+
+    def __init__(self) -> None:
+        self.memory = torch.empty(0, dtype=torch.uint8)
+
+    def of(self, n_bytes: int) -> int:
+        if self.memory.numel() < n_bytes:
+            self.memory = torch.empty(n_bytes + n_bytes // 2, dtype=torch.uint8)
+        return self.memory.data_ptr()
+
+
+class Library:
+    """The compiled kernels.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Load a shared library made of `SOURCE`.
+
+        Raises:
+            OSError: It cannot be loaded, or is of another version.
+        """
+        self.path = path
+        library = ctypes.CDLL(str(path))
+        if not hasattr(library, "nlpkit_version") or library.nlpkit_version() != VERSION:
+            raise OSError(f"{path} is not a library of these kernels.")
+        self._library = library
+        for name, result, arguments in (
+            ("nlpkit_packed_bytes", c_int64, (c_int32, c_int32, c_int32)),
+            ("nlpkit_pack", None, (c_void_p, c_int32, c_int32, c_int32, c_void_p, c_int32)),
+            ("nlpkit_linear_scratch", c_int64, (c_int32, c_int32)),
+            ("nlpkit_linear", None, (POINTER(_Linear), c_void_p, c_int32, c_void_p, c_void_p, c_int32)),
+            ("nlpkit_scratch", c_int64, (POINTER(_Model), POINTER(_Pass))),
+            ("nlpkit_run", None, (POINTER(_Model), POINTER(_Pass))),
+        ):
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+        self._scratch = _Scratch()
+
+    def pack(self, weight: Tensor, bits: int) -> Tensor:
+        """Quantize a matrix.
+
+        Args:
+            weight: Shape ``(out, in)``, `in` a multiple of 32; any floating dtype.
+            bits: 4 or 8.
+
+        Returns:
+            Bytes in the layout that the kernels read.
+        """
+        outputs, inputs = weight.shape
+        library = self._library
+        packed = torch.empty(library.nlpkit_packed_bytes(outputs, inputs, bits), dtype=torch.uint8)
+        at = packed.data_ptr()
+        # By parts: a wide copy of a large matrix would be the peak of all memory.
+        for start in range(0, outputs, _ROWS_AT_ONCE):
+            wide = weight[start : start + _ROWS_AT_ONCE].float().contiguous()
+            library.nlpkit_pack(wide.data_ptr(), len(wide), inputs, bits, at, torch.get_num_threads())
+            at += library.nlpkit_packed_bytes(len(wide), inputs, bits)
+        return packed
+
+    def linear(self, linear: _Linear, x: Tensor) -> Tensor:
+        """Multiply rows of fp32 ``(rows, in)`` by a packed matrix: fp32 ``(rows, out)``."""
+        x = x.contiguous()
+        out = torch.empty(x.shape[0], linear.outputs)
+        if len(x):
+            scratch = self._scratch.of(self._library.nlpkit_linear_scratch(linear.inputs, len(x)))
+            threads = torch.get_num_threads()
+            self._library.nlpkit_linear(byref(linear), x.data_ptr(), len(x), out.data_ptr(), scratch, threads)
+        return out
+
+    def run(self, model: _Model, this: _Pass) -> None:
+        """Run all blocks and the final norm; the scratch memory is filled in here."""
+        this.scratch = self._scratch.of(self._library.nlpkit_scratch(byref(model), byref(this)))
+        self._library.nlpkit_run(byref(model), byref(this))
+
+
+class KernelLinear(nn.Module):
+    """A linear layer whose weight is kept in 4 or 8 bits in the layout of the compiled kernels."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, library: Library, weight: Tensor, bias: Tensor | None, *, bits: int) -> None:
+        """Quantize `weight`, shape ``(out, in)``, to 4 or 8 `bits`."""
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.bits = bits
+        self._library = library
+        self.register_buffer("weight", library.pack(weight, bits))
+        self.register_buffer("bias", None if bias is None else bias.detach().float().contiguous())
+
+    def described(self) -> _Linear:
+        """Return what the kernels need to know of it."""
+        bias = None if self.bias is None else self.bias.data_ptr()
+        return _Linear(self.weight.data_ptr(), bias, self.out_features, self.in_features, self.bits, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in)`` to ``(..., out)``, in the dtype of `x`."""
+        out = self._library.linear(self.described(), x.reshape(-1, x.shape[-1]).float())
+        return out.view(*x.shape[:-1], -1).to(x.dtype)
+
+
+def fits_kernels(config: ModelConfig) -> bool:
+    """Tell whether the kernels can run models of a shape: widths must be multiples of a group or a vector."""
+    attended = config.n_heads * config.head_dim
+    widths_fit = all(width % GROUP == 0 for width in (config.d_model, attended, config.d_ff))
+    return widths_fit and config.head_dim % _BLOCK == 0
+
+
+class Kernels:
+    """Runs the blocks of one model whose linear layers are all `KernelLinear`."""
+
+    def __init__(self, library: Library, model: GPT) -> None:
+        """Describe a model to the kernels.
+
+        Args:
+            library: The kernels.
+            model: On the CPU, quantized by them; see `fits_kernels`.
+        """
+        config = model.config
+        self._library = library
+        # What the kernels point to must live as long as they do.
+        self._kept: list[Tensor] = []
+        self._layers = (_Layer * config.n_layers)(
+            *(self._layer(config, layer, block) for layer, block in enumerate(model.iter_blocks()))
+        )
+        rotary_dim = 0 if config.positions != "rope" else config.rope.dim or config.head_dim
+        scale = config.attn_scale if config.attn_scale is not None else config.head_dim**-0.5
+        self._model = _Model(
+            self._layers,
+            *(getattr(config, name) for name in _SHAPE),
+            _ACTIVATIONS[config.activation],
+            config.gated_mlp,
+            config.parallel_residual,
+            config.norm_placement in ("post", "sandwich"),
+            _QK_NORMS[config.qk_norm],
+            rotary_dim,
+            scale,
+            config.attn_softcap,
+            self._norm(model.final_norm),
+        )
+
+    def _norm(self, norm: nn.Module | None) -> _Norm:
+        if isinstance(norm, LayerNorm):
+            weight, bias = norm.weight.detach().float(), norm.bias.detach().float()
+            self._kept += [weight, bias]
+            return _Norm(weight.data_ptr(), bias.data_ptr(), 2, norm.eps)
+        if isinstance(norm, RMSNorm):
+            weight = norm.weight.detach().float() + norm.offset
+            self._kept.append(weight)
+            return _Norm(weight.data_ptr(), None, 1, norm.eps)
+        return _Norm(None, None, 0, 0.0)
+
+    def _linear(self, layer: nn.Module | None) -> _Linear:
+        if not isinstance(layer, KernelLinear):
+            raise TypeError("a layer is not quantized for the kernels")
+        self._kept += [tensor for tensor in (layer.weight, layer.bias) if tensor is not None]
+        return layer.described()
+
+    def _layer(self, config: ModelConfig, layer: int, block: Block) -> _Layer:
+        attn, mlp = block.attn, block.mlp
+        norms = ("attn_norm", "mlp_norm", "attn_post_norm", "mlp_post_norm")
+        sliding = layer in config.sliding_layers and config.sliding_window is not None
+        return _Layer(
+            *(self._norm(getattr(block, name, None)) for name in norms),
+            *(self._norm(getattr(attn, name, None)) for name in ("q_norm", "k_norm")),
+            self._linear(attn.qkv),
+            self._linear(attn.o),
+            self._linear(mlp.gate_up if config.gated_mlp else mlp.up),
+            self._linear(mlp.down),
+            config.sliding_window if sliding else 0,
+            layer in config.sliding_layers,
+        )
+
+    def run(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        cache: CacheRows,
+        rotary: tuple[Rotary | None, Rotary | None],
+        *,
+        longest: int,
+    ) -> Tensor:
+        """Run all blocks and the final norm, causally, each token at the slot of its position.
+
+        Args:
+            x: Embeddings, shape ``(batch, seq, d_model)``.
+            positions: Shape ``(batch, seq)``.
+            cache: Rows to extend, with room for all positions.
+            rotary: Rotation of full and of sliding layers, or None each.
+            longest: One more than the largest position.
+
+        Returns:
+            Normalised hidden states in fp32, shape ``(batch, seq, d_model)``.
+        """
+        batch, seq, _ = x.shape
+        # A copy in any case: it is overwritten.
+        x = x.to(torch.float32, copy=True).contiguous()
+        slots = positions.to(torch.int32).contiguous()
+        rows = torch.arange(cache.start, cache.start + batch, dtype=torch.int32).repeat_interleave(seq)
+        tables: list[Tensor] = []
+        for one in rotary:
+            pair = one.cos_sin(positions, longest=longest, dtype=torch.float32) if one is not None else (x, x)
+            tables += [part.contiguous() for part in pair]
+            if rotary[0] is rotary[1]:
+                tables *= 2
+                break
+        keys, values = cache.cache.keys, cache.cache.values
+        tensors = (x, rows, slots, *tables, keys, values)
+        strides = keys.stride()
+        this = _Pass(
+            *(tensor.data_ptr() for tensor in tensors),
+            strides[0],
+            strides[1],
+            strides[2],
+            None,
+            batch * seq,
+            torch.get_num_threads(),
+        )
+        self._library.run(self._model, this)
+        return x
