@@ -719,36 +719,39 @@ float half_rounded(float value, uint16_t& bits) {
 
 void pack_group(const float* w, size_t stride, int outputs, int bits, uint8_t* out) {
     std::memset(out, 0, bytes_per_block(bits));
-    const int levels_bytes = bits == 4 ? 256 : 512;
+    const int scales_at = bits == 4 ? 256 : 512;
     for (int o = 0; o < outputs; o++, w += stride) {
+        const __m512 a = _mm512_loadu_ps(w), b = _mm512_loadu_ps(w + 16);
         uint16_t half = 0;
-        float scale, inverse, least = 0;
+        float scale, least = 0;
         if (bits == 4) {
-            float low = w[0], high = w[0];
-            for (int i = 1; i < kGroup; i++) {
-                low = w[i] < low ? w[i] : low;
-                high = w[i] > high ? w[i] : high;
-            }
+            const float low = _mm512_reduce_min_ps(_mm512_min_ps(a, b)), high = _mm512_reduce_max_ps(_mm512_max_ps(a, b));
             least = half_rounded(low, half);
-            std::memcpy(out + levels_bytes + 32 + 2 * o, &half, 2);
+            std::memcpy(out + scales_at + 32 + 2 * o, &half, 2);
             scale = half_rounded((high - low) / 15.0f, half);
         } else {
-            float largest = 0;
-            for (int i = 0; i < kGroup; i++) largest = std::fabs(w[i]) > largest ? std::fabs(w[i]) : largest;
-            scale = half_rounded(largest / 127.0f, half);
+            scale = half_rounded(_mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b))) / 127.0f, half);
         }
-        std::memcpy(out + levels_bytes + 2 * o, &half, 2);
-        inverse = scale > 0 ? 1.0f / scale : 0.0f;
-        for (int i = 0; i < kGroup; i++) {
-            const int most = bits == 4 ? 15 : 127, fewest = bits == 4 ? 0 : -127;
-            const float exact = std::nearbyint((w[i] - least) * inverse);
-            const int level = exact > most ? most : exact < fewest ? fewest : (int)exact;
-            const int four = i / 4, inside = 4 * o + i % 4;
-            if (bits == 4) {
-                out[64 * (four / 2) + inside] |= (uint8_t)(level << (four % 2 * 4));
-            } else {
-                out[64 * four + inside] = (uint8_t)(level + 128);
+        std::memcpy(out + scales_at + 2 * o, &half, 2);
+        const __m512 inverse = _mm512_set1_ps(scale > 0 ? 1.0f / scale : 0.0f), base = _mm512_set1_ps(least);
+        const __m512i most = _mm512_set1_epi32(bits == 4 ? 15 : 255), none = _mm512_setzero_si512();
+        const __m512i zero = _mm512_set1_epi32(bits == 4 ? 0 : 128);
+        uint32_t levels[8];
+        for (int h = 0; h < 2; h++) {
+            const __m512 steps = _mm512_mul_ps(_mm512_sub_ps(h ? b : a, base), inverse);
+            __m512i level = _mm512_add_epi32(_mm512_cvtps_epi32(steps), zero);
+            level = _mm512_min_epi32(_mm512_max_epi32(level, none), most);
+            _mm_storeu_si128((__m128i*)(levels + 4 * h), _mm512_cvtepi32_epi8(level));
+        }
+        for (int four = 0; four < 8; four++) {
+            uint8_t* at = out + 64 * (bits == 4 ? four / 2 : four) + 4 * o;
+            uint32_t there = 0;
+            if (bits == 4 && four % 2) {
+                std::memcpy(&there, at, 4);
+                levels[four] <<= 4;
             }
+            there |= levels[four];
+            std::memcpy(at, &there, 4);
         }
     }
 }
