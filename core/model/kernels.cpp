@@ -257,15 +257,26 @@ inline void load_scales(const uint8_t* w, __m512& scale, __m512& least) {
     }
 }
 
+// Read as one number, wherever it lies.
+typedef int32_t __attribute__((may_alias, aligned(1))) Four;
+
 inline __m512i dot(const __m512i* levels, const int8_t* x) {
-    int32_t parts[8];
-    std::memcpy(parts, x, 32);
+    const Four* fours = (const Four*)x;
     __m512i a = _mm512_setzero_si512(), b = a;
     for (int i = 0; i < 8; i += 2) {
-        a = _mm512_dpbusd_epi32(a, levels[i], _mm512_set1_epi32(parts[i]));
-        b = _mm512_dpbusd_epi32(b, levels[i + 1], _mm512_set1_epi32(parts[i + 1]));
+        a = _mm512_dpbusd_epi32(a, levels[i], _mm512_set1_epi32(fours[i]));
+        b = _mm512_dpbusd_epi32(b, levels[i + 1], _mm512_set1_epi32(fours[i + 1]));
     }
     return _mm512_add_epi32(a, b);
+}
+
+// Ask for what is read a few groups later: weights come from memory in one long stream.
+template <int kBits>
+inline void prefetch(const uint8_t* w) {
+    constexpr int ahead = 2048 / (int)(kBits == 4 ? 320 : 544) * (kBits == 4 ? 320 : 544);
+    for (int line = 0; line < (kBits == 4 ? 320 : 544); line += 64) {
+        _mm_prefetch((const char*)(w + ahead + line), _MM_HINT_T0);
+    }
 }
 
 // Products of a block of 16 outputs with `count` rows of one chunk: sums, 16 for each row.
@@ -280,11 +291,7 @@ void tile(const uint8_t* w, const Quantized& q, int chunk, __m512* sums) {
     if (count == 1) {
         __m512 sum = _mm512_setzero_ps();
         for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
-            _mm_prefetch((const char*)(w + 2048), _MM_HINT_T0);
-            _mm_prefetch((const char*)(w + 2112), _MM_HINT_T0);
-            _mm_prefetch((const char*)(w + 2176), _MM_HINT_T0);
-            _mm_prefetch((const char*)(w + 2240), _MM_HINT_T0);
-            _mm_prefetch((const char*)(w + 2304), _MM_HINT_T0);
+            prefetch<kBits>(w);
             load_levels<kBits>(w, levels);
             load_scales<kBits>(w, scale, least);
             const __m512 product = _mm512_cvtepi32_ps(dot(levels, x + (size_t)g * kGroup));
@@ -296,6 +303,7 @@ void tile(const uint8_t* w, const Quantized& q, int chunk, __m512* sums) {
     }
     for (int r = 0; r < count; r++) sums[r] = _mm512_setzero_ps();
     for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
+        prefetch<kBits>(w);
         load_levels<kBits>(w, levels);
         load_scales<kBits>(w, scale, least);
         const int8_t* here = x + (size_t)g * count * kGroup;
