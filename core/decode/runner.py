@@ -150,6 +150,8 @@ class GPTRunner:
         wanted: Sequence[int] | None = None,
     ) -> Tensor:
         """Append tokens to consecutive rows; see `Runner.extend`."""
+        if self.model.runs_ragged:
+            return self._extend_ragged(start_row, tokens, lengths, wanted)
         device = self.model.device
         n_rows, longest = len(tokens), max(map(len, tokens))
         if longest == 1 and wanted is None:
@@ -183,6 +185,34 @@ class GPTRunner:
                     return logits
                 out[torch.tensor(here, device=device)] = logits
         return out
+
+    def _extend_ragged(
+        self,
+        start_row: int,
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        wanted: Sequence[int] | None,
+    ) -> Tensor:
+        """Append tokens without padding short rows."""
+        ids: list[int] = []
+        rows: list[int] = []
+        positions: list[int] = []
+        keep: list[int] = []
+        for i, (row, length) in enumerate(zip(tokens, lengths, strict=True)):
+            ids += row
+            rows += [start_row + i] * len(row)
+            positions += range(length, length + len(row))
+            keep += range(len(ids) - (1 if wanted is None else wanted[i]), len(ids))
+        longest = max(positions) + 1
+        self._cache.reserve(longest)
+        parts = []
+        for first in range(0, len(ids), self.prefill_chunk):
+            stop = first + self.prefill_chunk
+            token_ids, at, slots = (torch.tensor(values[first:stop]) for values in (ids, rows, positions))
+            hidden = self.model.hidden_ragged(token_ids, at, slots, self._cache, longest)
+            here = [i - first for i in keep if first <= i < stop]
+            parts.append(hidden if len(here) == len(hidden) else hidden[here])
+        return self.model.logits(parts[0] if len(parts) == 1 else torch.cat(parts)).float()
 
     def _hidden(self, ids: Tensor, start_row: int, starts: list[int]) -> Tensor:
         n_rows, seq = ids.shape

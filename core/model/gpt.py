@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nlpkit.core.model.attention import Attention, Step
-from nlpkit.core.model.cache import CacheRows
+from nlpkit.core.model.cache import CacheRows, KVCache
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.layers import MLP, build_norm
 from nlpkit.core.model.rope import Rotary
@@ -159,6 +159,40 @@ class GPT(nn.Module):
             mask = slots <= queries[:, None, :, None]
         return full, Step(positions, local_rotary, mask & near, False, cache, fresh)
 
+    def _embedded(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+        x = F.embedding(token_ids, self.embed.weight)
+        if self.config.embedding_scale != 1.0:
+            # The factor is rounded to the model's dtype first, as the reference implementation of Gemma does.
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype, device=x.device)
+        return x if self.pos_embed is None else x + self.pos_embed(positions)
+
+    @property
+    def runs_ragged(self) -> bool:
+        """Whether `hidden_ragged` can be used."""
+        # Rotations that depend on a row's length need whole rows.
+        return self.kernels is not None and not any(
+            rotary is not None and rotary.depends_on_length for rotary in (self._rotary, self._rotary_local)
+        )
+
+    def hidden_ragged(self, token_ids: Tensor, rows: Tensor, positions: Tensor, cache: KVCache, longest: int) -> Tensor:
+        """Do what `hidden` does, for tokens of several rows without any padding between them.
+
+        Args:
+            token_ids: Shape ``(tokens,)``.
+            rows: Row of the cache of each token, same shape.
+            positions: Position in its row of each token, same shape; those of one row in order.
+            cache: Where keys and values go; it must have room.
+            longest: One more than the largest position.
+
+        Returns:
+            Normalised hidden states, shape ``(tokens, d_model)``.
+        """
+        if self.kernels is None:
+            raise RuntimeError("only compiled kernels run rows without padding")
+        x, positions = self._embedded(token_ids, positions)[:, None], positions[:, None]
+        rotary = (self._rotary, self._rotary_local)
+        return self.kernels.run(x, rows, positions, cache, rotary, longest=longest)[:, 0]
+
     def hidden(
         self,
         token_ids: Tensor,
@@ -189,14 +223,11 @@ class GPT(nn.Module):
             longest = seq
         elif longest is None:
             longest = int(positions.max()) + 1
-        x = F.embedding(token_ids, self.embed.weight)
-        if self.config.embedding_scale != 1.0:
-            # The factor is rounded to the model's dtype first, as the reference implementation of Gemma does.
-            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype, device=x.device)
-        if self.pos_embed is not None:
-            x = x + self.pos_embed(positions)
+        x = self._embedded(token_ids, positions)
         if self.kernels is not None and cache is not None and mask is None and not torch.is_grad_enabled():
-            return self.kernels.run(x, positions, cache, (self._rotary, self._rotary_local), longest=longest)
+            rows = torch.arange(cache.start, cache.start + cache.count).repeat_interleave(seq)
+            rotary = (self._rotary, self._rotary_local)
+            return self.kernels.run(x, rows, positions, cache.cache, rotary, longest=longest)
         full, sliding = self._steps(positions, mask, cache, longest=longest, fresh=fresh)
         if self.dropout:
             x = F.dropout(x, self.dropout, training=self.training)

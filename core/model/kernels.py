@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nlpkit.core.model.cache import CacheRows
+from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT, Block
 from nlpkit.core.model.layers import LayerNorm, RMSNorm
@@ -185,7 +185,7 @@ class KernelLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` to ``(..., out)``, in the dtype of `x`."""
         out = self._library.linear(self.described(), x.reshape(-1, x.shape[-1]).float())
-        return out.view(*x.shape[:-1], -1).to(x.dtype)
+        return out.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
 def fits_kernels(config: ModelConfig) -> bool:
@@ -263,29 +263,29 @@ class Kernels:
     def run(
         self,
         x: Tensor,
+        rows: Tensor,
         positions: Tensor,
-        cache: CacheRows,
+        cache: KVCache,
         rotary: tuple[Rotary | None, Rotary | None],
         *,
         longest: int,
     ) -> Tensor:
-        """Run all blocks and the final norm, causally, each token at the slot of its position.
+        """Run all blocks and the final norm: each token sees its row's slots up to its own position.
 
         Args:
             x: Embeddings, shape ``(batch, seq, d_model)``.
-            positions: Shape ``(batch, seq)``.
-            cache: Rows to extend, with room for all positions.
+            rows: Row of the cache of each token, shape ``(batch * seq,)``.
+            positions: Shape ``(batch, seq)``; those of one row must come in order.
+            cache: Where keys and values go, with room for all positions.
             rotary: Rotation of full and of sliding layers, or None each.
             longest: One more than the largest position.
 
         Returns:
             Normalised hidden states in fp32, shape ``(batch, seq, d_model)``.
         """
-        batch, seq, _ = x.shape
         # A copy in any case: it is overwritten.
         x = x.to(torch.float32, copy=True).contiguous()
-        slots = positions.to(torch.int32).contiguous()
-        rows = torch.arange(cache.start, cache.start + batch, dtype=torch.int32).repeat_interleave(seq)
+        slots, rows = positions.to(torch.int32).contiguous(), rows.to(torch.int32).contiguous()
         tables: list[Tensor] = []
         for one in rotary:
             pair = one.cos_sin(positions, longest=longest, dtype=torch.float32) if one is not None else (x, x)
@@ -293,17 +293,10 @@ class Kernels:
             if rotary[0] is rotary[1]:
                 tables *= 2
                 break
-        keys, values = cache.cache.keys, cache.cache.values
-        tensors = (x, rows, slots, *tables, keys, values)
-        strides = keys.stride()
-        this = _Pass(
-            *(tensor.data_ptr() for tensor in tensors),
-            strides[0],
-            strides[1],
-            strides[2],
-            None,
-            batch * seq,
-            torch.get_num_threads(),
+        tensors = (x, rows, slots, *tables, cache.keys, cache.values)
+        strides = cache.keys.stride()[:3]
+        n_tokens, threads = positions.numel(), torch.get_num_threads()
+        self._library.run(
+            self._model, _Pass(*(tensor.data_ptr() for tensor in tensors), *strides, None, n_tokens, threads)
         )
-        self._library.run(self._model, this)
         return x

@@ -118,6 +118,11 @@ class Rotary:
         depends = rope.scaling in ("dynamic", "longrope")
         self._base_len = (rope.original_max_seq_len or max_seq_len) if depends else None
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the frequencies of a row depend on how long it is."""
+        return self._base_len is not None
+
     def _build(self, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         base = self._base_len
         frequencies, magnitude = inverse_frequencies(
