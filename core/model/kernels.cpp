@@ -144,25 +144,32 @@ inline void to_bf16(uint16_t* p, __m512 x) {
     _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
 }
 
-// Sums of 16 vectors, one in each lane.
-inline __m512 sums16(__m512* v) {
-    for (int i = 0; i < 8; i++) {
-        const __m512 a = v[i], b = v[i + 8];
-        v[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+// Rows of 16 numbers of 32 bits each become columns.
+inline void transpose16(__m512i* v) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
     }
-    // Lane groups: 0, 1 hold v[i]; 2, 3 hold v[i + 8].
-    for (int i = 0; i < 4; i++) {
-        const __m512 a = v[i], b = v[i + 4];
-        v[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    for (int i = 0; i < 16; i += 4) {
+        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
     }
-    // Lane groups: i, i + 8, i + 4, i + 12.
-    for (int i = 0; i < 2; i++) {
-        const __m512 a = v[i], b = v[i + 2];
-        v[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    // v[4 * r + c]: columns c, 4 + c, 8 + c, 12 + c of rows 4 * r to 4 * r + 3.
+    for (int c = 0; c < 4; c++) {
+        t[c] = _mm512_shuffle_i32x4(v[c], v[4 + c], 0x88);
+        t[4 + c] = _mm512_shuffle_i32x4(v[c], v[4 + c], 0xdd);
+        t[8 + c] = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0x88);
+        t[12 + c] = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0xdd);
     }
-    const __m512 last = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
-    // In each lane group g with base 0, 8, 4, 12: base + 0, 1, 2, 3.
-    return _mm512_shuffle_f32x4(last, last, 0xd8);
+    for (int c = 0; c < 4; c++) {
+        v[c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0x88);
+        v[8 + c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0xdd);
+        v[4 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0x88);
+        v[12 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0xdd);
+    }
 }
 
 // ---- Quantization -----------------------------------------------------------------------------------------------
@@ -316,19 +323,82 @@ void tile(const uint8_t* w, const Quantized& q, int chunk, __m512* sums) {
     }
 }
 
+// The same for two blocks of outputs at once: activations are loaded once for both.
+template <int kBits>
+void two_tiles(const uint8_t* w, const uint8_t* w2, const Quantized& q, int chunk, __m512* sums, __m512* sums2) {
+    const int count = q.rows_in(chunk), groups = q.groups();
+    const int8_t* x = q.levels + q.level_at(chunk);
+    const float* scales = q.scales + q.scale_at(chunk);
+    const float* totals = q.sums + q.scale_at(chunk);
+    __m512i levels[8], levels2[8];
+    __m512 scale, least, scale2, least2;
+    for (int r = 0; r < count; r++) sums[r] = sums2[r] = _mm512_setzero_ps();
+    for (int g = 0; g < groups; g++, w += bytes_per_block(kBits), w2 += bytes_per_block(kBits)) {
+        prefetch<kBits>(w);
+        prefetch<kBits>(w2);
+        load_levels<kBits>(w, levels);
+        load_levels<kBits>(w2, levels2);
+        load_scales<kBits>(w, scale, least);
+        load_scales<kBits>(w2, scale2, least2);
+        const Four* fours = (const Four*)(x + (size_t)g * count * kGroup);
+        const float *s = scales + (size_t)g * count, *t = totals + (size_t)g * count;
+        for (int r = 0; r < count; r++, fours += 8) {
+            __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+            for (int i = 0; i < 8; i += 2) {
+                const __m512i first = _mm512_set1_epi32(fours[i]), second = _mm512_set1_epi32(fours[i + 1]);
+                a = _mm512_dpbusd_epi32(a, levels[i], first);
+                b = _mm512_dpbusd_epi32(b, levels[i + 1], second);
+                c = _mm512_dpbusd_epi32(c, levels2[i], first);
+                d = _mm512_dpbusd_epi32(d, levels2[i + 1], second);
+            }
+            const __m512 step = _mm512_set1_ps(s[r]), total = _mm512_set1_ps(t[r]);
+            const __m512 one = _mm512_cvtepi32_ps(_mm512_add_epi32(a, b));
+            const __m512 two = _mm512_cvtepi32_ps(_mm512_add_epi32(c, d));
+            const __m512 sum = _mm512_fmadd_ps(one, _mm512_mul_ps(scale, step), sums[r]);
+            const __m512 sum2 = _mm512_fmadd_ps(two, _mm512_mul_ps(scale2, step), sums2[r]);
+            sums[r] = _mm512_fmadd_ps(least, total, sum);
+            sums2[r] = _mm512_fmadd_ps(least2, total, sum2);
+        }
+    }
+}
+
+const uint8_t* block_at(const Linear& linear, int block) {
+    return linear.weight + (size_t)block * (linear.inputs / kGroup) * bytes_per_block(linear.bits);
+}
+
+__mmask16 outputs_in(const Linear& linear, int block) {
+    const int rest = linear.outputs - block * kBlock;
+    return rest >= kBlock ? 0xffff : (__mmask16)((1u << rest) - 1);
+}
+
+void add_bias(const Linear& linear, int block, int count, __m512* sums) {
+    if (!linear.bias) return;
+    const __m512 bias = _mm512_maskz_loadu_ps(outputs_in(linear, block), linear.bias + block * kBlock);
+    for (int r = 0; r < count; r++) sums[r] = _mm512_add_ps(sums[r], bias);
+}
+
 void any_tile(const Linear& linear, int block, const Quantized& q, int chunk, __m512* sums) {
-    const uint8_t* w = linear.weight + (size_t)block * q.groups() * bytes_per_block(linear.bits);
     if (linear.bits == 4) {
-        tile<4>(w, q, chunk, sums);
+        tile<4>(block_at(linear, block), q, chunk, sums);
     } else {
-        tile<8>(w, q, chunk, sums);
+        tile<8>(block_at(linear, block), q, chunk, sums);
     }
-    if (linear.bias) {
-        const int rest = linear.outputs - block * kBlock;
-        const __mmask16 mask = rest >= kBlock ? 0xffff : (__mmask16)((1u << rest) - 1);
-        const __m512 bias = _mm512_maskz_loadu_ps(mask, linear.bias + block * kBlock);
-        for (int r = 0; r < q.rows_in(chunk); r++) sums[r] = _mm512_add_ps(sums[r], bias);
+    add_bias(linear, block, q.rows_in(chunk), sums);
+}
+
+void any_tiles(const Linear& linear, int block, int block2, const Quantized& q, int chunk, __m512* sums, __m512* sums2) {
+    if (q.rows_in(chunk) < 16) {
+        // With few rows, reading weights is what takes the time: one stream of them at a time.
+        any_tile(linear, block, q, chunk, sums);
+        return any_tile(linear, block2, q, chunk, sums2);
     }
+    if (linear.bits == 4) {
+        two_tiles<4>(block_at(linear, block), block_at(linear, block2), q, chunk, sums, sums2);
+    } else {
+        two_tiles<8>(block_at(linear, block), block_at(linear, block2), q, chunk, sums, sums2);
+    }
+    add_bias(linear, block, q.rows_in(chunk), sums);
+    add_bias(linear, block2, q.rows_in(chunk), sums2);
 }
 
 int n_blocks(int outputs) { return (outputs + kBlock - 1) / kBlock; }
@@ -342,21 +412,32 @@ Range share(int count, int thread, int threads) {
     return {(int)((int64_t)count * thread / threads), (int)((int64_t)count * (thread + 1) / threads)};
 }
 
+template <bool kAdd>
+void store_block(const Linear& linear, int block, int first, int count, __m512* sums, float* out, size_t stride) {
+    const __mmask16 mask = outputs_in(linear, block);
+    for (int r = 0; r < count; r++) {
+        float* at = out + (size_t)(first + r) * stride + block * kBlock;
+        if (kAdd) sums[r] = _mm512_add_ps(sums[r], _mm512_maskz_loadu_ps(mask, at));
+        _mm512_mask_storeu_ps(at, mask, sums[r]);
+    }
+}
+
 // Rows times a matrix, this thread's share of the outputs; added to what is there, or not.
 template <bool kAdd>
 void product(const Linear& linear, const Quantized& q, float* out, size_t stride, int thread, int threads) {
     const Range blocks = share(n_blocks(linear.outputs), thread, threads);
-    alignas(64) __m512 sums[kRows];
+    alignas(64) __m512 sums[2][kRows];
     for (int chunk = 0; chunk < n_chunks(q.rows); chunk++) {
-        for (int block = blocks.begin; block < blocks.end; block++) {
-            any_tile(linear, block, q, chunk, sums);
-            const int rest = linear.outputs - block * kBlock;
-            const __mmask16 mask = rest >= kBlock ? 0xffff : (__mmask16)((1u << rest) - 1);
-            for (int r = 0; r < q.rows_in(chunk); r++) {
-                float* at = out + (size_t)(chunk * kRows + r) * stride + block * kBlock;
-                if (kAdd) sums[r] = _mm512_add_ps(sums[r], _mm512_maskz_loadu_ps(mask, at));
-                _mm512_mask_storeu_ps(at, mask, sums[r]);
-            }
+        const int count = q.rows_in(chunk), first = chunk * kRows;
+        int block = blocks.begin;
+        for (; block + 1 < blocks.end; block += 2) {
+            any_tiles(linear, block, block + 1, q, chunk, sums[0], sums[1]);
+            store_block<kAdd>(linear, block, first, count, sums[0], out, stride);
+            store_block<kAdd>(linear, block + 1, first, count, sums[1], out, stride);
+        }
+        if (block < blocks.end) {
+            any_tile(linear, block, q, chunk, sums[0]);
+            store_block<kAdd>(linear, block, first, count, sums[0], out, stride);
         }
     }
 }
@@ -365,15 +446,17 @@ void product(const Linear& linear, const Quantized& q, float* out, size_t stride
 void hidden_layer(const ModelData& m, const Linear& up, const Quantized& q, float* out, int thread, int threads) {
     const int half = m.d_ff / kBlock;
     const Range blocks = share(half, thread, threads);
-    alignas(64) __m512 first[kRows];
-    alignas(64) __m512 second[kRows];
+    alignas(64) __m512 sums[2][kRows];
     for (int chunk = 0; chunk < n_chunks(q.rows); chunk++) {
         for (int block = blocks.begin; block < blocks.end; block++) {
-            any_tile(up, block, q, chunk, first);
-            if (m.gated) any_tile(up, block + half, q, chunk, second);
+            if (m.gated) {
+                any_tiles(up, block, block + half, q, chunk, sums[0], sums[1]);
+            } else {
+                any_tile(up, block, q, chunk, sums[0]);
+            }
             for (int r = 0; r < q.rows_in(chunk); r++) {
-                __m512 value = activate(first[r], m.activation);
-                if (m.gated) value = _mm512_mul_ps(value, second[r]);
+                __m512 value = activate(sums[0][r], m.activation);
+                if (m.gated) value = _mm512_mul_ps(value, sums[1][r]);
                 _mm512_storeu_ps(out + (size_t)(chunk * kRows + r) * m.d_ff + block * kBlock, value);
             }
         }
@@ -417,14 +500,122 @@ void place(const ModelData& m, const LayerData& layer, const Pass& p, int index,
     }
 }
 
-// Attention of `n` queries over slots of one row and one head of keys. `weights` holds n rows of `stride` floats,
-// `block` 16 * dim floats.
 struct Query {
     const float* q;
     float* out;
     int first, last;  // slots that it sees, `last` included
 };
 
+// Slots that are looked at together, and queries.
+constexpr int kSlots = 32;
+constexpr int kQueries = 4;
+
+// Keys of up to 16 slots as columns of floats: (dim, kSlots), from column `column` on; slots from `count` on are zero.
+inline void transpose_keys(const uint16_t* keys, int count, int dim, float* columns, int column) {
+    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    for (int i = 0; i < dim; i += 32) {
+        // Two bf16 numbers make one of 32 bits.
+        const __mmask16 mask = dim - i >= 32 ? 0xffff : 0x00ff;
+        __m512i v[16];
+        for (int s = 0; s < 16; s++) {
+            v[s] = s < count ? _mm512_maskz_loadu_epi32(mask, keys + (size_t)s * dim + i) : _mm512_setzero_si512();
+        }
+        transpose16(v);
+        for (int j = 0; j < 16 && i + 2 * j < dim; j++) {
+            float* at = columns + (size_t)(i + 2 * j) * kSlots + column;
+            _mm512_store_si512(at, _mm512_slli_epi32(v[j], 16));
+            _mm512_store_si512(at + kSlots, _mm512_and_si512(v[j], high));
+        }
+    }
+}
+
+// Scores of kN queries and kSlots slots.
+template <int kN>
+void score(const Query* queries, const float* columns, int dim, __m512 scale, float* weights, size_t stride) {
+    __m512 sums[kN][2];
+    for (auto& pair : sums) pair[0] = pair[1] = _mm512_setzero_ps();
+    for (int i = 0; i < dim; i++) {
+        const __m512 a = _mm512_load_ps(columns + i * kSlots), b = _mm512_load_ps(columns + i * kSlots + 16);
+        for (int j = 0; j < kN; j++) {
+            const __m512 q = _mm512_set1_ps(queries[j].q[i]);
+            sums[j][0] = _mm512_fmadd_ps(q, a, sums[j][0]);
+            sums[j][1] = _mm512_fmadd_ps(q, b, sums[j][1]);
+        }
+    }
+    for (int j = 0; j < kN; j++) {
+        _mm512_store_ps(weights + j * stride, _mm512_mul_ps(sums[j][0], scale));
+        _mm512_store_ps(weights + j * stride + 16, _mm512_mul_ps(sums[j][1], scale));
+    }
+}
+
+// Add the weighted values of `count` slots to what kN queries have so far.
+template <int kN>
+void mix(const Query* queries, const float* values, int count, int dim, const float* weights, size_t stride) {
+    for (int i = 0; i < dim; i += 64) {
+        const int width = dim - i < 64 ? (dim - i) / 16 : 4;
+        __m512 sums[kN][4];
+        for (int j = 0; j < kN; j++) {
+            for (int c = 0; c < 4; c++) {
+                sums[j][c] = c < width ? _mm512_loadu_ps(queries[j].out + i + 16 * c) : _mm512_setzero_ps();
+            }
+        }
+        if (width == 4) {
+            for (int s = 0; s < count; s++) {
+                const float* v = values + (size_t)s * dim + i;
+                const __m512 v0 = _mm512_load_ps(v), v1 = _mm512_load_ps(v + 16);
+                const __m512 v2 = _mm512_load_ps(v + 32), v3 = _mm512_load_ps(v + 48);
+                for (int j = 0; j < kN; j++) {
+                    const __m512 weight = _mm512_set1_ps(weights[j * stride + s]);
+                    sums[j][0] = _mm512_fmadd_ps(weight, v0, sums[j][0]);
+                    sums[j][1] = _mm512_fmadd_ps(weight, v1, sums[j][1]);
+                    sums[j][2] = _mm512_fmadd_ps(weight, v2, sums[j][2]);
+                    sums[j][3] = _mm512_fmadd_ps(weight, v3, sums[j][3]);
+                }
+            }
+        } else {
+            for (int s = 0; s < count; s++) {
+                const float* v = values + (size_t)s * dim + i;
+                for (int j = 0; j < kN; j++) {
+                    const __m512 weight = _mm512_set1_ps(weights[j * stride + s]);
+                    for (int c = 0; c < width; c++) {
+                        sums[j][c] = _mm512_fmadd_ps(weight, _mm512_load_ps(v + 16 * c), sums[j][c]);
+                    }
+                }
+            }
+        }
+        for (int j = 0; j < kN; j++) {
+            for (int c = 0; c < width; c++) _mm512_storeu_ps(queries[j].out + i + 16 * c, sums[j][c]);
+        }
+    }
+}
+
+// Scores to weights, those of slots that the query does not see to 0; `w` begins at slot `first`.
+void soften(const Query& query, float* w, int first, int slots, float softcap) {
+    const int begin = query.first - first, end = query.last + 1 - first, whole = (end + 15) / 16 * 16;
+    const __m512 never = _mm512_set1_ps(-INFINITY);
+    for (int s = 0; s < begin; s++) w[s] = -INFINITY;
+    for (int s = end; s < whole; s++) w[s] = -INFINITY;
+    if (softcap > 0) {
+        for (int s = begin; s < end; s++) w[s] = softcap * std::tanh(w[s] / softcap);
+    }
+    __m512 most = never;
+    for (int s = 0; s < whole; s += 16) most = _mm512_max_ps(most, _mm512_load_ps(w + s));
+    const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+    __m512 sum = _mm512_setzero_ps();
+    for (int s = 0; s < whole; s += 16) {
+        const __m512 value = _mm512_load_ps(w + s);
+        const __mmask16 seen = _mm512_cmp_ps_mask(value, never, _CMP_NEQ_OQ);
+        const __m512 e = _mm512_maskz_mov_ps(seen, exp512(_mm512_sub_ps(value, largest)));
+        sum = _mm512_add_ps(sum, e);
+        _mm512_store_ps(w + s, e);
+    }
+    const __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sum));
+    for (int s = 0; s < whole; s += 16) _mm512_store_ps(w + s, _mm512_mul_ps(_mm512_load_ps(w + s), inverse));
+    for (int s = whole; s < slots; s += 16) _mm512_store_ps(w + s, _mm512_setzero_ps());
+}
+
+// Attention of `n` queries over slots of one row and one head of keys. `weights` holds n rows of `stride` floats,
+// `block` kSlots * dim floats.
 void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* values, int dim, float scale,
             float softcap, float* weights, size_t stride, float* block) {
     int first = queries[0].first, last = queries[0].last;
@@ -432,80 +623,38 @@ void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* v
         first = queries[i].first < first ? queries[i].first : first;
         last = queries[i].last > last ? queries[i].last : last;
     }
-    // From a multiple of 16 on, whatever else is in the pass: so each sum has the same order always.
-    first = first / 16 * 16;
-    for (int slot = first; slot <= last; slot += 16) {
-        const int here = last + 1 - slot < 16 ? last + 1 - slot : 16;
-        for (int s = 0; s < 16; s++) {
-            for (int i = 0; i < dim; i += 16) {
-                const __m512 k = s < here ? from_bf16(keys + (size_t)(slot + s) * dim + i) : _mm512_setzero_ps();
-                _mm512_store_ps(block + s * dim + i, k);
-            }
+    // From a multiple of a block on, whatever else is in the pass: so each sum has the same order always.
+    first = first / kSlots * kSlots;
+    const int slots = (last - first) / kSlots * kSlots + kSlots;
+    const __m512 scales = _mm512_set1_ps(scale);
+    for (int s = 0; s < slots; s += kSlots) {
+        const int here = last + 1 - first - s;
+        transpose_keys(keys + (size_t)(first + s) * dim, here, dim, block, 0);
+        transpose_keys(keys + (size_t)(first + s + 16) * dim, here - 16, dim, block, 16);
+        int j = 0;
+        for (; j + kQueries <= n; j += kQueries) {
+            score<kQueries>(queries + j, block, dim, scales, weights + j * stride + s, stride);
         }
-        for (int j = 0; j < n; j++) {
-            if (slot > queries[j].last) continue;
-            __m512 sums[16];
-            for (auto& sum : sums) sum = _mm512_setzero_ps();
-            for (int i = 0; i < dim; i += 16) {
-                const __m512 q = _mm512_loadu_ps(queries[j].q + i);
-                for (int s = 0; s < 16; s++) {
-                    sums[s] = _mm512_fmadd_ps(q, _mm512_load_ps(block + s * dim + i), sums[s]);
-                }
-            }
-            _mm512_storeu_ps(weights + j * stride + slot - first, _mm512_mul_ps(sums16(sums), _mm512_set1_ps(scale)));
-        }
+        if (n - j == 3) score<3>(queries + j, block, dim, scales, weights + j * stride + s, stride);
+        if (n - j == 2) score<2>(queries + j, block, dim, scales, weights + j * stride + s, stride);
+        if (n - j == 1) score<1>(queries + j, block, dim, scales, weights + j * stride + s, stride);
     }
     for (int j = 0; j < n; j++) {
-        float* w = weights + j * stride;
-        const int begin = queries[j].first - first, end = queries[j].last + 1 - first;
-        const int whole = (end + 15) / 16 * 16;
-        const __m512 never = _mm512_set1_ps(-INFINITY);
-        for (int s = 0; s < begin; s++) w[s] = -INFINITY;
-        for (int s = end; s < whole; s++) w[s] = -INFINITY;
-        if (softcap > 0) {
-            for (int s = begin; s < end; s++) w[s] = softcap * std::tanh(w[s] / softcap);
-        }
-        __m512 most = never;
-        for (int s = 0; s < whole; s += 16) most = _mm512_max_ps(most, _mm512_loadu_ps(w + s));
-        const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
-        __m512 sum = _mm512_setzero_ps();
-        for (int s = 0; s < whole; s += 16) {
-            const __m512 score = _mm512_loadu_ps(w + s);
-            const __mmask16 seen = _mm512_cmp_ps_mask(score, never, _CMP_NEQ_OQ);
-            const __m512 e = _mm512_maskz_mov_ps(seen, exp512(_mm512_sub_ps(score, largest)));
-            sum = _mm512_add_ps(sum, e);
-            _mm512_storeu_ps(w + s, e);
-        }
-        const __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sum));
-        for (int s = 0; s < whole; s += 16) {
-            _mm512_storeu_ps(w + s, _mm512_mul_ps(_mm512_loadu_ps(w + s), inverse));
-        }
+        soften(queries[j], weights + j * stride, first, slots, softcap);
         for (int i = 0; i < dim; i += 16) _mm512_storeu_ps(queries[j].out + i, _mm512_setzero_ps());
     }
-    for (int slot = first; slot <= last; slot += 16) {
-        const int here = last + 1 - slot < 16 ? last + 1 - slot : 16;
-        for (int s = 0; s < here; s++) {
-            for (int i = 0; i < dim; i += 16) {
-                _mm512_store_ps(block + s * dim + i, from_bf16(values + (size_t)(slot + s) * dim + i));
-            }
+    for (int s = 0; s < slots; s += kSlots) {
+        const int count = last + 1 - first - s < kSlots ? last + 1 - first - s : kSlots;
+        for (int i = 0; i < count * dim; i += 16) {
+            _mm512_store_ps(block + i, from_bf16(values + (size_t)(first + s) * dim + i));
         }
-        for (int j = 0; j < n; j++) {
-            if (slot > queries[j].last) continue;
-            const int count = queries[j].last + 1 - slot < here ? queries[j].last + 1 - slot : here;
-            const float* w = weights + j * stride + slot - first;
-            for (int i = 0; i < dim; i += 64) {
-                const int width = dim - i < 64 ? (dim - i) / 16 : 4;
-                __m512 sums[4];
-                for (int c = 0; c < width; c++) sums[c] = _mm512_loadu_ps(queries[j].out + i + 16 * c);
-                for (int s = 0; s < count; s++) {
-                    const __m512 weight = _mm512_set1_ps(w[s]);
-                    for (int c = 0; c < width; c++) {
-                        sums[c] = _mm512_fmadd_ps(weight, _mm512_load_ps(block + s * dim + i + 16 * c), sums[c]);
-                    }
-                }
-                for (int c = 0; c < width; c++) _mm512_storeu_ps(queries[j].out + i + 16 * c, sums[c]);
-            }
+        int j = 0;
+        for (; j + kQueries <= n; j += kQueries) {
+            mix<kQueries>(queries + j, block, count, dim, weights + j * stride + s, stride);
         }
+        if (n - j == 3) mix<3>(queries + j, block, count, dim, weights + j * stride + s, stride);
+        if (n - j == 2) mix<2>(queries + j, block, count, dim, weights + j * stride + s, stride);
+        if (n - j == 1) mix<1>(queries + j, block, count, dim, weights + j * stride + s, stride);
     }
 }
 
@@ -578,8 +727,8 @@ struct Buffers {
         // One token is quantized by each thread for itself.
         const size_t rows = tokens == 1 ? threads : tokens;
         norm_stride = padded(widest * sizeof(float)) / sizeof(float);
-        weight_stride = padded((longest + 32) * sizeof(float)) / sizeof(float);
-        block_stride = (size_t)16 * dim;
+        weight_stride = padded((longest + 2 * kSlots) * sizeof(float)) / sizeof(float);
+        block_stride = (size_t)kSlots * dim;
         qkv = scratch.take<float>((size_t)tokens * (m.n_heads + 2 * m.n_kv_heads) * dim);
         attended = scratch.take<float>((size_t)tokens * m.n_heads * dim);
         hidden = scratch.take<float>((size_t)tokens * m.d_ff);
