@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nlpkit.core.allocator import giving_memory_back
 from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS, Engine
 from nlpkit.core.decode.request import Generation, Request, Score, TokenEvent
 from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
+from nlpkit.core.loaders.adapter import Adapter, check_base, merge_adapter, open_adapter
 from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.build import build_model, check_vocabulary
 from nlpkit.core.loaders.kernels import load_library
 from nlpkit.core.loaders.open import open_model
+from nlpkit.core.loaders.ready import ReadyWeights
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.fuse import fuse_block
 from nlpkit.core.model.gpt import GPT, Block
@@ -381,16 +383,13 @@ def _load_own(
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(source.path))
     # An adapter is added in fp32: the sum loses nothing before the one rounding to the final dtype.
     wide = torch.float32 if dtype == "fp32" or adapter is not None else torch.bfloat16
-    tensors = source.tensors(dtype=wide)
+    opened: Adapter | None = None
     files: dict[str, Path] = {}
     brief_tasks = read_brief_tasks(source.path).names
     if adapter is not None:
-        from nlpkit.core.loaders.adapter import check_base, merge_adapter, open_adapter
-
         opened = open_adapter(adapter[0])
         check_base(opened, source.files())
         files = dict(opened.files)
-        tensors = merge_adapter(source.config, tensors, opened)
         brief_tasks |= read_brief_tasks(opened.path).names
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
     known = {} if like is None else like.embeddings
@@ -406,20 +405,35 @@ def _load_own(
             elif packs:
                 pack_block(block)
 
-    with giving_memory_back():
-        model = build_model(
-            source.config,
-            ((key, known[key] if key in known else tensor.to(device, final)) for key, tensor in tensors),
-            where=str(source.path),
-            finish=finish,
-        )
-        embeddings = {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
-        if kind is not None:
-            quantize_model(model, kind, library)
-        elif packs:
-            pack_model(model)
-    with torch.device("meta"):
-        n_parameters = sum(parameter.numel() for parameter in GPT(source.config).parameters())
+    def built() -> GPT:
+        tensors = source.tensors(dtype=wide)
+        if opened is not None:
+            tensors = merge_adapter(source.config, tensors, opened)
+        with giving_memory_back():
+            model = build_model(
+                source.config,
+                ((key, known[key] if key in known else tensor.to(device, final)) for key, tensor in tensors),
+                where=str(source.path),
+                finish=finish,
+            )
+            embeddings.update({key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS})
+            if kind is not None:
+                quantize_model(model, kind, library)
+            elif packs:
+                pack_model(model)
+        return model
+
+    embeddings: dict[str, Tensor] = {}
+    found: GPT | None = None
+    if library is not None:
+        blocks_only = opened is None or opened.leaves_embeddings
+        ready = ReadyWeights(source.config, dtype, source.files(), files, blocks_only=blocks_only)
+        found = ready.load(library)
+        if found is None:
+            found = built()
+            ready.save(found)
+    model = built() if found is None else found
+    embeddings = embeddings or {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
     return LanguageModel(
         name=name,
         path=source.path,
@@ -434,7 +448,7 @@ def _load_own(
         files=source.files(),
         adapter_files=files,
         family=source.config.family,
-        n_parameters=n_parameters,
+        n_parameters=source.config.n_parameters,
         brief_tasks=brief_tasks,
         embeddings=embeddings,
         batch_tokens=batch_tokens,

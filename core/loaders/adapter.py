@@ -66,6 +66,11 @@ class Adapter:
         name = self.settings.get("base_model_name_or_path")
         return name if isinstance(name, str) and name else None
 
+    @property
+    def leaves_embeddings(self) -> bool:
+        """Whether only modules inside numbered blocks are adapted."""
+        return all(re.search(r"\.\d+\.", module) for module in self.modules)
+
     def scale(self, module: str) -> float:
         """Return the multiplier on ``B A`` of one module."""
         rank = self.stored.info[self.keys[module]["lora_A"]].shape[0]

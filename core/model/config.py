@@ -162,6 +162,21 @@ class ModelConfig:
         if self.sliding_layers and (self.sliding_window is None or self.sliding_window < 1):
             raise ConfigError(f"The model has sliding layers with a window of {self.sliding_window!r} tokens.")
 
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights of the model, a tied head counted once."""
+        d, q, kv = self.d_model, self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        norm = 2 if self.norm == "layer" else 1
+        n_norms = {"pre": 2, "post": 2, "sandwich": 4}[self.norm_placement]
+        per_head = {"none": 0, "head": 2 * self.head_dim, "full": q + kv}[self.qk_norm]
+        attention = d * (q + 2 * kv) + self.qkv_bias * (q + 2 * kv) + q * d + self.o_bias * d
+        n_wide = 2 if self.gated_mlp else 1
+        mlp = (n_wide + 1) * d * self.d_ff + self.mlp_bias * (n_wide * self.d_ff + d)
+        block = attention + mlp + norm * (n_norms * d + per_head)
+        rows = self.vocab_size + (self.max_seq_len if self.positions == "learned" else 0)
+        head = 0 if self.tied_head else self.vocab_size * (d + self.head_bias)
+        return rows * d + self.n_layers * block + norm * d + head
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary that `from_dict` reads back."""
         return dataclasses.asdict(self)

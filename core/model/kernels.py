@@ -125,6 +125,10 @@ class Library:
             function.restype, function.argtypes = result, arguments
         self._scratch = _Scratch()
 
+    def packed_bytes(self, outputs: int, inputs: int, bits: int) -> int:
+        """Return how large a packed matrix is."""
+        return int(self._library.nlpkit_packed_bytes(outputs, inputs, bits))
+
     def pack(self, weight: Tensor, bits: int) -> Tensor:
         """Quantize a matrix.
 
@@ -171,11 +175,43 @@ class KernelLinear(nn.Module):
     def __init__(self, library: Library, weight: Tensor, bias: Tensor | None, *, bits: int) -> None:
         """Quantize `weight`, shape ``(out, in)``, to 4 or 8 `bits`."""
         super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self.bits = bits
+        outputs, inputs = weight.shape
+        self._hold(library, library.pack(weight, bits), bias, outputs, inputs, bits)
+
+    def _hold(
+        self, library: Library, content: Tensor, bias: Tensor | None, outputs: int, inputs: int, bits: int
+    ) -> None:
+        self.out_features, self.in_features, self.bits = outputs, inputs, bits
         self._library = library
-        self.register_buffer("weight", library.pack(weight, bits))
+        self.register_buffer("weight", content)
         self.register_buffer("bias", None if bias is None else bias.detach().float().contiguous())
+
+    @classmethod
+    def packed(
+        cls, library: Library, content: Tensor, bias: Tensor | None, *, outputs: int, inputs: int, bits: int
+    ) -> KernelLinear:
+        """Take a weight that is packed already.
+
+        Args:
+            library: The kernels.
+            content: What `Library.pack` returned, here or in another process.
+            bias: Shape ``(outputs,)``, or None.
+            outputs: Rows of the weight.
+            inputs: Columns.
+            bits: 4 or 8.
+
+        Raises:
+            ValueError: The content has not the size that it should have.
+        """
+        whole = bits in (4, 8) and inputs % GROUP == 0 and min(outputs, inputs) > 0
+        if not whole or content.dtype != torch.uint8 or content.numel() != library.packed_bytes(outputs, inputs, bits):
+            raise ValueError("a packed weight is not as large as it should be")
+        if bias is not None and bias.shape != (outputs,):
+            raise ValueError("a bias is not as large as it should be")
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._hold(library, content, bias, outputs, inputs, bits)
+        return layer
 
     def described(self) -> _Linear:
         """Return what the kernels need to know of it."""

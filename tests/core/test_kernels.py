@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.loaders import kernels
+from nlpkit.core.loaders.ready import ReadyWeights
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.fuse import fuse_projections
 from nlpkit.core.model.gpt import GPT
@@ -312,3 +314,95 @@ def test_other_machines_and_a_wish_not_to(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv(kernels.OFF, "off")
     assert kernels.OFF in (kernels.why_not() or "")
     assert kernels.load_library() is None
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_weights_are_counted(name: str) -> None:
+    shape = config(**VARIANTS[name])
+    assert shape.n_parameters == sum(parameter.numel() for parameter in GPT(shape).parameters())
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", VARIANTS)
+def test_ready_weights_are_the_same_model(name: str, cache: Path, tmp_path: Path) -> None:
+    model = quantized(**VARIANTS[name])
+    source, adapter = tmp_path / "weights", tmp_path / "adapter"
+    source.write_bytes(b"weights")
+    adapter.write_bytes(b"adapter")
+
+    def ready(
+        dtype: str = "int4", files: Path = source, *adapters: Path, shape: ModelConfig | None = None
+    ) -> ReadyWeights:
+        merged = {path.name: path for path in adapters}
+        return ReadyWeights(shape or model.config, dtype, {"w": files}, merged, blocks_only=True)
+
+    assert ready().load(library()) is None
+    assert ready().save(model)
+    found = ready().load(library())
+    assert found is not None
+    assert torch.equal(decoded(found), decoded(model))
+    # Whatever decides what is in them decides their names.
+    other = config(**{**VARIANTS[name], "norm_eps": 1e-3})
+    assert ready("int8").load(library()) is None
+    assert ready("int4", adapter).load(library()) is None
+    assert ready("int4", source, adapter).load(library()) is None
+    assert ready(shape=other).load(library()) is None
+    # An adapter of the blocks alone shares embedding and head.
+    before = len(list((cache / "ready").iterdir()))
+    assert ready("int4", source, adapter).save(model)
+    assert len(list((cache / "ready").iterdir())) == before + 1
+
+
+@needs_kernels
+def test_ready_weights_that_do_not_fit_are_not_used(cache: Path, tmp_path: Path) -> None:
+    model, source = quantized(), tmp_path / "weights"
+    source.write_bytes(b"weights")
+    ready = ReadyWeights(model.config, "int4", {"w": source}, {}, blocks_only=True)
+    assert ready.save(model)
+    paths = sorted((cache / "ready").iterdir())
+    whole = {path: path.read_bytes() for path in paths}
+    generator = random.Random(0)
+    for path in paths:
+        length = int.from_bytes(whole[path][:8], "little")
+        for _ in range(60):
+            content = bytearray(whole[path])
+            at = generator.randrange(8 + length)
+            content[at] = generator.randrange(256)
+            path.write_bytes(content)
+            found = ready.load(library())
+            if found is not None:
+                # Other numbers, perhaps, but nothing beyond the memory that is its own.
+                decoded(found)
+        for cut in (0, 7, 100, len(whole[path]) - 1):
+            path.write_bytes(whole[path][:cut])
+            assert ready.load(library()) is None
+        path.write_bytes(whole[path])
+    assert ready.load(library()) is not None
+
+
+@needs_kernels
+def test_ready_weights_take_bounded_room(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = quantized()
+    size = sum(value.nbytes for value in (*model.parameters(), *model.buffers()))
+    monkeypatch.setattr("nlpkit.core.loaders.ready.MAX_BYTES", 3 * size)
+    for number in range(6):
+        source = tmp_path / f"weights{number}"
+        source.write_bytes(b"%d" % number)
+        ready = ReadyWeights(model.config, "int4", {"w": source}, {}, blocks_only=True)
+        assert ready.save(model)
+        assert ready.load(library()) is not None
+        assert sum(path.stat().st_size for path in (cache / "ready").iterdir()) <= 3.5 * size
+    monkeypatch.setattr("nlpkit.core.loaders.ready.MAX_BYTES", size)
+    source.write_bytes(b"too large")
+    large = ReadyWeights(model.config, "int4", {"w": source}, {}, blocks_only=True)
+    assert not large.save(model)
+
+
+@needs_kernels
+def test_a_cache_that_cannot_be_written_only_costs_time(cache: Path, tmp_path: Path) -> None:
+    source = tmp_path / "weights"
+    source.write_bytes(b"weights")
+    ready = ReadyWeights(quantized().config, "int4", {"w": source}, {}, blocks_only=True)
+    (cache / "ready").write_text("no folder")
+    assert not ready.save(quantized())
+    assert ready.load(library()) is None

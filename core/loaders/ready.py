@@ -1,0 +1,181 @@
+"""Quantized weights kept in the form that the compiled kernels read, so that the next start maps them and is done.
+
+``CACHE/ready`` holds safetensors files: one for the blocks of a model with an adapter, and one for embedding and head,
+which most adapters share. Their names are hashes of everything that decides what is in them: the model's and the
+adapter's files, the number format, the shape of the model, the version of the layout. A file that does not fit is as
+good as absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor, nn
+
+from nlpkit.core.errors import ModelFileError
+from nlpkit.core.loaders.cache import atomic_write, cache_home, sha256_file
+from nlpkit.core.loaders.safetensors_file import open_safetensors
+from nlpkit.core.model.config import ModelConfig
+from nlpkit.core.model.gpt import GPT
+from nlpkit.core.model.kernels import VERSION, KernelLinear, Kernels, Library
+
+MAX_BYTES = 2 << 30
+"""Most bytes of all files; the least recently used are removed first."""
+_FORMAT = 1
+_DTYPES = {torch.uint8: "U8", torch.float32: "F32", torch.bfloat16: "BF16"}
+_SHARED = ("embed.", "pos_embed.", "head.")
+
+
+def _digest(said: object) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _write(file: IO[bytes], tensors: Mapping[str, Tensor]) -> None:
+    """Write safetensors one by one: the library's own functions hold a copy of all of them."""
+    header: dict[str, Any] = {}
+    at = 0
+    for name, tensor in tensors.items():
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + tensor.nbytes],
+        }
+        at += tensor.nbytes
+    said = json.dumps(header).encode()
+    said += b" " * (-len(said) % 8)
+    file.write(len(said).to_bytes(8, "little") + said)
+    for tensor in tensors.values():
+        file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
+def _linears(config: ModelConfig, dtype: str) -> dict[str, tuple[int, int, int, bool]]:
+    """Return outputs, inputs, bits and whether there is a bias, of each quantized layer of a model by its name."""
+    bits = 4 if dtype == "int4" else 8
+    d, attended = config.d_model, config.n_heads * config.head_dim
+    joint = attended + 2 * config.n_kv_heads * config.head_dim
+    up = ("mlp.gate_up", 2 * config.d_ff) if config.gated_mlp else ("mlp.up", config.d_ff)
+    found = {"head": (config.vocab_size, d, 8, config.head_bias and not config.tied_head)}
+    for layer in range(config.n_layers):
+        found[f"blocks.{layer}.attn.qkv"] = (joint, d, bits, config.qkv_bias)
+        found[f"blocks.{layer}.attn.o"] = (d, attended, bits, config.o_bias)
+        found[f"blocks.{layer}.{up[0]}"] = (up[1], d, bits, config.mlp_bias)
+        found[f"blocks.{layer}.mlp.down"] = (d, config.d_ff, bits, config.mlp_bias)
+    return found
+
+
+class ReadyWeights:
+    """Where the ready-made weights of one model are kept."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        dtype: str,
+        files: Mapping[str, Path],
+        adapter_files: Mapping[str, Path],
+        *,
+        blocks_only: bool,
+    ) -> None:
+        """Name a model.
+
+        Args:
+            config: Its shape.
+            dtype: ``int8`` or ``int4``.
+            files: The files that its weights come from.
+            adapter_files: The files of the adapter merged into it; may be empty.
+            blocks_only: Whether the adapter leaves embedding and head alone.
+        """
+        self.config = config
+        self._linears = _linears(config, dtype)
+        shape = dataclasses.asdict(config)
+        base = [sha256_file(path) for _, path in sorted(files.items())]
+        merged = [sha256_file(path) for _, path in sorted(adapter_files.items())]
+        said = {"format": _FORMAT, "layout": VERSION, "shape": shape, "dtype": dtype, "base": base}
+        folder = cache_home() / "ready"
+        self._paths = {
+            "blocks": folder / f"{_digest({**said, 'part': 'blocks', 'adapter': merged})}.safetensors",
+            "shared": folder
+            / f"{_digest({**said, 'part': 'shared', 'adapter': [] if blocks_only else merged})}.safetensors",
+        }
+
+    def load(self, library: Library) -> GPT | None:
+        """Return the model, its weights mapped from the files; None where they are absent or do not fit."""
+        if not all(path.is_file() for path in self._paths.values()):
+            return None
+        tensors: dict[str, Tensor] = {}
+        try:
+            for path in self._paths.values():
+                stored = open_safetensors(path)
+                tensors.update((name, stored.tensor(name)) for name in stored.info)
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+            return self._built(library, tensors)
+        except (ModelFileError, KeyError, ValueError, TypeError, AttributeError):
+            return None
+
+    def _built(self, library: Library, tensors: dict[str, Tensor]) -> GPT | None:
+        with torch.device("meta"):
+            model = GPT(self.config)
+        for block in model.iter_blocks():
+            attn, mlp = block.attn, block.mlp
+            attn.q = attn.k = attn.v = None
+            if self.config.gated_mlp:
+                mlp.gate, mlp.up = None, nn.Identity()
+        # Shapes are the model's: what a file says of itself decides nothing that the kernels rely on.
+        for path, (outputs, inputs, bits, biased) in self._linears.items():
+            owner, _, name = path.rpartition(".")
+            packed = tensors.pop(f"{path}.weight")
+            bias = tensors.pop(f"{path}.bias") if biased else None
+            layer = KernelLinear.packed(library, packed, bias, outputs=outputs, inputs=inputs, bits=bits)
+            setattr(model.get_submodule(owner) if owner else model, name, layer)
+        for name, parameter in list(model.named_parameters()):
+            value = tensors.pop(name)
+            if value.shape != parameter.shape or value.dtype != torch.bfloat16:
+                return None
+            owner, _, last = name.rpartition(".")
+            setattr(model.get_submodule(owner), last, nn.Parameter(value, requires_grad=False))
+        if tensors:
+            return None
+        model.kernels = Kernels(library, model)
+        return model.eval()
+
+    def save(self, model: GPT) -> bool:
+        """Keep a model's weights, if there is room.
+
+        Returns:
+            Whether they are kept now.
+        """
+        tensors = {name: value.detach() for name, value in (*model.named_parameters(), *model.named_buffers())}
+        if sum(value.nbytes for value in tensors.values()) > MAX_BYTES // 2:
+            return False
+        try:
+            for part, path in self._paths.items():
+                if path.is_file():
+                    continue
+                inside = {name: t for name, t in tensors.items() if name.startswith(_SHARED) == (part == "shared")}
+                self._make_room(path.parent, sum(tensor.nbytes for tensor in inside.values()))
+                with atomic_write(path) as file:
+                    _write(file, inside)
+        except OSError:
+            return False
+        return True
+
+    def _make_room(self, folder: Path, n_bytes: int) -> None:
+        if not folder.is_dir():
+            return
+        known = [(path.stat(), path) for path in folder.glob("*.safetensors")]
+        total = sum(stat.st_size for stat, _ in known) + n_bytes
+        for stat, path in sorted(known, key=lambda one: one[0].st_mtime):
+            if total <= MAX_BYTES:
+                return
+            if path not in self._paths.values():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    total -= stat.st_size
