@@ -184,7 +184,7 @@ class LanguageModel:
         if not known["sha256"]:
             raise ConfigError("Prefixes can be kept only for a model that was loaded from files.")
         # Everything that decides which numbers come out.
-        names = ("sha256", "adapter_sha256", "dtype", "device")
+        names = ("sha256", "adapter_sha256", "dtype", "device", "kernels")
         said = {name: known[name] for name in names} | {"torch": str(torch.__version__)}
         store = PrefixStore(folder, fingerprint=json.dumps(said, sort_keys=True), max_bytes=max_bytes)
         if self.engine.prefixes is None:
@@ -204,6 +204,7 @@ class LanguageModel:
             "context": self.max_seq_len,
             "dtype": self.dtype,
             "device": self.device,
+            "kernels": self._gpt is not None and self._gpt.kernels is not None,
             "threads": torch.get_num_threads(),
             "sha256": {name: sha256_file(path) for name, path in self._files.items()},
             "adapter": self.adapter,

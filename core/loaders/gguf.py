@@ -105,7 +105,8 @@ class GGUFSource:
         Raises:
             ModelFileError: A weight is of a type that cannot be decoded.
         """
-        for name, info in self.file.tensors.items():
+        # Whatever their order in the file: what is made of a block's weights can then take their place at once.
+        for name, info in sorted(self.file.tensors.items(), key=lambda item: _block_number(item[0])):
             known = find_rule(self.architecture, name)
             if known is None or (self.config.tied_head and "head.weight" in known[1]):
                 continue

@@ -22,10 +22,25 @@ from nlpkit.core.decode.request import Request
 from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.decode.scheduler import Scheduler
 from nlpkit.core.decode.speculation import Experience, PassCost, Speculator
+from nlpkit.core.loaders.kernels import load_library
+from nlpkit.core.model.fuse import fuse_projections
+from nlpkit.core.model.quantize import quantize_model
 
 pytestmark = pytest.mark.property
 MODEL = tiny_gpt(tiny_config(max_seq_len=512))
 SLIDING = tiny_gpt(tiny_config(max_seq_len=512, sliding_window=20, sliding_layers=[0], family="mistral"))
+
+
+def with_kernels() -> torch.nn.Module:
+    """A model that runs with compiled kernels; the plain one where there are none."""
+    shape = {"d_model": 64, "n_heads": 4, "head_dim": 16, "d_ff": 96, "max_seq_len": 512}
+    model = tiny_gpt(tiny_config(**shape), scale=0.2).to(torch.bfloat16)
+    library = load_library()
+    if library is None:
+        return MODEL
+    fuse_projections(model)
+    quantize_model(model, "int4", library)
+    return model.eval()
 
 
 class Free(PassCost):
@@ -87,7 +102,7 @@ def collect(scheduler: Scheduler, done: dict[int, Facts]) -> None:
             done.setdefault(event.ticket, []).append((one.text, one.token_ids, one.finish_reason, one.index))
 
 
-@pytest.mark.parametrize("model", [MODEL, SLIDING], ids=["full", "sliding"])
+@pytest.mark.parametrize("model", [MODEL, SLIDING, with_kernels()], ids=["full", "sliding", "kernels"])
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
