@@ -246,19 +246,28 @@ class GPTRunner:
     @torch.inference_mode()
     def logprobs(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """Score tokens; see `Runner.logprobs`."""
-        device = self.model.device
         longest = max(map(len, tokens)) - 1
         rows_at_once = max(1, self.prefill_chunk // max(1, longest))
         results: list[tuple[Tensor, Tensor]] = []
         for first in range(0, len(tokens), rows_at_once):
             group = tokens[first : first + rows_at_once]
-            width = max(len(row) for row in group) - 1
-            ids = torch.tensor([[*row[:-1], *[0] * (width + 1 - len(row))] for row in group], device=device)
-            hidden = self.model.hidden(ids)
-            for row, sequence in enumerate(group):
-                start = starts[first + row]
-                results.append(self._score_row(hidden[row, start - 1 : len(sequence) - 1], sequence[start:]))
+            for row, hidden in enumerate(self._whole([sequence[:-1] for sequence in group])):
+                start, sequence = starts[first + row], group[row]
+                results.append(self._score_row(hidden[start - 1 : len(sequence) - 1], sequence[start:]))
         return results
+
+    def _whole(self, tokens: Sequence[Sequence[int]]) -> Sequence[Tensor]:
+        """Return the hidden states of whole sequences, shape ``(at least its length, d_model)`` each."""
+        device, width = self.model.device, max(map(len, tokens))
+        if not self.model.runs_ragged:
+            ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in tokens], device=device)
+            return list(self.model.hidden(ids))
+        cache = KVCache(self.model.config, n_rows=len(tokens), dtype=self.model.dtype, device=device)
+        cache.reserve(width)
+        at = [(token, i, position) for i, row in enumerate(tokens) for position, token in enumerate(row)]
+        flat, rows, positions = torch.tensor(at, dtype=torch.long).view(-1, 3).unbind(1)
+        hidden = self.model.hidden_ragged(flat, rows, positions, cache, width)
+        return torch.split(hidden, [len(row) for row in tokens])
 
     def _score_row(self, hidden: Tensor, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
         wanted = torch.tensor(list(targets), dtype=torch.long, device=hidden.device)

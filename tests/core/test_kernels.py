@@ -247,7 +247,22 @@ def test_passes_without_a_cache_or_with_gradients_leave_them_out(monkeypatch: py
         free = model(torch.tensor([PROMPTS[0]]))
     expected = restored(model)(torch.tensor([PROMPTS[0]]))
     assert float((free - expected).abs().max()) <= 0.06 * float(expected.abs().max())
-    assert len(GPTRunner(model).logprobs([[1, 2, 3, 4]], [1])[0][0]) == 3
+
+
+@needs_kernels
+def test_scoring_gives_the_log_probabilities_of_decoding() -> None:
+    model = quantized()
+    runner = GPTRunner(model)
+    runner.reserve(1)
+    found = runner.logprobs([[*prompt, 1] for prompt in PROMPTS], [1, 2, 1])
+    for prompt, start, (scores, greedy) in zip(PROMPTS, [1, 2, 1], found, strict=True):
+        logits = runner.extend(0, [prompt], [0], wanted=[len(prompt)])
+        expected = torch.log_softmax(logits, -1)[range(start - 1, len(prompt)), [*prompt, 1][start:]]
+        torch.testing.assert_close(scores, expected, rtol=1e-6, atol=1e-6)
+        assert greedy.tolist() == [
+            int(row.argmax()) == token for row, token in zip(logits[start - 1 :], [*prompt, 1][start:], strict=True)
+        ]
+    assert GPTRunner(model).logprobs([[1, 2]], [2])[0][0].shape == (0,)
 
 
 @needs_kernels
