@@ -7,15 +7,25 @@ unequal length live side by side, a freed row is reused as it is, and stale slot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nlpkit.core.model.config import ModelConfig
 
 SLOT_STEP = 64
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeros that take memory only as they are written, where the device is the CPU."""
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or not size:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(size, np.uint8)).view(dtype).view(shape)
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,8 @@ class KVCache:
 
     def __init__(self, config: ModelConfig, *, n_rows: int, dtype: torch.dtype, device: torch.device) -> None:
         shape = (config.n_layers, n_rows, config.n_kv_heads, 0, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys = _zeros(shape, dtype, device)
+        self.values = _zeros(shape, dtype, device)
 
     @property
     def n_rows(self) -> int:
@@ -78,7 +88,7 @@ class KVCache:
         n_slots = max(-(-n_slots // SLOT_STEP) * SLOT_STEP, self.n_slots + self.n_slots // 2)
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
-            new = torch.zeros((*old.shape[:3], n_slots, old.shape[4]), dtype=old.dtype, device=old.device)
+            new = _zeros((*old.shape[:3], n_slots, old.shape[4]), old.dtype, old.device)
             new[:, :, :, : old.shape[3]] = old
             setattr(self, name, new)
 
@@ -86,9 +96,12 @@ class KVCache:
         """Make room for at least `n_rows` rows, keeping what is there."""
         if n_rows <= self.n_rows:
             return
+        if self.keys.device.type == "cpu":
+            # Rows that are never used take no memory here, and each growth copies those that are.
+            n_rows = max(n_rows, 2 * self.n_rows)
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
-            new = torch.zeros((old.shape[0], n_rows, *old.shape[2:]), dtype=old.dtype, device=old.device)
+            new = _zeros((old.shape[0], n_rows, *old.shape[2:]), old.dtype, old.device)
             new[:, : old.shape[1]] = old
             setattr(self, name, new)
 

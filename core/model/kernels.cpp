@@ -178,7 +178,8 @@ inline void transpose16(__m512i* v) {
 struct Quantized {
     int8_t* levels;
     float* scales;
-    float* sums;  // scale times the sum of the levels
+    float* sums;       // scale times the sum of the levels: what 4-bit weights' smallest values are multiplied by
+    int32_t* offsets;  // -128 times the sum of the levels: 8-bit weights are kept with 128 added
     int inputs;
     int rows;
 
@@ -197,7 +198,9 @@ inline void quantize_group(__m512 a, __m512 b, Quantized& q, size_t level, size_
     _mm_storeu_si128((__m128i*)(q.levels + level), _mm512_cvtsepi32_epi8(ia));
     _mm_storeu_si128((__m128i*)(q.levels + level + 16), _mm512_cvtsepi32_epi8(ib));
     q.scales[scale] = step;
-    q.sums[scale] = step * (float)_mm512_reduce_add_epi32(_mm512_add_epi32(ia, ib));
+    const int total = _mm512_reduce_add_epi32(_mm512_add_epi32(ia, ib));
+    q.sums[scale] = step * (float)total;
+    q.offsets[scale] = -128 * total;
 }
 
 // Quantize one row of `inputs` floats, already normalised.
@@ -257,24 +260,21 @@ template <int kBits>
 inline void load_scales(const uint8_t* w, __m512& scale, __m512& least) {
     constexpr int at = kBits == 4 ? 256 : 512;
     scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(w + at)));
-    if constexpr (kBits == 4) {
-        least = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(w + at + 32)));
-    } else {
-        least = _mm512_mul_ps(scale, _mm512_set1_ps(-128.0f));
-    }
+    if constexpr (kBits == 4) least = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(w + at + 32)));
 }
 
 // Read as one number, wherever it lies.
 typedef int32_t __attribute__((may_alias, aligned(1))) Four;
 
-inline __m512i dot(const __m512i* levels, const int8_t* x) {
+// `from` is what the sum begins with.
+inline __m512 dot(const __m512i* levels, const int8_t* x, __m512i from) {
     const Four* fours = (const Four*)x;
-    __m512i a = _mm512_setzero_si512(), b = a;
+    __m512i a = from, b = _mm512_setzero_si512();
     for (int i = 0; i < 8; i += 2) {
         a = _mm512_dpbusd_epi32(a, levels[i], _mm512_set1_epi32(fours[i]));
         b = _mm512_dpbusd_epi32(b, levels[i + 1], _mm512_set1_epi32(fours[i + 1]));
     }
-    return _mm512_add_epi32(a, b);
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(a, b));
 }
 
 // Ask for what is read a few groups later: weights come from memory in one long stream.
@@ -286,24 +286,35 @@ inline void prefetch(const uint8_t* w) {
     }
 }
 
+// What each row's integer sum begins with, and what is added for the smallest values.
+template <int kBits>
+inline __m512i begin(const int32_t* offsets, int row) {
+    return kBits == 8 ? _mm512_set1_epi32(offsets[row]) : _mm512_setzero_si512();
+}
+
+template <int kBits>
+inline __m512 finish(__m512 sum, __m512 least, const float* totals, int row) {
+    return kBits == 8 ? sum : _mm512_fmadd_ps(least, _mm512_set1_ps(totals[row]), sum);
+}
+
 // Products of a block of 16 outputs with `count` rows of one chunk: sums, 16 for each row.
 template <int kBits>
 void tile(const uint8_t* w, const Quantized& q, int chunk, __m512* sums) {
     const int count = q.rows_in(chunk), groups = q.groups();
     const int8_t* x = q.levels + q.level_at(chunk);
-    const float* scales = q.scales + q.scale_at(chunk);
-    const float* totals = q.sums + q.scale_at(chunk);
+    const float *steps = q.scales + q.scale_at(chunk), *totals = q.sums + q.scale_at(chunk);
+    const int32_t* offsets = q.offsets + q.scale_at(chunk);
     __m512i levels[8];
-    __m512 scale, least;
+    __m512 scale, least = _mm512_setzero_ps();
     if (count == 1) {
         __m512 sum = _mm512_setzero_ps();
         for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
             prefetch<kBits>(w);
             load_levels<kBits>(w, levels);
             load_scales<kBits>(w, scale, least);
-            const __m512 product = _mm512_cvtepi32_ps(dot(levels, x + (size_t)g * kGroup));
-            sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(scales[g])), sum);
-            sum = _mm512_fmadd_ps(least, _mm512_set1_ps(totals[g]), sum);
+            const __m512 product = dot(levels, x + (size_t)g * kGroup, begin<kBits>(offsets, g));
+            sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(steps[g])), sum);
+            sum = finish<kBits>(sum, least, totals, g);
         }
         sums[0] = sum;
         return;
@@ -313,12 +324,11 @@ void tile(const uint8_t* w, const Quantized& q, int chunk, __m512* sums) {
         prefetch<kBits>(w);
         load_levels<kBits>(w, levels);
         load_scales<kBits>(w, scale, least);
-        const int8_t* here = x + (size_t)g * count * kGroup;
-        const float *s = scales + (size_t)g * count, *t = totals + (size_t)g * count;
+        const size_t at = (size_t)g * count;
         for (int r = 0; r < count; r++) {
-            const __m512 product = _mm512_cvtepi32_ps(dot(levels, here + r * kGroup));
-            __m512 sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(s[r])), sums[r]);
-            sums[r] = _mm512_fmadd_ps(least, _mm512_set1_ps(t[r]), sum);
+            const __m512 product = dot(levels, x + (at + r) * kGroup, begin<kBits>(offsets + at, r));
+            const __m512 sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(steps[at + r])), sums[r]);
+            sums[r] = finish<kBits>(sum, least, totals + at, r);
         }
     }
 }
@@ -328,10 +338,10 @@ template <int kBits>
 void two_tiles(const uint8_t* w, const uint8_t* w2, const Quantized& q, int chunk, __m512* sums, __m512* sums2) {
     const int count = q.rows_in(chunk), groups = q.groups();
     const int8_t* x = q.levels + q.level_at(chunk);
-    const float* scales = q.scales + q.scale_at(chunk);
-    const float* totals = q.sums + q.scale_at(chunk);
+    const float *steps = q.scales + q.scale_at(chunk), *totals = q.sums + q.scale_at(chunk);
+    const int32_t* offsets = q.offsets + q.scale_at(chunk);
     __m512i levels[8], levels2[8];
-    __m512 scale, least, scale2, least2;
+    __m512 scale, scale2, least = _mm512_setzero_ps(), least2 = least;
     for (int r = 0; r < count; r++) sums[r] = sums2[r] = _mm512_setzero_ps();
     for (int g = 0; g < groups; g++, w += bytes_per_block(kBits), w2 += bytes_per_block(kBits)) {
         prefetch<kBits>(w);
@@ -340,10 +350,10 @@ void two_tiles(const uint8_t* w, const uint8_t* w2, const Quantized& q, int chun
         load_levels<kBits>(w2, levels2);
         load_scales<kBits>(w, scale, least);
         load_scales<kBits>(w2, scale2, least2);
-        const Four* fours = (const Four*)(x + (size_t)g * count * kGroup);
-        const float *s = scales + (size_t)g * count, *t = totals + (size_t)g * count;
+        const size_t at = (size_t)g * count;
+        const Four* fours = (const Four*)(x + at * kGroup);
         for (int r = 0; r < count; r++, fours += 8) {
-            __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+            __m512i a = begin<kBits>(offsets + at, r), b = _mm512_setzero_si512(), c = a, d = b;
             for (int i = 0; i < 8; i += 2) {
                 const __m512i first = _mm512_set1_epi32(fours[i]), second = _mm512_set1_epi32(fours[i + 1]);
                 a = _mm512_dpbusd_epi32(a, levels[i], first);
@@ -351,13 +361,13 @@ void two_tiles(const uint8_t* w, const uint8_t* w2, const Quantized& q, int chun
                 c = _mm512_dpbusd_epi32(c, levels2[i], first);
                 d = _mm512_dpbusd_epi32(d, levels2[i + 1], second);
             }
-            const __m512 step = _mm512_set1_ps(s[r]), total = _mm512_set1_ps(t[r]);
+            const __m512 step = _mm512_set1_ps(steps[at + r]);
             const __m512 one = _mm512_cvtepi32_ps(_mm512_add_epi32(a, b));
             const __m512 two = _mm512_cvtepi32_ps(_mm512_add_epi32(c, d));
             const __m512 sum = _mm512_fmadd_ps(one, _mm512_mul_ps(scale, step), sums[r]);
             const __m512 sum2 = _mm512_fmadd_ps(two, _mm512_mul_ps(scale2, step), sums2[r]);
-            sums[r] = _mm512_fmadd_ps(least, total, sum);
-            sums2[r] = _mm512_fmadd_ps(least2, total, sum2);
+            sums[r] = finish<kBits>(sum, least, totals + at, r);
+            sums2[r] = finish<kBits>(sum2, least2, totals + at, r);
         }
     }
 }
@@ -717,6 +727,7 @@ struct Buffers {
     float *qkv, *attended, *hidden, *mixed, *norms, *weights, *blocks;
     int8_t* levels;
     float *scales, *sums;
+    int32_t* offsets;
     size_t norm_stride, weight_stride, block_stride;
     size_t bytes;
 
@@ -739,12 +750,13 @@ struct Buffers {
         levels = scratch.take<int8_t>(rows * widest);
         scales = scratch.take<float>(rows * (widest / kGroup));
         sums = scratch.take<float>(rows * (widest / kGroup));
+        offsets = scratch.take<int32_t>(rows * (widest / kGroup));
         bytes = (size_t)(scratch.at - memory);
     }
 
     Quantized quantized(int inputs, int tokens, int thread) const {
-        const size_t own = tokens == 1 ? thread : 0;
-        return {levels + own * inputs, scales + own * (inputs / kGroup), sums + own * (inputs / kGroup), inputs, tokens};
+        const size_t own = tokens == 1 ? thread : 0, scale = own * (inputs / kGroup);
+        return {levels + own * inputs, scales + scale, sums + scale, offsets + scale, inputs, tokens};
     }
 };
 
@@ -938,16 +950,17 @@ void nlpkit_pack(const float* w, int32_t outputs, int32_t inputs, int32_t bits, 
 }
 
 int64_t nlpkit_linear_scratch(int32_t inputs, int32_t tokens) {
-    return (int64_t)(padded((size_t)tokens * inputs) + 2 * padded((size_t)tokens * (inputs / kGroup) * sizeof(float)));
+    return (int64_t)(padded((size_t)tokens * inputs) + 3 * padded((size_t)tokens * (inputs / kGroup) * sizeof(float)));
 }
 
 // Rows of floats times a matrix.
 void nlpkit_linear(const Linear* linear, const float* x, int32_t tokens, float* out, uint8_t* memory, int32_t threads) {
     Scratch scratch{memory};
     const int groups = linear->inputs / kGroup;
-    Quantized q{scratch.take<int8_t>((size_t)tokens * linear->inputs), nullptr, nullptr, linear->inputs, tokens};
+    Quantized q{scratch.take<int8_t>((size_t)tokens * linear->inputs), nullptr, nullptr, nullptr, linear->inputs, tokens};
     q.scales = scratch.take<float>((size_t)tokens * groups);
     q.sums = scratch.take<float>((size_t)tokens * groups);
+    q.offsets = scratch.take<int32_t>((size_t)tokens * groups);
     if (tokens < 8) {
         for (int t = 0; t < tokens; t++) quantize_row(x + (size_t)t * linear->inputs, q, t);
     }
