@@ -21,7 +21,7 @@ from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.build import build_model, check_vocabulary
 from nlpkit.core.loaders.kernels import load_library
 from nlpkit.core.loaders.open import open_model
-from nlpkit.core.loaders.ready import ReadyWeights
+from nlpkit.core.loaders.ready import ReadyWeights, is_kept
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.fuse import fuse_block
 from nlpkit.core.model.gpt import GPT, Block
@@ -426,7 +426,7 @@ def _load_own(
 
     embeddings: dict[str, Tensor] = {}
     found: GPT | None = None
-    if library is not None:
+    if library is not None and is_kept(source.config, dtype):
         blocks_only = opened is None or opened.leaves_embeddings
         ready = ReadyWeights(source.config, dtype, source.files(), files, blocks_only=blocks_only)
         found = ready.load(library)

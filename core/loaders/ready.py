@@ -71,6 +71,14 @@ def _linears(config: ModelConfig, dtype: str) -> dict[str, tuple[int, int, int, 
     return found
 
 
+def is_kept(config: ModelConfig, dtype: str) -> bool:
+    """Tell whether a model is small enough for its weights to be kept: at most half of all that is."""
+    size = 2 * config.vocab_size * config.d_model
+    for outputs, inputs, bits, _ in _linears(config, dtype).values():
+        size += outputs * inputs * (bits + (1 if bits == 4 else 0.5)) / 8
+    return size <= MAX_BYTES // 2
+
+
 class ReadyWeights:
     """Where the ready-made weights of one model are kept."""
 
@@ -147,14 +155,12 @@ class ReadyWeights:
         return model.eval()
 
     def save(self, model: GPT) -> bool:
-        """Keep a model's weights, if there is room.
+        """Keep a model's weights, if they can be written.
 
         Returns:
             Whether they are kept now.
         """
         tensors = {name: value.detach() for name, value in (*model.named_parameters(), *model.named_buffers())}
-        if sum(value.nbytes for value in tensors.values()) > MAX_BYTES // 2:
-            return False
         try:
             for part, path in self._paths.items():
                 if path.is_file():

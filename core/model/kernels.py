@@ -318,7 +318,14 @@ class Kernels:
 
         Returns:
             Normalised hidden states in fp32, shape ``(batch, seq, d_model)``.
+
+        Raises:
+            IndexError: A row or position lies outside the cache.
         """
+        # The kernels write wherever they are told to.
+        for values, count in ((rows, cache.n_rows), (positions, cache.n_slots)):
+            if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < count:
+                raise IndexError(f"tokens at {int(values.min())} to {int(values.max())} of a cache of {count}")
         # A copy in any case: it is overwritten.
         x = x.to(torch.float32, copy=True).contiguous()
         slots, rows = positions.to(torch.int32).contiguous(), rows.to(torch.int32).contiguous()

@@ -16,7 +16,8 @@ from torch import nn
 
 from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.loaders import kernels
-from nlpkit.core.loaders.ready import ReadyWeights
+from nlpkit.core.loaders.ready import ReadyWeights, is_kept
+from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.fuse import fuse_projections
 from nlpkit.core.model.gpt import GPT
@@ -164,6 +165,17 @@ def test_rows_are_padded_only_where_rotations_depend_on_their_length() -> None:
     assert not model.runs_ragged
     expected, found = decoded(restored(model)), decoded(model)
     assert float((found - expected).abs().max()) <= 0.06 * float(expected.abs().max())
+
+
+@needs_kernels
+@pytest.mark.parametrize(("row", "position"), [(3, 0), (0, 64), (-1, 0), (0, -1)])
+def test_nothing_is_written_outside_the_cache(row: int, position: int) -> None:
+    model = quantized()
+    cache = KVCache(model.config, n_rows=3, dtype=model.dtype, device=model.device)
+    cache.reserve(64)
+    at = torch.tensor([row]), torch.tensor([position])
+    with torch.inference_mode(), pytest.raises(IndexError, match="cache"):
+        model.hidden_ragged(torch.tensor([1]), *at, cache, 65)
 
 
 @needs_kernels
@@ -407,10 +419,12 @@ def test_ready_weights_take_bounded_room(cache: Path, tmp_path: Path, monkeypatc
         assert ready.save(model)
         assert ready.load(library()) is not None
         assert sum(path.stat().st_size for path in (cache / "ready").iterdir()) <= 3.5 * size
-    monkeypatch.setattr("nlpkit.core.loaders.ready.MAX_BYTES", size)
-    source.write_bytes(b"too large")
-    large = ReadyWeights(model.config, "int4", {"w": source}, {}, blocks_only=True)
-    assert not large.save(model)
+    # A model that would take most of the room is not kept at all.
+    assert is_kept(model.config, "int4")
+    monkeypatch.setattr("nlpkit.core.loaders.ready.MAX_BYTES", 2 * size - size // 4)
+    assert not is_kept(model.config, "int4")
+    monkeypatch.setattr("nlpkit.core.loaders.ready.MAX_BYTES", 2 * size + size // 4)
+    assert is_kept(model.config, "int4")
 
 
 @needs_kernels
