@@ -73,7 +73,7 @@ def _linears(config: ModelConfig, dtype: str) -> dict[str, tuple[int, int, int, 
 
 def is_kept(config: ModelConfig, dtype: str) -> bool:
     """Tell whether a model is small enough for its weights to be kept: at most half of all that is."""
-    size = 2 * config.vocab_size * config.d_model
+    size = 2.0 * config.vocab_size * config.d_model
     for outputs, inputs, bits, _ in _linears(config, dtype).values():
         size += outputs * inputs * (bits + (1 if bits == 4 else 0.5)) / 8
     return size <= MAX_BYTES // 2
