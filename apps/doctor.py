@@ -151,7 +151,7 @@ def _torch() -> ModuleType:
 
 
 def _processor() -> Iterator[_Fact]:
-    from nlpkit.core.threads import available_cores, set_threads
+    from nlpkit.core.threads import available_cores, cpu_flags, set_threads
 
     torch = _torch()
     capability = torch.backends.cpu.get_cpu_capability()
@@ -162,7 +162,7 @@ def _processor() -> Iterator[_Fact]:
         else None
     )
     yield "torch kernels", capability, slow
-    flags = _cpu_flags()
+    flags = cpu_flags()
     for name, wanted in (
         ("avx2", {"avx2"}),
         ("avx512", {"avx512f"}),
@@ -332,10 +332,6 @@ def _proc(name: str) -> list[tuple[str, str]]:
 def _cpu_name() -> str:
     names = [value for key, value in _proc("cpuinfo") if key == "model name"]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cpu_flags() -> set[str]:
-    return next((set(value.split()) for key, value in _proc("cpuinfo") if key in ("flags", "Features")), set())
 
 
 def _meminfo() -> dict[str, int]:

@@ -28,7 +28,7 @@ from nlpkit.core.model.gpt import GPT, Block
 from nlpkit.core.model.kernels import fits_kernels
 from nlpkit.core.model.packed import can_pack, pack_block, pack_model
 from nlpkit.core.model.quantize import quantize_block, quantize_model, smoke_test
-from nlpkit.core.threads import set_threads
+from nlpkit.core.threads import cpu_flags, set_threads
 from nlpkit.core.tokenizers.base import Message, Tokenizer
 
 if TYPE_CHECKING:
@@ -247,17 +247,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "mps":
         return False
     check = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return bool(check is not None and check() and "avx512_bf16" in _cpu_flags())
-
-
-def _cpu_flags() -> frozenset[str]:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return frozenset()
+    return bool(check is not None and check() and "avx512_bf16" in cpu_flags())
 
 
 def pick_dtype(dtype: str, device: torch.device) -> str:

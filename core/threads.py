@@ -1,4 +1,4 @@
-"""How many threads to compute with: what this process may really use, not what the machine has."""
+"""The processor: how many threads to compute with, what this process may really use, and which instructions it has."""
 
 from __future__ import annotations
 
@@ -43,6 +43,16 @@ def available_cores() -> int:
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     quota = _cgroup_quota()
     return max(1, min(cores, int(quota)) if quota is not None and quota >= 1 else (1 if quota is not None else cores))
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the processor's features by the names that Linux gives them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(found.partition(":")[2].split())
 
 
 def default_threads() -> int:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from nlpkit.core.loaders.cache import cache_home
 from nlpkit.core.model.kernels import SOURCE, KernelLinear, Library
+from nlpkit.core.threads import cpu_flags
 
 OFF = "NLPKIT_KERNELS"
 """Environment variable that, set to ``off``, leaves the kernels out."""
@@ -24,16 +25,6 @@ _NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni
 _SECONDS = 120
 _TOLERANCE = 0.02
 """Largest difference between a product of the kernels and the exact one, as a share of the largest value."""
-
-
-def _cpu_flags() -> frozenset[str]:
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            if line.startswith("flags"):
-                return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return frozenset()
 
 
 def find_compiler() -> str | None:
@@ -48,13 +39,13 @@ def why_not() -> str | None:
         return f"{OFF} is off"
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         return f"they are for Linux on x86-64, and this is {platform.system()} on {platform.machine()}"
-    missing = sorted(_NEEDED - _cpu_flags())
+    missing = sorted(_NEEDED - cpu_flags())
     return f"this processor has no {', '.join(missing)}" if missing else None
 
 
 def library_path() -> Path:
     """Return where the library for this source, machine and compiler flags is kept."""
-    said = "\n".join((SOURCE.read_text("utf-8"), *_FLAGS, *sorted(_cpu_flags())))
+    said = "\n".join((SOURCE.read_text("utf-8"), *_FLAGS, *sorted(cpu_flags())))
     return cache_home() / "kernels" / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.so"
 
 
