@@ -18,6 +18,8 @@ from torch import Tensor
 from nlpkit.core.model.config import ModelConfig
 
 SLOT_STEP = 64
+FEWEST_ROWS = 32
+"""Rows that there is room for on the CPU as soon as there are any."""
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -58,22 +60,20 @@ class KVSegment:
 class KVCache:
     """Preallocated keys and values, shape ``(layer, row, kv_head, slot, head_dim)`` each.
 
-    Slots grow on demand in steps, so that short answers never pay for a long context.
+    Slots grow on demand in steps, so that short answers never pay for a long context. On the CPU, where memory counts
+    only once it is written, there is room for more rows than are in use, so that rows rarely have to be moved.
 
     Attributes:
         keys: All keys.
         values: All values.
+        n_rows: Number of rows in use; `keys` and `values` may have room for more.
     """
 
     def __init__(self, config: ModelConfig, *, n_rows: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.n_rows = n_rows
         shape = (config.n_layers, n_rows, config.n_kv_heads, 0, config.head_dim)
         self.keys = _zeros(shape, dtype, device)
         self.values = _zeros(shape, dtype, device)
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return self.keys.shape[1]
 
     @property
     def n_slots(self) -> int:
@@ -89,20 +89,22 @@ class KVCache:
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
             new = _zeros((*old.shape[:3], n_slots, old.shape[4]), old.dtype, old.device)
-            new[:, :, :, : old.shape[3]] = old
+            new[:, : self.n_rows, :, : old.shape[3]] = old[:, : self.n_rows]
             setattr(self, name, new)
 
     def reserve_rows(self, n_rows: int) -> None:
         """Make room for at least `n_rows` rows, keeping what is there."""
         if n_rows <= self.n_rows:
             return
+        used, self.n_rows, room = self.n_rows, n_rows, self.keys.shape[1]
+        if n_rows <= room:
+            return
         if self.keys.device.type == "cpu":
-            # Rows that are never used take no memory here, and each growth copies those that are.
-            n_rows = max(n_rows, 2 * self.n_rows)
+            n_rows = max(n_rows, 2 * room, FEWEST_ROWS)
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
             new = _zeros((old.shape[0], n_rows, *old.shape[2:]), old.dtype, old.device)
-            new[:, : old.shape[1]] = old
+            new[:, :used] = old[:, :used]
             setattr(self, name, new)
 
     def rows(self, start: int, count: int, *, n_slots: int) -> CacheRows:
