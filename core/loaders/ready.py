@@ -105,12 +105,14 @@ class ReadyWeights:
         shape = dataclasses.asdict(config)
         base = [sha256_file(path) for _, path in sorted(files.items())]
         merged = [sha256_file(path) for _, path in sorted(adapter_files.items())]
-        said = {"format": _FORMAT, "layout": VERSION, "shape": shape, "dtype": dtype, "base": base}
+        said = {"format": _FORMAT, "layout": VERSION, "shape": shape, "base": base}
+        # The head has 8 bits in both formats.
+        shared = {**said, "part": "shared", "adapter": [] if blocks_only else merged}
+        blocks = {**said, "part": "blocks", "adapter": merged, "dtype": dtype}
         folder = cache_home() / "ready"
         self._paths = {
-            "blocks": folder / f"{_digest({**said, 'part': 'blocks', 'adapter': merged})}.safetensors",
-            "shared": folder
-            / f"{_digest({**said, 'part': 'shared', 'adapter': [] if blocks_only else merged})}.safetensors",
+            "blocks": folder / f"{_digest(blocks)}.safetensors",
+            "shared": folder / f"{_digest(shared)}.safetensors",
         }
 
     def load(self, library: Library) -> GPT | None:

@@ -20,6 +20,8 @@ from nlpkit.core.model.config import ModelConfig
 SLOT_STEP = 64
 FEWEST_ROWS = 32
 """Rows that there is room for on the CPU as soon as there are any."""
+MOST_SPARE_BYTES = 512 << 20
+"""Address space of keys, and of values, up to which there is room for rows that are not in use."""
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -80,6 +82,13 @@ class KVCache:
         """Slots allocated per row."""
         return self.keys.shape[3]
 
+    def _room(self, n_rows: int, n_slots: int) -> int:
+        """Return for how many rows to make room where `n_rows` are in use, of `n_slots` slots each."""
+        n_layers, _, n_kv_heads, _, head_dim = self.keys.shape
+        row_bytes = n_layers * n_kv_heads * max(1, n_slots) * head_dim * self.keys.dtype.itemsize
+        wanted = max(2 * n_rows, FEWEST_ROWS) if self.keys.device.type == "cpu" and n_rows else n_rows
+        return max(n_rows, min(wanted, MOST_SPARE_BYTES // row_bytes))
+
     def reserve(self, n_slots: int) -> None:
         """Make room for at least `n_slots` slots per row, keeping what is there."""
         if n_slots <= self.n_slots:
@@ -88,7 +97,8 @@ class KVCache:
         n_slots = max(-(-n_slots // SLOT_STEP) * SLOT_STEP, self.n_slots + self.n_slots // 2)
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
-            new = _zeros((*old.shape[:3], n_slots, old.shape[4]), old.dtype, old.device)
+            shape = (old.shape[0], self._room(self.n_rows, n_slots), old.shape[2], n_slots, old.shape[4])
+            new = _zeros(shape, old.dtype, old.device)
             new[:, : self.n_rows, :, : old.shape[3]] = old[:, : self.n_rows]
             setattr(self, name, new)
 
@@ -96,11 +106,10 @@ class KVCache:
         """Make room for at least `n_rows` rows, keeping what is there."""
         if n_rows <= self.n_rows:
             return
-        used, self.n_rows, room = self.n_rows, n_rows, self.keys.shape[1]
-        if n_rows <= room:
+        used, self.n_rows = self.n_rows, n_rows
+        if n_rows <= self.keys.shape[1]:
             return
-        if self.keys.device.type == "cpu":
-            n_rows = max(n_rows, 2 * room, FEWEST_ROWS)
+        n_rows = self._room(n_rows, self.n_slots)
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
             new = _zeros((old.shape[0], n_rows, *old.shape[2:]), old.dtype, old.device)

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <cstring>
 #include <thread>
+#include <type_traits>
 
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512DQ__) || \
     !defined(__AVX512VNNI__)
@@ -624,6 +625,16 @@ void soften(const Query& query, float* w, int first, int slots, float softcap) {
     for (int s = whole; s < slots; s += 16) _mm512_store_ps(w + s, _mm512_setzero_ps());
 }
 
+// Call `f(first, how many)` for queries in groups of kQueries, and for what is left; how many is known when compiling.
+template <typename F>
+void by_fours(int n, F f) {
+    int j = 0;
+    for (; j + kQueries <= n; j += kQueries) f(j, std::integral_constant<int, kQueries>());
+    if (n - j == 3) f(j, std::integral_constant<int, 3>());
+    if (n - j == 2) f(j, std::integral_constant<int, 2>());
+    if (n - j == 1) f(j, std::integral_constant<int, 1>());
+}
+
 // Attention of `n` queries over slots of one row and one head of keys. `weights` holds n rows of `stride` floats,
 // `block` kSlots * dim floats.
 void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* values, int dim, float scale,
@@ -641,13 +652,9 @@ void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* v
         const int here = last + 1 - first - s;
         transpose_keys(keys + (size_t)(first + s) * dim, here, dim, block, 0);
         transpose_keys(keys + (size_t)(first + s + 16) * dim, here - 16, dim, block, 16);
-        int j = 0;
-        for (; j + kQueries <= n; j += kQueries) {
-            score<kQueries>(queries + j, block, dim, scales, weights + j * stride + s, stride);
-        }
-        if (n - j == 3) score<3>(queries + j, block, dim, scales, weights + j * stride + s, stride);
-        if (n - j == 2) score<2>(queries + j, block, dim, scales, weights + j * stride + s, stride);
-        if (n - j == 1) score<1>(queries + j, block, dim, scales, weights + j * stride + s, stride);
+        by_fours(n, [&](int j, auto count_of) {
+            score<decltype(count_of)::value>(queries + j, block, dim, scales, weights + j * stride + s, stride);
+        });
     }
     for (int j = 0; j < n; j++) {
         soften(queries[j], weights + j * stride, first, slots, softcap);
@@ -658,13 +665,9 @@ void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* v
         for (int i = 0; i < count * dim; i += 16) {
             _mm512_store_ps(block + i, from_bf16(values + (size_t)(first + s) * dim + i));
         }
-        int j = 0;
-        for (; j + kQueries <= n; j += kQueries) {
-            mix<kQueries>(queries + j, block, count, dim, weights + j * stride + s, stride);
-        }
-        if (n - j == 3) mix<3>(queries + j, block, count, dim, weights + j * stride + s, stride);
-        if (n - j == 2) mix<2>(queries + j, block, count, dim, weights + j * stride + s, stride);
-        if (n - j == 1) mix<1>(queries + j, block, count, dim, weights + j * stride + s, stride);
+        by_fours(n, [&](int j, auto count_of) {
+            mix<decltype(count_of)::value>(queries + j, block, count, dim, weights + j * stride + s, stride);
+        });
     }
 }
 

@@ -17,7 +17,7 @@ from torch import nn
 from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.loaders import kernels
 from nlpkit.core.loaders.ready import ReadyWeights, is_kept
-from nlpkit.core.model.cache import KVCache
+from nlpkit.core.model.cache import FEWEST_ROWS, MOST_SPARE_BYTES, KVCache
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.fuse import fuse_projections
 from nlpkit.core.model.gpt import GPT
@@ -176,6 +176,32 @@ def test_nothing_is_written_outside_the_cache(row: int, position: int) -> None:
     at = torch.tensor([row]), torch.tensor([position])
     with torch.inference_mode(), pytest.raises(IndexError, match="cache"):
         model.hidden_ragged(torch.tensor([1]), *at, cache, 65)
+
+
+def test_caches_have_room_for_more_rows_only_while_that_is_cheap() -> None:
+    cpu = torch.device("cpu")
+    small = KVCache(config(), n_rows=0, dtype=torch.bfloat16, device=cpu)
+    small.reserve_rows(1)
+    small.reserve(64)
+    assert (small.n_rows, small.keys.shape[1]) == (1, FEWEST_ROWS)
+    small.keys[:, 0, :, :64] = 7
+    for rows, slots in ((40, 64), (40, 200), (90, 300)):
+        small.reserve_rows(rows)
+        small.reserve(slots)
+        assert small.n_rows == rows <= small.keys.shape[1]
+        assert bool((small.keys[:, 0, :, :64] == 7).all())
+        assert not bool(small.keys[:, 1:].any())
+        assert not bool(small.keys[:, 0, :, 64:].any())
+    # Shapes of a model of seven billion weights: a row of 4,096 slots is a gigabyte.
+    wide = config(n_layers=32, n_heads=32, n_kv_heads=32, head_dim=128, max_seq_len=4096)
+    large = KVCache(wide, n_rows=0, dtype=torch.bfloat16, device=cpu)
+    large.reserve_rows(1)
+    for slots in (256, 4096):
+        large.reserve(slots)
+        row = large.keys[:, 0].numel() * 2
+        assert large.keys.nbytes <= max(row, MOST_SPARE_BYTES)
+    large.reserve_rows(2)
+    assert large.keys.shape[1] == 2
 
 
 @needs_kernels
@@ -374,10 +400,15 @@ def test_ready_weights_are_the_same_model(name: str, cache: Path, tmp_path: Path
     assert ready("int4", adapter).load(library()) is None
     assert ready("int4", source, adapter).load(library()) is None
     assert ready(shape=other).load(library()) is None
-    # An adapter of the blocks alone shares embedding and head.
+    # An adapter of the blocks alone shares embedding and head, and so do both formats.
     before = len(list((cache / "ready").iterdir()))
     assert ready("int4", source, adapter).save(model)
     assert len(list((cache / "ready").iterdir())) == before + 1
+    assert ready("int8").save(quantized("int8", **VARIANTS[name]))
+    assert len(list((cache / "ready").iterdir())) == before + 2
+    wide = ready("int8").load(library())
+    assert wide is not None
+    assert torch.equal(decoded(wide), decoded(quantized("int8", **VARIANTS[name])))
 
 
 @needs_kernels

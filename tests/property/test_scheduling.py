@@ -31,16 +31,13 @@ MODEL = tiny_gpt(tiny_config(max_seq_len=512))
 SLIDING = tiny_gpt(tiny_config(max_seq_len=512, sliding_window=20, sliding_layers=[0], family="mistral"))
 
 
-def with_kernels() -> torch.nn.Module:
-    """A model that runs with compiled kernels; the plain one where there are none."""
-    shape = {"d_model": 64, "n_heads": 4, "head_dim": 16, "d_ff": 96, "max_seq_len": 512}
-    model = tiny_gpt(tiny_config(**shape), scale=0.2).to(torch.bfloat16)
-    library = load_library()
-    if library is None:
-        return MODEL
-    fuse_projections(model)
-    quantize_model(model, "int4", library)
-    return model.eval()
+LIBRARY = load_library()
+KERNELS = tiny_gpt(tiny_config(d_model=64, n_heads=4, head_dim=16, d_ff=96, max_seq_len=512), scale=0.2).to(
+    torch.bfloat16
+)
+fuse_projections(KERNELS)
+quantize_model(KERNELS, "int4", LIBRARY)
+needs_kernels = pytest.mark.skipif(LIBRARY is None, reason="this machine has no compiled kernels")
 
 
 class Free(PassCost):
@@ -102,7 +99,14 @@ def collect(scheduler: Scheduler, done: dict[int, Facts]) -> None:
             done.setdefault(event.ticket, []).append((one.text, one.token_ids, one.finish_reason, one.index))
 
 
-@pytest.mark.parametrize("model", [MODEL, SLIDING, with_kernels()], ids=["full", "sliding", "kernels"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(MODEL, id="full"),
+        pytest.param(SLIDING, id="sliding"),
+        pytest.param(KERNELS, id="kernels", marks=needs_kernels),
+    ],
+)
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
