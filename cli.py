@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 from nlpkit.apps.constraint_options import ConstraintOptions
 from nlpkit.apps.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, SinkOptions, command
 from nlpkit.apps.output import Writer
-from nlpkit.apps.process import run_process
+from nlpkit.apps.process import leave, run_process
 from nlpkit.apps.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
 from nlpkit.core.errors import ConfigError
 from nlpkit.eval.commands import app as eval_app
@@ -421,5 +421,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_process(typer.main.get_command(app), sys.argv[1:] if argv is None else argv)
 
 
+def run() -> NoReturn:
+    """Run the command line of this process, and end it."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

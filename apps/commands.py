@@ -23,6 +23,7 @@ from nlpkit.apps.progress import ProgressBar
 from nlpkit.apps.results import TaskResult
 from nlpkit.apps.task import Example, Prediction, Task, check_example, load_task
 from nlpkit.core.errors import ConfigError, NlpkitError
+from nlpkit.core.lean_torch import import_torch
 from nlpkit.core.loaders.catalogue import find_entry, resolve_model
 
 if TYPE_CHECKING:
@@ -384,6 +385,7 @@ def load(
         if find_entry(options.model) is None:
             # A wrong name is told at once and not after the seconds that torch takes to import.
             resolve_model(options.model, progress=bar)
+        import_torch()
         from nlpkit.core.language_model import load_model
 
         lm = load_model(

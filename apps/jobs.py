@@ -186,8 +186,11 @@ class Run:
         ]
 
     def _loops(self, job: Job, index: int, completion: Completion) -> bool:
+        # Without a reference more is called a loop: only what that finds is worth tokenizing the text.
+        if not is_loop(completion.token_ids):
+            return False
         text = str(job.plan.chunks[index].get(self.task.text_field, ""))
-        return len(completion.token_ids) > 0 and is_loop(completion.token_ids, reference=self.lm.encode(text))
+        return is_loop(completion.token_ids, reference=self.lm.encode(text))
 
     def second_try(self, job: Job, index: int, *, loops: bool = True) -> Request | None:
         """Return a request that tries a finished one again, where that is called for.

@@ -151,7 +151,7 @@ class Planner:
                 truncated = True
                 total = self.lm.count_tokens(str(example[self.task.text_field]))
                 warnings = (f"the {self.task.text_field} was cut to its first {kept} of {total} tokens",)
-        chunks, prompts = self._split(cut, limit)
+        chunks, prompts = self._split(cut, limit, whole=None if truncated else whole)
         requests = tuple(
             Request(prompt_ids=tuple(prompt), config=self._configure(decoding, chunk, len(prompt)))
             for chunk, prompt in zip(chunks, prompts, strict=True)
@@ -215,7 +215,8 @@ class Planner:
     def _overhead(self, example: Example) -> int:
         return len(self.render({**example, self.task.text_field: ""}))
 
-    def _split(self, example: Example, limit: int) -> tuple[list[Example], list[list[int]]]:
+    def _split(self, example: Example, limit: int, *, whole: list[int] | None) -> tuple[list[Example], list[list[int]]]:
+        """Return the parts of an example and their prompts; `whole` is the prompt of all of it, where it is known."""
         overhead = self._overhead(example)
         longest = 0
         for attempt in range(SPLIT_ATTEMPTS):
@@ -225,7 +226,10 @@ class Planner:
                 overhead=overhead,
             )
             chunks = self.task.split(example, budget)
-            prompts = [self.render(chunk) for chunk in chunks]
+            if whole is not None and len(chunks) == 1 and chunks[0] is example:
+                prompts = [whole]
+            else:
+                prompts = [self.render(chunk) for chunk in chunks]
             longest = max(map(len, prompts), default=0)
             if longest <= limit:
                 return chunks, prompts

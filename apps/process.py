@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import os
 import shutil
 import signal
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import typer
 
@@ -46,6 +49,26 @@ def run_process(command: Command, arguments: Sequence[str]) -> int:
     with _tidy_on_sigterm():
         code = _guarded(command, list(arguments), debug="--debug" in arguments)
     return _flush(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process as the interpreter does, but for taking apart a thousand modules: torch's take 0.3 s.
+
+    Threads are waited for, what is registered with `atexit` is run, and buffers are flushed.
+
+    Args:
+        code: The exit code.
+    """
+    # Both are what `Py_FinalizeEx` calls first; where another interpreter has no such functions, it ends its own way.
+    ends = (getattr(threading, "_shutdown", None), getattr(atexit, "_run_exitfuncs", None))
+    if None in ends or sys.flags.inspect:
+        sys.exit(code)
+    for end in ends:
+        end()  # type: ignore[misc]
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def _guarded(command: Command, arguments: list[str], *, debug: bool) -> int:

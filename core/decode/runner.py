@@ -23,8 +23,8 @@ class Runner(Protocol):
     max_seq_len: int
     vocab_size: int
 
-    def reserve(self, n_rows: int) -> None:
-        """Make room for `n_rows` rows."""
+    def reserve(self, n_rows: int, n_slots: int = 0) -> None:
+        """Make room for `n_rows` rows; `n_slots` is how many tokens the caller expects in the longest, if it knows."""
         ...
 
     @property
@@ -110,9 +110,10 @@ class GPTRunner:
         self._cache = KVCache(model.config, n_rows=0, dtype=model.dtype, device=model.device)
 
     @torch.inference_mode()
-    def reserve(self, n_rows: int) -> None:
-        """Make room for `n_rows` rows, keeping the rows there are."""
+    def reserve(self, n_rows: int, n_slots: int = 0) -> None:
+        """Make room for `n_rows` rows, keeping the rows there are; see `Runner.reserve`."""
         self._cache.reserve_rows(n_rows)
+        self._cache.reserve(n_slots)
 
     @torch.inference_mode()
     def copy_row(self, source: int, target: int, length: int) -> None:

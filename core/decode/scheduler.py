@@ -29,6 +29,10 @@ CHUNK = 256
 """Prompt tokens computed between two decode steps, so that no prompt holds up running texts for long."""
 
 
+USUAL_ANSWER = 32
+"""Tokens behind each prompt that there is room for from the start; longer texts make room as they grow."""
+
+
 @dataclass(frozen=True)
 class Event:
     """What one step did to one completion.
@@ -221,7 +225,8 @@ class Scheduler:
             at_hand = [self._at_hand(entry, self._prefixes) for entry in new]
             pick_leaders(new, [count for count, _ in at_hand], (*self._filling, *self._held))
         entries = (*self._filling, *self._held, *new)
-        self._runner.reserve(len(self._rows) + sum(len(entry.rows) for entry in entries))
+        n_rows = len(self._rows) + sum(len(entry.rows) for entry in entries)
+        self._runner.reserve(n_rows, max(len(entry.tokens) for entry in new) + USUAL_ANSWER)
         for entry, (count, source) in zip(new, at_hand, strict=True):
             slot = len(self._rows) + len(self._filling)
             if entry.leader is not None:

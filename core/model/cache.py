@@ -18,7 +18,7 @@ from torch import Tensor
 from nlpkit.core.model.config import ModelConfig
 
 SLOT_STEP = 64
-FEWEST_ROWS = 32
+FEWEST_ROWS = 64
 """Rows that there is room for on the CPU as soon as there are any."""
 MOST_SPARE_BYTES = 512 << 20
 """Address space of keys, and of values, up to which there is room for rows that are not in use."""
@@ -140,10 +140,12 @@ class KVCache:
 
     def reorder(self, start: int, sources: Sequence[int], length: int) -> None:
         """Let rows ``start ..`` take the first `length` slots of rows `sources`, all at once (beam search)."""
-        index = torch.tensor(list(sources), device=self.keys.device)
-        stop = start + len(sources)
-        self.keys[:, start:stop, :, :length] = self.keys[:, index, :, :length]
-        self.values[:, start:stop, :, :length] = self.values[:, index, :, :length]
+        moved = [(source, target) for target, source in enumerate(sources, start) if source != target]
+        if not moved:
+            return
+        index, targets = torch.tensor(moved, device=self.keys.device).unbind(1)
+        for held in (self.keys, self.values):
+            held[:, targets, :, :length] = held[:, index, :, :length]
 
 
 @dataclass(frozen=True)

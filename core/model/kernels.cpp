@@ -540,13 +540,17 @@ inline void transpose_keys(const uint16_t* keys, int count, int dim, float* colu
     }
 }
 
+// Hold two vectors in registers: compilers read them again from memory for each use, which is what takes the time then.
+inline void keep(__m512& a, __m512& b) { asm("" : "+v"(a), "+v"(b)); }
+
 // Scores of kN queries and kSlots slots.
 template <int kN>
 void score(const Query* queries, const float* columns, int dim, __m512 scale, float* weights, size_t stride) {
     __m512 sums[kN][2];
     for (auto& pair : sums) pair[0] = pair[1] = _mm512_setzero_ps();
     for (int i = 0; i < dim; i++) {
-        const __m512 a = _mm512_load_ps(columns + i * kSlots), b = _mm512_load_ps(columns + i * kSlots + 16);
+        __m512 a = _mm512_load_ps(columns + i * kSlots), b = _mm512_load_ps(columns + i * kSlots + 16);
+        keep(a, b);
         for (int j = 0; j < kN; j++) {
             const __m512 q = _mm512_set1_ps(queries[j].q[i]);
             sums[j][0] = _mm512_fmadd_ps(q, a, sums[j][0]);
@@ -573,8 +577,10 @@ void mix(const Query* queries, const float* values, int count, int dim, const fl
         if (width == 4) {
             for (int s = 0; s < count; s++) {
                 const float* v = values + (size_t)s * dim + i;
-                const __m512 v0 = _mm512_load_ps(v), v1 = _mm512_load_ps(v + 16);
-                const __m512 v2 = _mm512_load_ps(v + 32), v3 = _mm512_load_ps(v + 48);
+                __m512 v0 = _mm512_load_ps(v), v1 = _mm512_load_ps(v + 16);
+                __m512 v2 = _mm512_load_ps(v + 32), v3 = _mm512_load_ps(v + 48);
+                keep(v0, v1);
+                keep(v2, v3);
                 for (int j = 0; j < kN; j++) {
                     const __m512 weight = _mm512_set1_ps(weights[j * stride + s]);
                     sums[j][0] = _mm512_fmadd_ps(weight, v0, sums[j][0]);
@@ -706,7 +712,7 @@ class Barrier {
 // ---- A pass through the model -----------------------------------------------------------------------------------
 
 // Queries of one row that share a loop over its keys.
-constexpr int kTokensTogether = 8;
+constexpr int kTokensTogether = 16;
 
 struct Scratch {
     uint8_t* at;
@@ -997,3 +1003,4 @@ void nlpkit_run(const ModelData* model, const Pass* pass) {
     }
 }
 }
+
