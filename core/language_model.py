@@ -16,7 +16,7 @@ from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS, Engine
 from nlpkit.core.decode.request import Generation, Request, Score, TokenEvent
 from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
-from nlpkit.core.loaders.adapter import Adapter, check_base, merge_adapter, open_adapter
+from nlpkit.core.loaders.adapter import Adapter, check_base, merge_updates, open_adapter
 from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.build import build_model, check_vocabulary
 from nlpkit.core.loaders.kernels import load_library
@@ -26,8 +26,9 @@ from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.fuse import fuse_block
 from nlpkit.core.model.gpt import GPT, Block
 from nlpkit.core.model.kernels import fits_kernels
+from nlpkit.core.model.lora import LoraWeights
 from nlpkit.core.model.packed import can_pack, pack_block, pack_model
-from nlpkit.core.model.quantize import quantize_block, quantize_model, smoke_test
+from nlpkit.core.model.quantize import add_low_rank, quantize_block, quantize_model, smoke_test
 from nlpkit.core.threads import cpu_flags, set_threads
 from nlpkit.core.tokenizers.base import Message, Tokenizer
 
@@ -372,8 +373,6 @@ def _load_own(
 ) -> LanguageModel:
     tokenizer = source.tokenizer() if like is None else like.tokenizer
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(source.path))
-    # An adapter is added in fp32: the sum loses nothing before the one rounding to the final dtype.
-    wide = torch.float32 if dtype == "fp32" or adapter is not None else torch.bfloat16
     opened: Adapter | None = None
     files: dict[str, Path] = {}
     brief_tasks = read_brief_tasks(source.path).names
@@ -397,9 +396,16 @@ def _load_own(
                 pack_block(block)
 
     def built() -> GPT:
-        tensors = source.tensors(dtype=wide)
-        if opened is not None:
-            tensors = merge_adapter(source.config, tensors, opened)
+        updates = {} if opened is None else opened.internal(source.config)
+        apart: dict[str, LoraWeights] = {}
+        # Four bits are too few for the sum; for exact magnitudes (DoRA) it is needed all the same.
+        if kind == "int4" and library is not None and all(one.magnitude is None for one in updates.values()):
+            apart = {name: update for name, update in updates.items() if name.startswith("blocks.")}
+            updates = {name: update for name, update in updates.items() if name not in apart}
+        # Updates are added in fp32: the sum loses nothing before the one rounding to the final dtype.
+        tensors = source.tensors(dtype=torch.float32 if dtype == "fp32" or updates else torch.bfloat16)
+        if updates:
+            tensors = merge_updates(tensors, updates)
         with giving_memory_back():
             model = build_model(
                 source.config,
@@ -409,6 +415,7 @@ def _load_own(
             )
             embeddings.update({key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS})
             if kind is not None:
+                add_low_rank(model, apart)
                 quantize_model(model, kind, library)
             elif packs:
                 pack_model(model)

@@ -297,7 +297,13 @@ def merge_adapter(
     Raises:
         ModelFileError: The adapter does not fit the model.
     """
-    updates = adapter.internal(config)
+    return merge_updates(tensors, adapter.internal(config))
+
+
+def merge_updates(
+    tensors: Iterator[tuple[str, Tensor]], updates: Mapping[str, LoraWeights]
+) -> Iterator[tuple[str, Tensor]]:
+    """Add updates, by module name, to a stream of weights, as `merge_adapter` does."""
 
     def stream() -> Iterator[tuple[str, Tensor]]:
         for name, tensor in tensors:

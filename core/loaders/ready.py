@@ -26,10 +26,11 @@ from nlpkit.core.loaders.safetensors_file import open_safetensors
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.kernels import VERSION, KernelLinear, Kernels, Library
+from nlpkit.core.model.quantize import joined_parts
 
 MAX_BYTES = 2 << 30
 """Most bytes of all files; the least recently used are removed first."""
-_FORMAT = 1
+_FORMAT = 2
 _DTYPES = {torch.uint8: "U8", torch.float32: "F32", torch.bfloat16: "BF16"}
 _SHARED = ("embed.", "pos_embed.", "head.")
 
@@ -138,12 +139,16 @@ class ReadyWeights:
             attn.q = attn.k = attn.v = None
             if self.config.gated_mlp:
                 mlp.gate, mlp.up = None, nn.Identity()
+        joined = joined_parts(self.config)
         # Shapes are the model's: what a file says of itself decides nothing that the kernels rely on.
         for path, (outputs, inputs, bits, biased) in self._linears.items():
             owner, _, name = path.rpartition(".")
             packed = tensors.pop(f"{path}.weight")
             bias = tensors.pop(f"{path}.bias") if biased else None
             layer = KernelLinear.packed(library, packed, bias, outputs=outputs, inputs=inputs, bits=bits)
+            if f"{path}.low_out" in tensors:
+                parts = joined[path.split(".", 2)[2]]
+                layer.take_low_rank(tensors.pop(f"{path}.low_in"), tensors.pop(f"{path}.low_out"), list(parts.values()))
             setattr(model.get_submodule(owner) if owner else model, name, layer)
         for name, parameter in list(model.named_parameters()):
             value = tensors.pop(name)

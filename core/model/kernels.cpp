@@ -10,6 +10,8 @@
 //   8 bits: 512 bytes of levels + 128, 16 scales (fp16)
 // Levels lie as dpbusd reads them: four consecutive inputs of each of 16 outputs in 64 bytes. At 4 bits, one vector holds
 // eight inputs: four in the low halves of its bytes, the next four in the high ones.
+//
+// A matrix may have a low-rank update beside it (LoRA), B A: A is packed at 8 bits, B kept in bf16.
 
 #include <immintrin.h>
 #include <omp.h>
@@ -18,6 +20,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <thread>
 #include <type_traits>
 
@@ -47,6 +50,15 @@ struct Linear {
     int32_t outputs;
     int32_t inputs;
     int32_t bits;
+    // Of a low-rank update, or 0: a multiple of 16.
+    int32_t rank;
+    // (parts * rank, inputs) at 8 bits: joined matrices have an update each, those of the first outputs first.
+    const uint8_t* low_in;
+    // bf16 (blocks of outputs, rank, 16)
+    const uint16_t* low_out;
+    int32_t parts;
+    // Blocks where the second and the third part begin.
+    int32_t second, third;
     int32_t unused;
 };
 
@@ -183,6 +195,7 @@ struct Quantized {
     int32_t* offsets;  // -128 times the sum of the levels: 8-bit weights are kept with 128 added
     int inputs;
     int rows;
+    float* low;        // (row, parts * rank): the rows times A of a low-rank update
 
     int rows_in(int chunk) const { return rows - chunk * kRows < kRows ? rows - chunk * kRows : kRows; }
     int groups() const { return inputs / kGroup; }
@@ -298,35 +311,36 @@ inline __m512 finish(__m512 sum, __m512 least, const float* totals, int row) {
     return kBits == 8 ? sum : _mm512_fmadd_ps(least, _mm512_set1_ps(totals[row]), sum);
 }
 
-// Products of a block of 16 outputs with `count` rows of one chunk: sums, 16 for each row.
+// Products of a block of 16 outputs with rows `from` to `to` - 1 of one chunk: sums, 16 for each row.
 template <int kBits>
-void tile(const uint8_t* w, const Quantized& q, int chunk, __m512* sums) {
+void tile(const uint8_t* w, const Quantized& q, int chunk, int from, int to, __m512* sums) {
     const int count = q.rows_in(chunk), groups = q.groups();
     const int8_t* x = q.levels + q.level_at(chunk);
     const float *steps = q.scales + q.scale_at(chunk), *totals = q.sums + q.scale_at(chunk);
     const int32_t* offsets = q.offsets + q.scale_at(chunk);
     __m512i levels[8];
     __m512 scale, least = _mm512_setzero_ps();
-    if (count == 1) {
+    if (to - from == 1) {
         __m512 sum = _mm512_setzero_ps();
         for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
             prefetch<kBits>(w);
             load_levels<kBits>(w, levels);
             load_scales<kBits>(w, scale, least);
-            const __m512 product = dot(levels, x + (size_t)g * kGroup, begin<kBits>(offsets, g));
-            sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(steps[g])), sum);
-            sum = finish<kBits>(sum, least, totals, g);
+            const int at = g * count + from;
+            const __m512 product = dot(levels, x + (size_t)at * kGroup, begin<kBits>(offsets, at));
+            sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(steps[at])), sum);
+            sum = finish<kBits>(sum, least, totals, at);
         }
-        sums[0] = sum;
+        sums[from] = sum;
         return;
     }
-    for (int r = 0; r < count; r++) sums[r] = _mm512_setzero_ps();
+    for (int r = from; r < to; r++) sums[r] = _mm512_setzero_ps();
     for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
         prefetch<kBits>(w);
         load_levels<kBits>(w, levels);
         load_scales<kBits>(w, scale, least);
         const size_t at = (size_t)g * count;
-        for (int r = 0; r < count; r++) {
+        for (int r = from; r < to; r++) {
             const __m512 product = dot(levels, x + (at + r) * kGroup, begin<kBits>(offsets + at, r));
             const __m512 sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(steps[at + r])), sums[r]);
             sums[r] = finish<kBits>(sum, least, totals + at, r);
@@ -373,6 +387,14 @@ void two_tiles(const uint8_t* w, const uint8_t* w2, const Quantized& q, int chun
     }
 }
 
+struct Range {
+    int begin, end;
+};
+
+Range share(int count, int thread, int threads) {
+    return {(int)((int64_t)count * thread / threads), (int)((int64_t)count * (thread + 1) / threads)};
+}
+
 const uint8_t* block_at(const Linear& linear, int block) {
     return linear.weight + (size_t)block * (linear.inputs / kGroup) * bytes_per_block(linear.bits);
 }
@@ -388,13 +410,59 @@ void add_bias(const Linear& linear, int block, int count, __m512* sums) {
     for (int r = 0; r < count; r++) sums[r] = _mm512_add_ps(sums[r], bias);
 }
 
+int low_width(const Linear& linear) { return linear.parts * linear.rank; }
+
+// Multiply rows by A of a matrix' low-rank update, if it has one; into q.low.
+void reduce(const Linear& linear, const Quantized& q, Range rows) {
+    const int width = low_width(linear);
+    const size_t block_bytes = (size_t)q.groups() * bytes_per_block(8);
+    alignas(64) __m512 sums[kRows];
+    for (int first = rows.begin; width && first < rows.end;) {
+        const int chunk = first / kRows, start = chunk * kRows;
+        const int last = rows.end < start + kRows ? rows.end : start + kRows;
+        for (int block = 0; block < width / kBlock; block++) {
+            tile<8>(linear.low_in + block * block_bytes, q, chunk, first - start, last - start, sums);
+            for (int r = first; r < last; r++) {
+                _mm512_storeu_ps(q.low + (size_t)r * width + block * kBlock, sums[r - start]);
+            }
+        }
+        first = last;
+    }
+}
+
+// Multiply what `reduce` has made by B, and add it.
+void add_low_rank(const Linear& linear, int block, const Quantized& q, int chunk, __m512* sums) {
+    const int width = low_width(linear), part = (block >= linear.second) + (block >= linear.third);
+    const float* low = q.low + (size_t)chunk * kRows * width + part * linear.rank;
+    const uint16_t* out = linear.low_out + (size_t)block * linear.rank * kBlock;
+    for (int first = 0; first < linear.rank; first += 16, low += 16, out += 16 * kBlock) {
+        __m512 b[16];
+        for (int j = 0; j < 16; j++) b[j] = from_bf16(out + j * kBlock);
+        for (int r = 0; r < q.rows_in(chunk); r++) {
+            const float* t = low + (size_t)r * width;
+            __m512 even = sums[r], odd = _mm512_mul_ps(_mm512_set1_ps(t[1]), b[1]);
+            for (int j = 0; j < 16; j += 2) {
+                even = _mm512_fmadd_ps(_mm512_set1_ps(t[j]), b[j], even);
+                if (j) odd = _mm512_fmadd_ps(_mm512_set1_ps(t[j + 1]), b[j + 1], odd);
+            }
+            sums[r] = _mm512_add_ps(even, odd);
+        }
+    }
+}
+
+// What a matrix has beside its levels.
+void complete(const Linear& linear, int block, const Quantized& q, int chunk, __m512* sums) {
+    if (linear.rank) add_low_rank(linear, block, q, chunk, sums);
+    add_bias(linear, block, q.rows_in(chunk), sums);
+}
+
 void any_tile(const Linear& linear, int block, const Quantized& q, int chunk, __m512* sums) {
     if (linear.bits == 4) {
-        tile<4>(block_at(linear, block), q, chunk, sums);
+        tile<4>(block_at(linear, block), q, chunk, 0, q.rows_in(chunk), sums);
     } else {
-        tile<8>(block_at(linear, block), q, chunk, sums);
+        tile<8>(block_at(linear, block), q, chunk, 0, q.rows_in(chunk), sums);
     }
-    add_bias(linear, block, q.rows_in(chunk), sums);
+    complete(linear, block, q, chunk, sums);
 }
 
 void any_tiles(const Linear& linear, int block, int block2, const Quantized& q, int chunk, __m512* sums, __m512* sums2) {
@@ -408,20 +476,12 @@ void any_tiles(const Linear& linear, int block, int block2, const Quantized& q, 
     } else {
         two_tiles<8>(block_at(linear, block), block_at(linear, block2), q, chunk, sums, sums2);
     }
-    add_bias(linear, block, q.rows_in(chunk), sums);
-    add_bias(linear, block2, q.rows_in(chunk), sums2);
+    complete(linear, block, q, chunk, sums);
+    complete(linear, block2, q, chunk, sums2);
 }
 
 int n_blocks(int outputs) { return (outputs + kBlock - 1) / kBlock; }
 int n_chunks(int rows) { return (rows + kRows - 1) / kRows; }
-
-struct Range {
-    int begin, end;
-};
-
-Range share(int count, int thread, int threads) {
-    return {(int)((int64_t)count * thread / threads), (int)((int64_t)count * (thread + 1) / threads)};
-}
 
 template <bool kAdd>
 void store_block(const Linear& linear, int block, int first, int count, __m512* sums, float* out, size_t stride) {
@@ -733,11 +793,11 @@ int widest_input(const ModelData& m) {
 
 // Memory for activations; called with a null pointer to count the bytes.
 struct Buffers {
-    float *qkv, *attended, *hidden, *mixed, *norms, *weights, *blocks;
+    float *qkv, *attended, *hidden, *mixed, *norms, *weights, *blocks, *low;
     int8_t* levels;
     float *scales, *sums;
     int32_t* offsets;
-    size_t norm_stride, weight_stride, block_stride;
+    size_t norm_stride, weight_stride, block_stride, low_stride;
     size_t bytes;
 
     Buffers(const ModelData& m, int tokens, int threads, int longest, uint8_t* memory) {
@@ -760,12 +820,22 @@ struct Buffers {
         scales = scratch.take<float>(rows * (widest / kGroup));
         sums = scratch.take<float>(rows * (widest / kGroup));
         offsets = scratch.take<int32_t>(rows * (widest / kGroup));
+        low_stride = 0;
+        for (int i = 0; i < m.n_layers; i++) {
+            const LayerData& layer = m.layers[i];
+            for (const Linear* linear : {&layer.qkv, &layer.o, &layer.up, &layer.down}) {
+                const size_t width = low_width(*linear);
+                low_stride = width > low_stride ? width : low_stride;
+            }
+        }
+        low = scratch.take<float>(rows * low_stride);
         bytes = (size_t)(scratch.at - memory);
     }
 
     Quantized quantized(int inputs, int tokens, int thread) const {
         const size_t own = tokens == 1 ? thread : 0, scale = own * (inputs / kGroup);
-        return {levels + own * inputs, scales + scale, sums + scale, offsets + scale, inputs, tokens};
+        return {levels + own * inputs, scales + scale, sums + scale, offsets + scale, inputs, tokens,
+                low + own * low_stride};
     }
 };
 
@@ -827,6 +897,7 @@ void run(const ModelData& m, const Pass& p, const Buffers& b, Barrier& barrier, 
         for (int t = mine.begin; t < mine.end; t++) {
             quantize_normalised(layer.attn_norm, p.x + (size_t)t * d, norms, q, t);
         }
+        reduce(layer.qkv, q, mine);
         if (!alone) barrier.wait();
         product<false>(layer.qkv, q, b.qkv, width, thread, threads);
         barrier.wait();
@@ -837,6 +908,7 @@ void run(const ModelData& m, const Pass& p, const Buffers& b, Barrier& barrier, 
         barrier.wait();
         q = b.quantized(attended_width, tokens, thread);
         for (int t = mine.begin; t < mine.end; t++) quantize_row(b.attended + (size_t)t * attended_width, q, t);
+        reduce(layer.o, q, mine);
         if (!alone) barrier.wait();
         if (m.post || m.parallel) {
             product<false>(layer.o, q, b.mixed, d, thread, threads);
@@ -857,6 +929,7 @@ void run(const ModelData& m, const Pass& p, const Buffers& b, Barrier& barrier, 
         for (int t = mine.begin; t < mine.end; t++) {
             quantize_normalised(layer.mlp_norm, p.x + (size_t)t * d, norms, q, t);
         }
+        reduce(layer.up, q, mine);
         // Alone, the other thread may still be reading x: it is written again only after the next barrier.
         if (!alone) barrier.wait();
         hidden_layer(m, layer.up, q, b.hidden, thread, threads);
@@ -868,6 +941,7 @@ void run(const ModelData& m, const Pass& p, const Buffers& b, Barrier& barrier, 
         }
         q = b.quantized(m.d_ff, tokens, thread);
         for (int t = mine.begin; t < mine.end; t++) quantize_row(b.hidden + (size_t)t * m.d_ff, q, t);
+        reduce(layer.down, q, mine);
         if (!alone || m.parallel) barrier.wait();
         if (m.post && !m.parallel) {
             product<false>(layer.down, q, b.mixed, d, thread, threads);
@@ -938,7 +1012,7 @@ void pack_group(const float* w, size_t stride, int outputs, int bits, uint8_t* o
 
 extern "C" {
 
-int nlpkit_version() { return 1; }
+int nlpkit_version() { return 2; }
 
 // Bytes of the packed form of a matrix.
 int64_t nlpkit_packed_bytes(int32_t outputs, int32_t inputs, int32_t bits) {
@@ -958,20 +1032,25 @@ void nlpkit_pack(const float* w, int32_t outputs, int32_t inputs, int32_t bits, 
     }
 }
 
-int64_t nlpkit_linear_scratch(int32_t inputs, int32_t tokens) {
-    return (int64_t)(padded((size_t)tokens * inputs) + 3 * padded((size_t)tokens * (inputs / kGroup) * sizeof(float)));
+int64_t nlpkit_linear_scratch(const Linear* linear, int32_t tokens) {
+    const size_t scales = padded((size_t)tokens * (linear->inputs / kGroup) * sizeof(float));
+    return (int64_t)(padded((size_t)tokens * linear->inputs) + 3 * scales +
+                     padded((size_t)tokens * low_width(*linear) * sizeof(float)));
 }
 
 // Rows of floats times a matrix.
 void nlpkit_linear(const Linear* linear, const float* x, int32_t tokens, float* out, uint8_t* memory, int32_t threads) {
     Scratch scratch{memory};
     const int groups = linear->inputs / kGroup;
-    Quantized q{scratch.take<int8_t>((size_t)tokens * linear->inputs), nullptr, nullptr, nullptr, linear->inputs, tokens};
+    Quantized q{scratch.take<int8_t>((size_t)tokens * linear->inputs), nullptr, nullptr, nullptr, linear->inputs, tokens,
+                nullptr};
     q.scales = scratch.take<float>((size_t)tokens * groups);
     q.sums = scratch.take<float>((size_t)tokens * groups);
     q.offsets = scratch.take<int32_t>((size_t)tokens * groups);
+    q.low = scratch.take<float>((size_t)tokens * low_width(*linear));
     if (tokens < 8) {
         for (int t = 0; t < tokens; t++) quantize_row(x + (size_t)t * linear->inputs, q, t);
+        reduce(*linear, q, {0, tokens});
     }
 #pragma omp parallel num_threads(threads)
     {
@@ -979,6 +1058,7 @@ void nlpkit_linear(const Linear* linear, const float* x, int32_t tokens, float* 
         if (tokens >= 8) {
             const Range mine = share(tokens, thread, team);
             for (int t = mine.begin; t < mine.end; t++) quantize_row(x + (size_t)t * linear->inputs, q, t);
+            reduce(*linear, q, mine);
 #pragma omp barrier
         }
         product<false>(*linear, q, out, linear->outputs, thread, team);

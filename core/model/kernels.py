@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Sequence
 from ctypes import POINTER, byref, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
@@ -19,13 +20,16 @@ from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT, Block
 from nlpkit.core.model.layers import LayerNorm, RMSNorm
+from nlpkit.core.model.lora import LoraWeights
 from nlpkit.core.model.rope import Rotary
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-VERSION = 1
+VERSION = 2
 """What `nlpkit_version` of the library must return."""
 GROUP = 32
 _BLOCK = 16
+_MOST_PARTS = 3
+_NEVER = 2**31 - 1
 _ROWS_AT_ONCE = 4096
 _ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 _QK_NORMS = {"none": 0, "head": 1, "full": 2}
@@ -38,6 +42,12 @@ class _Linear(ctypes.Structure):
         ("outputs", c_int32),
         ("inputs", c_int32),
         ("bits", c_int32),
+        ("rank", c_int32),
+        ("low_in", c_void_p),
+        ("low_out", c_void_p),
+        ("parts", c_int32),
+        ("second", c_int32),
+        ("third", c_int32),
         ("unused", c_int32),
     )
 
@@ -116,7 +126,7 @@ class Library:
         for name, result, arguments in (
             ("nlpkit_packed_bytes", c_int64, (c_int32, c_int32, c_int32)),
             ("nlpkit_pack", None, (c_void_p, c_int32, c_int32, c_int32, c_void_p, c_int32)),
-            ("nlpkit_linear_scratch", c_int64, (c_int32, c_int32)),
+            ("nlpkit_linear_scratch", c_int64, (POINTER(_Linear), c_int32)),
             ("nlpkit_linear", None, (POINTER(_Linear), c_void_p, c_int32, c_void_p, c_void_p, c_int32)),
             ("nlpkit_scratch", c_int64, (POINTER(_Model), POINTER(_Pass))),
             ("nlpkit_run", None, (POINTER(_Model), POINTER(_Pass))),
@@ -155,7 +165,7 @@ class Library:
         x = x.contiguous()
         out = torch.empty(x.shape[0], linear.outputs)
         if len(x):
-            scratch = self._scratch.of(self._library.nlpkit_linear_scratch(linear.inputs, len(x)))
+            scratch = self._scratch.of(self._library.nlpkit_linear_scratch(byref(linear), len(x)))
             threads = torch.get_num_threads()
             self._library.nlpkit_linear(byref(linear), x.data_ptr(), len(x), out.data_ptr(), scratch, threads)
         return out
@@ -167,10 +177,21 @@ class Library:
 
 
 class KernelLinear(nn.Module):
-    """A linear layer whose weight is kept in 4 or 8 bits in the layout of the compiled kernels."""
+    """A linear layer whose weight is kept in 4 or 8 bits in the layout of the compiled kernels.
+
+    A low-rank update (LoRA) may be kept beside the weight instead of in it: 4 bits are too few for the small changes
+    that it makes.
+
+    Attributes:
+        low_in: The update's matrix A, packed at 8 bits, or None; joint layers have those of their parts stacked.
+        low_out: Its matrix B in bf16, times its scale, shape ``(blocks of outputs, rank, 16)``, or None.
+        parts: Outputs of each layer that was joined into this one.
+    """
 
     weight: Tensor
     bias: Tensor | None
+    low_in: Tensor | None
+    low_out: Tensor | None
 
     def __init__(self, library: Library, weight: Tensor, bias: Tensor | None, *, bits: int) -> None:
         """Quantize `weight`, shape ``(out, in)``, to 4 or 8 `bits`."""
@@ -185,6 +206,53 @@ class KernelLinear(nn.Module):
         self._library = library
         self.register_buffer("weight", content)
         self.register_buffer("bias", None if bias is None else bias.detach().float().contiguous())
+        self.register_buffer("low_in", None)
+        self.register_buffer("low_out", None)
+        self.parts: tuple[int, ...] = (outputs,)
+
+    def add_low_rank(self, updates: Sequence[LoraWeights | None], parts: Sequence[int]) -> None:
+        """Put low-rank updates beside the weight.
+
+        Args:
+            updates: One for each part, or None where a part has none; without magnitudes.
+            parts: Outputs of each part, in order, multiples of 16 but the last; at most three parts.
+        """
+        present = [update for update in updates if update is not None]
+        if not present:
+            return
+        rank = -(-max(update.a.shape[0] for update in present) // _BLOCK) * _BLOCK
+        low_in = torch.zeros(len(parts) * rank, self.in_features)
+        low_out = torch.zeros(-(-self.out_features // _BLOCK) * _BLOCK, rank)
+        begin = 0
+        for number, (update, outputs) in enumerate(zip(updates, parts, strict=True)):
+            if update is not None:
+                own = update.a.shape[0]
+                low_in[number * rank : number * rank + own] = update.a
+                low_out[begin : begin + outputs, :own] = update.b * update.scale
+            begin += outputs
+        packed = low_out.view(-1, _BLOCK, rank).transpose(1, 2).to(torch.bfloat16).contiguous()
+        self.take_low_rank(self._library.pack(low_in, 8), packed, parts)
+
+    def take_low_rank(self, low_in: Tensor, low_out: Tensor, parts: Sequence[int]) -> None:
+        """Take low-rank updates that are packed already.
+
+        Args:
+            low_in: As the attribute.
+            low_out: As the attribute.
+            parts: As the attribute.
+
+        Raises:
+            ValueError: They have not the size that they should have.
+        """
+        blocks = -(-self.out_features // _BLOCK)
+        rank = low_out.shape[1] if low_out.dim() == 3 else 0
+        whole = rank > 0 and rank % _BLOCK == 0 and low_out.shape == (blocks, rank, _BLOCK)
+        whole = whole and low_out.dtype == torch.bfloat16 and low_out.is_contiguous() and low_in.dtype == torch.uint8
+        whole = whole and low_in.numel() == self._library.packed_bytes(len(parts) * rank, self.in_features, 8)
+        cut = all(outputs % _BLOCK == 0 for outputs in parts[:-1])
+        if not whole or not cut or sum(parts) != self.out_features or not 1 <= len(parts) <= _MOST_PARTS:
+            raise ValueError("a low-rank update is not as large as it should be")
+        self.low_in, self.low_out, self.parts = low_in, low_out, tuple(parts)
 
     @classmethod
     def packed(
@@ -216,7 +284,13 @@ class KernelLinear(nn.Module):
     def described(self) -> _Linear:
         """Return what the kernels need to know of it."""
         bias = None if self.bias is None else self.bias.data_ptr()
-        return _Linear(self.weight.data_ptr(), bias, self.out_features, self.in_features, self.bits, 0)
+        shape = (self.weight.data_ptr(), bias, self.out_features, self.in_features, self.bits)
+        if self.low_in is None or self.low_out is None:
+            return _Linear(*shape, 0, None, None, 0, _NEVER, _NEVER, 0)
+        begins = [sum(self.parts[:number]) // _BLOCK for number in range(1, len(self.parts))]
+        second, third = (*begins, _NEVER, _NEVER)[:2]
+        low = (self.low_in.data_ptr(), self.low_out.data_ptr())
+        return _Linear(*shape, self.low_out.shape[1], *low, len(self.parts), second, third, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` to ``(..., out)``, in the dtype of `x`."""
@@ -278,7 +352,8 @@ class Kernels:
     def _linear(self, layer: nn.Module | None) -> _Linear:
         if not isinstance(layer, KernelLinear):
             raise TypeError("a layer is not quantized for the kernels")
-        self._kept += [tensor for tensor in (layer.weight, layer.bias) if tensor is not None]
+        content = (layer.weight, layer.bias, layer.low_in, layer.low_out)
+        self._kept += [tensor for tensor in content if tensor is not None]
         return layer.described()
 
     def _layer(self, config: ModelConfig, layer: int, block: Block) -> _Layer:

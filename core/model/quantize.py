@@ -7,6 +7,7 @@ inputs (the layout of ``torch.ops.aten._weight_int4pack_mm_for_cpu``), and activ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -14,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpkit.core.errors import ConfigError
+from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT, Block
 from nlpkit.core.model.kernels import KernelLinear, Kernels, Library, fits_kernels
+from nlpkit.core.model.lora import LoraWeights
 
 QuantKind = Literal["int8", "int4"]
 GROUP = 32
@@ -142,6 +145,33 @@ def quantize_block(block: Block, kind: QuantKind, library: Library | None = None
         for name, child in list(owner.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(owner, name, quantized_linear(child, kind, library))
+
+
+def joined_parts(config: ModelConfig) -> dict[str, dict[str, int]]:
+    """Return outputs of the layers of a block, by name, for each of the layers that `fuse_block` makes of them."""
+    heads, kv_heads = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    up = {"mlp.gate": config.d_ff, "mlp.up": config.d_ff} if config.gated_mlp else {"mlp.up": config.d_ff}
+    return {
+        "attn.qkv": {"attn.q": heads, "attn.k": kv_heads, "attn.v": kv_heads},
+        "attn.o": {"attn.o": config.d_model},
+        "mlp.gate_up" if config.gated_mlp else "mlp.up": up,
+        "mlp.down": {"mlp.down": config.d_model},
+    }
+
+
+def add_low_rank(model: GPT, updates: Mapping[str, LoraWeights]) -> None:
+    """Put low-rank updates beside the weights of a model's blocks.
+
+    Args:
+        model: Its blocks are quantized by the compiled kernels, its kernels not made yet.
+        updates: Updates by module name, such as ``blocks.3.attn.q``; without magnitudes.
+    """
+    joined = joined_parts(model.config)
+    for number, block in enumerate(model.iter_blocks()):
+        for path, parts in joined.items():
+            layer = block.get_submodule(path)
+            if isinstance(layer, KernelLinear):
+                layer.add_low_rank([updates.get(f"blocks.{number}.{name}") for name in parts], list(parts.values()))
 
 
 def smoke_test(kind: QuantKind) -> bool:
