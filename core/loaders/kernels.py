@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 
 from nlpkit.core.loaders.cache import cache_home
-from nlpkit.core.model.kernels import SOURCE, KernelLinear, Library
+from nlpkit.core.model.kernels import HEADER, SOURCE, KernelLinear, Library
 from nlpkit.core.threads import cpu_flags
 
 OFF = "NLPKIT_KERNELS"
 """Environment variable that, set to ``off``, leaves the kernels out."""
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp", "-w")
-_NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"})
+_NEEDED = frozenset({"avx2", "fma", "f16c"})
 _SECONDS = 120
 _TOLERANCE = 0.02
 """Largest difference between a product of the kernels and the exact one, as a share of the largest value."""
@@ -45,7 +45,7 @@ def why_not() -> str | None:
 
 def library_path() -> Path:
     """Return where the library for this source, machine and compiler flags is kept."""
-    said = "\n".join((SOURCE.read_text("utf-8"), *_FLAGS, *sorted(cpu_flags())))
+    said = "\n".join((*(path.read_text("utf-8") for path in (SOURCE, HEADER)), *_FLAGS, *sorted(cpu_flags())))
     return cache_home() / "kernels" / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.so"
 
 

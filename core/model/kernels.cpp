@@ -1,4 +1,4 @@
-// Decoding and prompt processing over 4-bit and 8-bit weights, for processors with AVX-512 and VNNI.
+// Decoding and prompt processing over 4-bit and 8-bit weights, for processors with AVX-512 and VNNI, or with AVX2.
 //
 // Weights are quantized in groups of 32 inputs, each with a scale and, at 4 bits, a smallest value (as GGUF's Q4_1 and
 // Q8_0); activations to 8 bits in the same groups, so that a product is a sum of integer dot products (VNNI's dpbusd).
@@ -13,7 +13,6 @@
 //
 // A matrix may have a low-rank update beside it (LoRA), B A: A is packed at 8 bits, B kept in bf16.
 
-#include <immintrin.h>
 #include <omp.h>
 
 #include <atomic>
@@ -24,10 +23,7 @@
 #include <thread>
 #include <type_traits>
 
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512DQ__) || \
-    !defined(__AVX512VNNI__)
-#error "these kernels need a processor with AVX-512 and VNNI"
-#endif
+#include "vectors.h"
 
 namespace {
 
@@ -109,80 +105,24 @@ size_t bytes_per_block(int bits) { return bits == 4 ? 320 : 544; }
 
 // ---- Numbers ----------------------------------------------------------------------------------------------------
 
-inline __m512 exp512(__m512 x) {
-    // 2^n * e^r with |r| <= ln(2) / 2, and a polynomial of e^r (Cephes' expf).
-    x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.3f)), _mm512_set1_ps(88.0f));
-    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0x08);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
-    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
-    return _mm512_scalef_ps(p, n);
+inline Floats sigmoid(Floats x) {
+    const Floats one = all(1.0f);
+    return divide(one, add(one, exponential(subtract(zeros(), x))));
 }
 
-inline __m512 sigmoid512(__m512 x) {
-    const __m512 one = _mm512_set1_ps(1.0f);
-    return _mm512_div_ps(one, _mm512_add_ps(one, exp512(_mm512_sub_ps(_mm512_setzero_ps(), x))));
-}
-
-inline __m512 activate(__m512 x, int kind) {
-    if (kind == kSilu) return _mm512_mul_ps(x, sigmoid512(x));
-    if (kind == kRelu) return _mm512_max_ps(x, _mm512_setzero_ps());
+inline Floats activate(Floats x, int kind) {
+    if (kind == kSilu) return multiply(x, sigmoid(x));
+    if (kind == kRelu) return greater(x, zeros());
     if (kind == kGeluTanh) {
         // x * (1 + tanh(u)) / 2 = x * sigmoid(2u)
-        const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
-        const __m512 u = _mm512_fmadd_ps(_mm512_set1_ps(0.044715f), cube, x);
-        return _mm512_mul_ps(x, sigmoid512(_mm512_mul_ps(u, _mm512_set1_ps(1.5957691216057308f))));
+        const Floats cube = multiply(multiply(x, x), x);
+        const Floats u = fused(all(0.044715f), cube, x);
+        return multiply(x, sigmoid(multiply(u, all(1.5957691216057308f))));
     }
     alignas(64) float values[16];
-    _mm512_store_ps(values, x);
+    store(values, x);
     for (float& value : values) value = 0.5f * value * (1.0f + std::erf(value * 0.70710678118654752f));
-    return _mm512_load_ps(values);
-}
-
-inline __m512 from_bf16(const uint16_t* p) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
-}
-
-inline void to_bf16(uint16_t* p, __m512 x) {
-    // To the nearest, ties to even.
-    __m512i bits = _mm512_castps_si512(x);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    bits = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
-}
-
-// Rows of 16 numbers of 32 bits each become columns.
-inline void transpose16(__m512i* v) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    // v[4 * r + c]: columns c, 4 + c, 8 + c, 12 + c of rows 4 * r to 4 * r + 3.
-    for (int c = 0; c < 4; c++) {
-        t[c] = _mm512_shuffle_i32x4(v[c], v[4 + c], 0x88);
-        t[4 + c] = _mm512_shuffle_i32x4(v[c], v[4 + c], 0xdd);
-        t[8 + c] = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0x88);
-        t[12 + c] = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0xdd);
-    }
-    for (int c = 0; c < 4; c++) {
-        v[c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0x88);
-        v[8 + c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0xdd);
-        v[4 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0x88);
-        v[12 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0xdd);
-    }
+    return load(values);
 }
 
 // ---- Quantization -----------------------------------------------------------------------------------------------
@@ -203,16 +143,16 @@ struct Quantized {
     size_t scale_at(int chunk) const { return (size_t)chunk * kRows * groups(); }
 };
 
-inline void quantize_group(__m512 a, __m512 b, Quantized& q, size_t level, size_t scale) {
-    const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+inline void quantize_group(Floats a, Floats b, Quantized& q, size_t level, size_t scale) {
+    const float largest = greatest_of(greater(magnitude(a), magnitude(b)));
     const float step = largest / 127.0f;
-    const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-    const __m512i ia = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
-    const __m512i ib = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
-    _mm_storeu_si128((__m128i*)(q.levels + level), _mm512_cvtsepi32_epi8(ia));
-    _mm_storeu_si128((__m128i*)(q.levels + level + 16), _mm512_cvtsepi32_epi8(ib));
+    const Floats inverse = all(largest > 0 ? 127.0f / largest : 0.0f);
+    const Ints ia = to_ints(multiply(a, inverse));
+    const Ints ib = to_ints(multiply(b, inverse));
+    store_signed(q.levels + level, ia);
+    store_signed(q.levels + level + 16, ib);
     q.scales[scale] = step;
-    const int total = _mm512_reduce_add_epi32(_mm512_add_epi32(ia, ib));
+    const int total = sum_of(add(ia, ib));
     q.sums[scale] = step * (float)total;
     q.offsets[scale] = -128 * total;
 }
@@ -222,29 +162,29 @@ void quantize_row(const float* x, Quantized& q, int row) {
     const int chunk = row / kRows, inside = row % kRows, count = q.rows_in(chunk);
     for (int g = 0; g < q.groups(); g++) {
         const size_t at = (size_t)g * count + inside;
-        quantize_group(_mm512_loadu_ps(x + g * kGroup), _mm512_loadu_ps(x + g * kGroup + 16), q,
+        quantize_group(load(x + g * kGroup), load(x + g * kGroup + 16), q,
                        q.level_at(chunk) + at * kGroup, q.scale_at(chunk) + at);
     }
 }
 
 // Normalise `width` floats (a multiple of 16) into `out`.
 void normalise(const Norm& norm, const float* x, float* out, int width) {
-    __m512 mean = _mm512_setzero_ps();
+    Floats mean = zeros();
     if (norm.kind == kLayer) {
-        __m512 sum = _mm512_setzero_ps();
-        for (int i = 0; i < width; i += 16) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + i));
-        mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)width);
+        Floats sum = zeros();
+        for (int i = 0; i < width; i += 16) sum = add(sum, load(x + i));
+        mean = all(sum_of(sum) / (float)width);
     }
-    __m512 squares = _mm512_setzero_ps();
+    Floats squares = zeros();
     for (int i = 0; i < width; i += 16) {
-        const __m512 v = _mm512_sub_ps(_mm512_loadu_ps(x + i), mean);
-        squares = _mm512_fmadd_ps(v, v, squares);
+        const Floats v = subtract(load(x + i), mean);
+        squares = fused(v, v, squares);
     }
-    const __m512 scale = _mm512_set1_ps(1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / (float)width + norm.eps));
+    const Floats scale = all(1.0f / std::sqrt(sum_of(squares) / (float)width + norm.eps));
     for (int i = 0; i < width; i += 16) {
-        const __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), mean), scale);
-        const __m512 bias = norm.bias ? _mm512_loadu_ps(norm.bias + i) : _mm512_setzero_ps();
-        _mm512_storeu_ps(out + i, _mm512_fmadd_ps(v, _mm512_loadu_ps(norm.weight + i), bias));
+        const Floats v = multiply(subtract(load(x + i), mean), scale);
+        const Floats bias = norm.bias ? load(norm.bias + i) : zeros();
+        store(out + i, fused(v, load(norm.weight + i), bias));
     }
 }
 
@@ -257,38 +197,39 @@ void quantize_normalised(const Norm& norm, const float* x, float* buffer, Quanti
 // ---- Products ---------------------------------------------------------------------------------------------------
 
 template <int kBits>
-inline void load_levels(const uint8_t* w, __m512i* levels) {
+inline void load_levels(const uint8_t* w, Ints* levels) {
     if constexpr (kBits == 4) {
-        const __m512i low = _mm512_set1_epi8(0x0f);
+        const Ints low = all_ints(0x0f0f0f0f);
         for (int i = 0; i < 4; i++) {
-            const __m512i both = _mm512_loadu_si512(w + 64 * i);
-            levels[2 * i] = _mm512_and_si512(both, low);
-            levels[2 * i + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+            const Ints pairs = load_ints(w + 64 * i);
+            levels[2 * i] = both(pairs, low);
+            levels[2 * i + 1] = both(shift_right<4>(pairs), low);
         }
     } else {
-        for (int i = 0; i < 8; i++) levels[i] = _mm512_loadu_si512(w + 64 * i);
+        for (int i = 0; i < 8; i++) levels[i] = load_ints(w + 64 * i);
     }
 }
 
 template <int kBits>
-inline void load_scales(const uint8_t* w, __m512& scale, __m512& least) {
+inline void load_scales(const uint8_t* w, Floats& scale, Floats& least) {
     constexpr int at = kBits == 4 ? 256 : 512;
-    scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(w + at)));
-    if constexpr (kBits == 4) least = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(w + at + 32)));
+    scale = from_half(w + at);
+    if constexpr (kBits == 4) least = from_half(w + at + 32);
 }
 
 // Read as one number, wherever it lies.
 typedef int32_t __attribute__((may_alias, aligned(1))) Four;
 
 // `from` is what the sum begins with.
-inline __m512 dot(const __m512i* levels, const int8_t* x, __m512i from) {
+template <int kBits>
+inline Floats dot(const Ints* levels, const int8_t* x, Ints from) {
     const Four* fours = (const Four*)x;
-    __m512i a = from, b = _mm512_setzero_si512();
+    Ints a = from, b = zero_ints();
     for (int i = 0; i < 8; i += 2) {
-        a = _mm512_dpbusd_epi32(a, levels[i], _mm512_set1_epi32(fours[i]));
-        b = _mm512_dpbusd_epi32(b, levels[i + 1], _mm512_set1_epi32(fours[i + 1]));
+        a = dot4<kBits>(a, levels[i], all_ints(fours[i]));
+        b = dot4<kBits>(b, levels[i + 1], all_ints(fours[i + 1]));
     }
-    return _mm512_cvtepi32_ps(_mm512_add_epi32(a, b));
+    return to_floats(add(a, b));
 }
 
 // Ask for what is read a few groups later: weights come from memory in one long stream.
@@ -302,47 +243,47 @@ inline void prefetch(const uint8_t* w) {
 
 // What each row's integer sum begins with, and what is added for the smallest values.
 template <int kBits>
-inline __m512i begin(const int32_t* offsets, int row) {
-    return kBits == 8 ? _mm512_set1_epi32(offsets[row]) : _mm512_setzero_si512();
+inline Ints begin(const int32_t* offsets, int row) {
+    return kBits == 8 && kUnsigned ? all_ints(offsets[row]) : zero_ints();
 }
 
 template <int kBits>
-inline __m512 finish(__m512 sum, __m512 least, const float* totals, int row) {
-    return kBits == 8 ? sum : _mm512_fmadd_ps(least, _mm512_set1_ps(totals[row]), sum);
+inline Floats finish(Floats sum, Floats least, const float* totals, int row) {
+    return kBits == 8 ? sum : fused(least, all(totals[row]), sum);
 }
 
 // Products of a block of 16 outputs with rows `from` to `to` - 1 of one chunk: sums, 16 for each row.
 template <int kBits>
-void tile(const uint8_t* w, const Quantized& q, int chunk, int from, int to, __m512* sums) {
+void tile(const uint8_t* w, const Quantized& q, int chunk, int from, int to, Floats* sums) {
     const int count = q.rows_in(chunk), groups = q.groups();
     const int8_t* x = q.levels + q.level_at(chunk);
     const float *steps = q.scales + q.scale_at(chunk), *totals = q.sums + q.scale_at(chunk);
     const int32_t* offsets = q.offsets + q.scale_at(chunk);
-    __m512i levels[8];
-    __m512 scale, least = _mm512_setzero_ps();
+    Ints levels[8];
+    Floats scale, least = zeros();
     if (to - from == 1) {
-        __m512 sum = _mm512_setzero_ps();
+        Floats sum = zeros();
         for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
             prefetch<kBits>(w);
             load_levels<kBits>(w, levels);
             load_scales<kBits>(w, scale, least);
             const int at = g * count + from;
-            const __m512 product = dot(levels, x + (size_t)at * kGroup, begin<kBits>(offsets, at));
-            sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(steps[at])), sum);
+            const Floats product = dot<kBits>(levels, x + (size_t)at * kGroup, begin<kBits>(offsets, at));
+            sum = fused(product, multiply(scale, all(steps[at])), sum);
             sum = finish<kBits>(sum, least, totals, at);
         }
         sums[from] = sum;
         return;
     }
-    for (int r = from; r < to; r++) sums[r] = _mm512_setzero_ps();
+    for (int r = from; r < to; r++) sums[r] = zeros();
     for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
         prefetch<kBits>(w);
         load_levels<kBits>(w, levels);
         load_scales<kBits>(w, scale, least);
         const size_t at = (size_t)g * count;
         for (int r = from; r < to; r++) {
-            const __m512 product = dot(levels, x + (at + r) * kGroup, begin<kBits>(offsets + at, r));
-            const __m512 sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, _mm512_set1_ps(steps[at + r])), sums[r]);
+            const Floats product = dot<kBits>(levels, x + (at + r) * kGroup, begin<kBits>(offsets + at, r));
+            const Floats sum = fused(product, multiply(scale, all(steps[at + r])), sums[r]);
             sums[r] = finish<kBits>(sum, least, totals + at, r);
         }
     }
@@ -350,14 +291,14 @@ void tile(const uint8_t* w, const Quantized& q, int chunk, int from, int to, __m
 
 // The same for two blocks of outputs at once: activations are loaded once for both.
 template <int kBits>
-void two_tiles(const uint8_t* w, const uint8_t* w2, const Quantized& q, int chunk, __m512* sums, __m512* sums2) {
+void two_tiles(const uint8_t* w, const uint8_t* w2, const Quantized& q, int chunk, Floats* sums, Floats* sums2) {
     const int count = q.rows_in(chunk), groups = q.groups();
     const int8_t* x = q.levels + q.level_at(chunk);
     const float *steps = q.scales + q.scale_at(chunk), *totals = q.sums + q.scale_at(chunk);
     const int32_t* offsets = q.offsets + q.scale_at(chunk);
-    __m512i levels[8], levels2[8];
-    __m512 scale, scale2, least = _mm512_setzero_ps(), least2 = least;
-    for (int r = 0; r < count; r++) sums[r] = sums2[r] = _mm512_setzero_ps();
+    Ints levels[8], levels2[8];
+    Floats scale, scale2, least = zeros(), least2 = least;
+    for (int r = 0; r < count; r++) sums[r] = sums2[r] = zeros();
     for (int g = 0; g < groups; g++, w += bytes_per_block(kBits), w2 += bytes_per_block(kBits)) {
         prefetch<kBits>(w);
         prefetch<kBits>(w2);
@@ -368,19 +309,19 @@ void two_tiles(const uint8_t* w, const uint8_t* w2, const Quantized& q, int chun
         const size_t at = (size_t)g * count;
         const Four* fours = (const Four*)(x + at * kGroup);
         for (int r = 0; r < count; r++, fours += 8) {
-            __m512i a = begin<kBits>(offsets + at, r), b = _mm512_setzero_si512(), c = a, d = b;
+            Ints a = begin<kBits>(offsets + at, r), b = zero_ints(), c = a, d = b;
             for (int i = 0; i < 8; i += 2) {
-                const __m512i first = _mm512_set1_epi32(fours[i]), second = _mm512_set1_epi32(fours[i + 1]);
-                a = _mm512_dpbusd_epi32(a, levels[i], first);
-                b = _mm512_dpbusd_epi32(b, levels[i + 1], second);
-                c = _mm512_dpbusd_epi32(c, levels2[i], first);
-                d = _mm512_dpbusd_epi32(d, levels2[i + 1], second);
+                const Ints first = all_ints(fours[i]), second = all_ints(fours[i + 1]);
+                a = dot4<kBits>(a, levels[i], first);
+                b = dot4<kBits>(b, levels[i + 1], second);
+                c = dot4<kBits>(c, levels2[i], first);
+                d = dot4<kBits>(d, levels2[i + 1], second);
             }
-            const __m512 step = _mm512_set1_ps(steps[at + r]);
-            const __m512 one = _mm512_cvtepi32_ps(_mm512_add_epi32(a, b));
-            const __m512 two = _mm512_cvtepi32_ps(_mm512_add_epi32(c, d));
-            const __m512 sum = _mm512_fmadd_ps(one, _mm512_mul_ps(scale, step), sums[r]);
-            const __m512 sum2 = _mm512_fmadd_ps(two, _mm512_mul_ps(scale2, step), sums2[r]);
+            const Floats step = all(steps[at + r]);
+            const Floats one = to_floats(add(a, b));
+            const Floats two = to_floats(add(c, d));
+            const Floats sum = fused(one, multiply(scale, step), sums[r]);
+            const Floats sum2 = fused(two, multiply(scale2, step), sums2[r]);
             sums[r] = finish<kBits>(sum, least, totals + at, r);
             sums2[r] = finish<kBits>(sum2, least2, totals + at, r);
         }
@@ -399,15 +340,15 @@ const uint8_t* block_at(const Linear& linear, int block) {
     return linear.weight + (size_t)block * (linear.inputs / kGroup) * bytes_per_block(linear.bits);
 }
 
-__mmask16 outputs_in(const Linear& linear, int block) {
+int outputs_in(const Linear& linear, int block) {
     const int rest = linear.outputs - block * kBlock;
-    return rest >= kBlock ? 0xffff : (__mmask16)((1u << rest) - 1);
+    return rest < kBlock ? rest : kBlock;
 }
 
-void add_bias(const Linear& linear, int block, int count, __m512* sums) {
+void add_bias(const Linear& linear, int block, int count, Floats* sums) {
     if (!linear.bias) return;
-    const __m512 bias = _mm512_maskz_loadu_ps(outputs_in(linear, block), linear.bias + block * kBlock);
-    for (int r = 0; r < count; r++) sums[r] = _mm512_add_ps(sums[r], bias);
+    const Floats bias = load(linear.bias + block * kBlock, outputs_in(linear, block));
+    for (int r = 0; r < count; r++) sums[r] = add(sums[r], bias);
 }
 
 int low_width(const Linear& linear) { return linear.parts * linear.rank; }
@@ -416,14 +357,14 @@ int low_width(const Linear& linear) { return linear.parts * linear.rank; }
 void reduce(const Linear& linear, const Quantized& q, Range rows) {
     const int width = low_width(linear);
     const size_t block_bytes = (size_t)q.groups() * bytes_per_block(8);
-    alignas(64) __m512 sums[kRows];
+    alignas(64) Floats sums[kRows];
     for (int first = rows.begin; width && first < rows.end;) {
         const int chunk = first / kRows, start = chunk * kRows;
         const int last = rows.end < start + kRows ? rows.end : start + kRows;
         for (int block = 0; block < width / kBlock; block++) {
             tile<8>(linear.low_in + block * block_bytes, q, chunk, first - start, last - start, sums);
             for (int r = first; r < last; r++) {
-                _mm512_storeu_ps(q.low + (size_t)r * width + block * kBlock, sums[r - start]);
+                store(q.low + (size_t)r * width + block * kBlock, sums[r - start]);
             }
         }
         first = last;
@@ -431,32 +372,32 @@ void reduce(const Linear& linear, const Quantized& q, Range rows) {
 }
 
 // Multiply what `reduce` has made by B, and add it.
-void add_low_rank(const Linear& linear, int block, const Quantized& q, int chunk, __m512* sums) {
+void add_low_rank(const Linear& linear, int block, const Quantized& q, int chunk, Floats* sums) {
     const int width = low_width(linear), part = (block >= linear.second) + (block >= linear.third);
     const float* low = q.low + (size_t)chunk * kRows * width + part * linear.rank;
     const uint16_t* out = linear.low_out + (size_t)block * linear.rank * kBlock;
     for (int first = 0; first < linear.rank; first += 16, low += 16, out += 16 * kBlock) {
-        __m512 b[16];
+        Floats b[16];
         for (int j = 0; j < 16; j++) b[j] = from_bf16(out + j * kBlock);
         for (int r = 0; r < q.rows_in(chunk); r++) {
             const float* t = low + (size_t)r * width;
-            __m512 even = sums[r], odd = _mm512_mul_ps(_mm512_set1_ps(t[1]), b[1]);
+            Floats even = sums[r], odd = multiply(all(t[1]), b[1]);
             for (int j = 0; j < 16; j += 2) {
-                even = _mm512_fmadd_ps(_mm512_set1_ps(t[j]), b[j], even);
-                if (j) odd = _mm512_fmadd_ps(_mm512_set1_ps(t[j + 1]), b[j + 1], odd);
+                even = fused(all(t[j]), b[j], even);
+                if (j) odd = fused(all(t[j + 1]), b[j + 1], odd);
             }
-            sums[r] = _mm512_add_ps(even, odd);
+            sums[r] = add(even, odd);
         }
     }
 }
 
 // What a matrix has beside its levels.
-void complete(const Linear& linear, int block, const Quantized& q, int chunk, __m512* sums) {
+void complete(const Linear& linear, int block, const Quantized& q, int chunk, Floats* sums) {
     if (linear.rank) add_low_rank(linear, block, q, chunk, sums);
     add_bias(linear, block, q.rows_in(chunk), sums);
 }
 
-void any_tile(const Linear& linear, int block, const Quantized& q, int chunk, __m512* sums) {
+void any_tile(const Linear& linear, int block, const Quantized& q, int chunk, Floats* sums) {
     if (linear.bits == 4) {
         tile<4>(block_at(linear, block), q, chunk, 0, q.rows_in(chunk), sums);
     } else {
@@ -465,9 +406,10 @@ void any_tile(const Linear& linear, int block, const Quantized& q, int chunk, __
     complete(linear, block, q, chunk, sums);
 }
 
-void any_tiles(const Linear& linear, int block, int block2, const Quantized& q, int chunk, __m512* sums, __m512* sums2) {
-    if (q.rows_in(chunk) < 16) {
-        // With few rows, reading weights is what takes the time: one stream of them at a time.
+void any_tiles(const Linear& linear, int block, int block2, const Quantized& q, int chunk, Floats* sums, Floats* sums2) {
+    if (!kWide || q.rows_in(chunk) < 16) {
+        // With few rows, reading weights is what takes the time: one stream of them at a time. Nor are there registers
+        // for two with AVX2.
         any_tile(linear, block, q, chunk, sums);
         return any_tile(linear, block2, q, chunk, sums2);
     }
@@ -484,12 +426,12 @@ int n_blocks(int outputs) { return (outputs + kBlock - 1) / kBlock; }
 int n_chunks(int rows) { return (rows + kRows - 1) / kRows; }
 
 template <bool kAdd>
-void store_block(const Linear& linear, int block, int first, int count, __m512* sums, float* out, size_t stride) {
-    const __mmask16 mask = outputs_in(linear, block);
+void store_block(const Linear& linear, int block, int first, int count, Floats* sums, float* out, size_t stride) {
+    const int outputs = outputs_in(linear, block);
     for (int r = 0; r < count; r++) {
         float* at = out + (size_t)(first + r) * stride + block * kBlock;
-        if (kAdd) sums[r] = _mm512_add_ps(sums[r], _mm512_maskz_loadu_ps(mask, at));
-        _mm512_mask_storeu_ps(at, mask, sums[r]);
+        if (kAdd) sums[r] = add(sums[r], load(at, outputs));
+        store(at, sums[r], outputs);
     }
 }
 
@@ -497,7 +439,7 @@ void store_block(const Linear& linear, int block, int first, int count, __m512* 
 template <bool kAdd>
 void product(const Linear& linear, const Quantized& q, float* out, size_t stride, int thread, int threads) {
     const Range blocks = share(n_blocks(linear.outputs), thread, threads);
-    alignas(64) __m512 sums[2][kRows];
+    alignas(64) Floats sums[2][kRows];
     for (int chunk = 0; chunk < n_chunks(q.rows); chunk++) {
         const int count = q.rows_in(chunk), first = chunk * kRows;
         int block = blocks.begin;
@@ -517,7 +459,7 @@ void product(const Linear& linear, const Quantized& q, float* out, size_t stride
 void hidden_layer(const ModelData& m, const Linear& up, const Quantized& q, float* out, int thread, int threads) {
     const int half = m.d_ff / kBlock;
     const Range blocks = share(half, thread, threads);
-    alignas(64) __m512 sums[2][kRows];
+    alignas(64) Floats sums[2][kRows];
     for (int chunk = 0; chunk < n_chunks(q.rows); chunk++) {
         for (int block = blocks.begin; block < blocks.end; block++) {
             if (m.gated) {
@@ -526,9 +468,9 @@ void hidden_layer(const ModelData& m, const Linear& up, const Quantized& q, floa
                 any_tile(up, block, q, chunk, sums[0]);
             }
             for (int r = 0; r < q.rows_in(chunk); r++) {
-                __m512 value = activate(sums[0][r], m.activation);
-                if (m.gated) value = _mm512_mul_ps(value, sums[1][r]);
-                _mm512_storeu_ps(out + (size_t)(chunk * kRows + r) * m.d_ff + block * kBlock, value);
+                Floats value = activate(sums[0][r], m.activation);
+                if (m.gated) value = multiply(value, sums[1][r]);
+                store(out + (size_t)(chunk * kRows + r) * m.d_ff + block * kBlock, value);
             }
         }
     }
@@ -565,8 +507,8 @@ void place(const ModelData& m, const LayerData& layer, const Pass& p, int index,
         const size_t at = index * p.layer_stride + p.rows[token] * p.row_stride + h * p.head_stride +
                           (size_t)p.positions[token] * dim;
         for (int i = 0; i < dim; i += 16) {
-            to_bf16(p.keys + at + i, _mm512_loadu_ps(k + h * dim + i));
-            to_bf16(p.values + at + i, _mm512_loadu_ps(v + h * dim + i));
+            to_bf16(p.keys + at + i, load(k + h * dim + i));
+            to_bf16(p.values + at + i, load(v + h * dim + i));
         }
     }
 }
@@ -577,91 +519,92 @@ struct Query {
     int first, last;  // slots that it sees, `last` included
 };
 
-// Slots that are looked at together, and queries.
+// Slots that are looked at together, queries, and vectors of a head's numbers: as many as there are registers for.
 constexpr int kSlots = 32;
-constexpr int kQueries = 4;
+constexpr int kQueries = kWide ? 4 : 2;
+constexpr int kColumns = kWide ? 4 : 2;
 
 // Keys of up to 16 slots as columns of floats: (dim, kSlots), from column `column` on; slots from `count` on are zero.
 inline void transpose_keys(const uint16_t* keys, int count, int dim, float* columns, int column) {
-    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    const Ints high = all_ints((int)0xffff0000);
     for (int i = 0; i < dim; i += 32) {
         // Two bf16 numbers make one of 32 bits.
-        const __mmask16 mask = dim - i >= 32 ? 0xffff : 0x00ff;
-        __m512i v[16];
+        const int pairs = dim - i >= 32 ? 16 : 8;
+        Ints v[16];
         for (int s = 0; s < 16; s++) {
-            v[s] = s < count ? _mm512_maskz_loadu_epi32(mask, keys + (size_t)s * dim + i) : _mm512_setzero_si512();
+            v[s] = s < count ? load_first_ints(keys + (size_t)s * dim + i, pairs) : zero_ints();
         }
         transpose16(v);
         for (int j = 0; j < 16 && i + 2 * j < dim; j++) {
             float* at = columns + (size_t)(i + 2 * j) * kSlots + column;
-            _mm512_store_si512(at, _mm512_slli_epi32(v[j], 16));
-            _mm512_store_si512(at + kSlots, _mm512_and_si512(v[j], high));
+            store_ints(at, shift_left<16>(v[j]));
+            store_ints(at + kSlots, both(v[j], high));
         }
     }
 }
 
-// Hold two vectors in registers: compilers read them again from memory for each use, which is what takes the time then.
-inline void keep(__m512& a, __m512& b) { asm("" : "+v"(a), "+v"(b)); }
-
 // Scores of kN queries and kSlots slots.
 template <int kN>
-void score(const Query* queries, const float* columns, int dim, __m512 scale, float* weights, size_t stride) {
-    __m512 sums[kN][2];
-    for (auto& pair : sums) pair[0] = pair[1] = _mm512_setzero_ps();
+void score(const Query* queries, const float* columns, int dim, Floats scale, float* weights, size_t stride) {
+    Floats sums[kN][2];
+    for (auto& pair : sums) pair[0] = pair[1] = zeros();
     for (int i = 0; i < dim; i++) {
-        __m512 a = _mm512_load_ps(columns + i * kSlots), b = _mm512_load_ps(columns + i * kSlots + 16);
+        Floats a = load(columns + i * kSlots), b = load(columns + i * kSlots + 16);
         keep(a, b);
         for (int j = 0; j < kN; j++) {
-            const __m512 q = _mm512_set1_ps(queries[j].q[i]);
-            sums[j][0] = _mm512_fmadd_ps(q, a, sums[j][0]);
-            sums[j][1] = _mm512_fmadd_ps(q, b, sums[j][1]);
+            const Floats q = all(queries[j].q[i]);
+            sums[j][0] = fused(q, a, sums[j][0]);
+            sums[j][1] = fused(q, b, sums[j][1]);
         }
     }
     for (int j = 0; j < kN; j++) {
-        _mm512_store_ps(weights + j * stride, _mm512_mul_ps(sums[j][0], scale));
-        _mm512_store_ps(weights + j * stride + 16, _mm512_mul_ps(sums[j][1], scale));
+        store(weights + j * stride, multiply(sums[j][0], scale));
+        store(weights + j * stride + 16, multiply(sums[j][1], scale));
     }
 }
 
 // Add the weighted values of `count` slots to what kN queries have so far.
 template <int kN>
 void mix(const Query* queries, const float* values, int count, int dim, const float* weights, size_t stride) {
-    for (int i = 0; i < dim; i += 64) {
-        const int width = dim - i < 64 ? (dim - i) / 16 : 4;
-        __m512 sums[kN][4];
+    for (int i = 0; i < dim; i += 16 * kColumns) {
+        const int width = dim - i < 16 * kColumns ? (dim - i) / 16 : kColumns;
+        Floats sums[kN][kColumns];
         for (int j = 0; j < kN; j++) {
-            for (int c = 0; c < 4; c++) {
-                sums[j][c] = c < width ? _mm512_loadu_ps(queries[j].out + i + 16 * c) : _mm512_setzero_ps();
+            for (int c = 0; c < kColumns; c++) {
+                sums[j][c] = c < width ? load(queries[j].out + i + 16 * c) : zeros();
             }
         }
-        if (width == 4) {
+        if (width == kColumns) {
             for (int s = 0; s < count; s++) {
                 const float* v = values + (size_t)s * dim + i;
-                __m512 v0 = _mm512_load_ps(v), v1 = _mm512_load_ps(v + 16);
-                __m512 v2 = _mm512_load_ps(v + 32), v3 = _mm512_load_ps(v + 48);
+                Floats v0 = load(v), v1 = load(v + 16), v2 = zeros(), v3 = zeros();
                 keep(v0, v1);
-                keep(v2, v3);
+                if (kColumns == 4) {
+                    v2 = load(v + 32);
+                    v3 = load(v + 48);
+                    keep(v2, v3);
+                }
                 for (int j = 0; j < kN; j++) {
-                    const __m512 weight = _mm512_set1_ps(weights[j * stride + s]);
-                    sums[j][0] = _mm512_fmadd_ps(weight, v0, sums[j][0]);
-                    sums[j][1] = _mm512_fmadd_ps(weight, v1, sums[j][1]);
-                    sums[j][2] = _mm512_fmadd_ps(weight, v2, sums[j][2]);
-                    sums[j][3] = _mm512_fmadd_ps(weight, v3, sums[j][3]);
+                    const Floats weight = all(weights[j * stride + s]);
+                    sums[j][0] = fused(weight, v0, sums[j][0]);
+                    sums[j][1] = fused(weight, v1, sums[j][1]);
+                    if (kColumns == 4) {
+                        sums[j][kColumns - 2] = fused(weight, v2, sums[j][kColumns - 2]);
+                        sums[j][kColumns - 1] = fused(weight, v3, sums[j][kColumns - 1]);
+                    }
                 }
             }
         } else {
             for (int s = 0; s < count; s++) {
                 const float* v = values + (size_t)s * dim + i;
                 for (int j = 0; j < kN; j++) {
-                    const __m512 weight = _mm512_set1_ps(weights[j * stride + s]);
-                    for (int c = 0; c < width; c++) {
-                        sums[j][c] = _mm512_fmadd_ps(weight, _mm512_load_ps(v + 16 * c), sums[j][c]);
-                    }
+                    const Floats weight = all(weights[j * stride + s]);
+                    for (int c = 0; c < width; c++) sums[j][c] = fused(weight, load(v + 16 * c), sums[j][c]);
                 }
             }
         }
         for (int j = 0; j < kN; j++) {
-            for (int c = 0; c < width; c++) _mm512_storeu_ps(queries[j].out + i + 16 * c, sums[j][c]);
+            for (int c = 0; c < width; c++) store(queries[j].out + i + 16 * c, sums[j][c]);
         }
     }
 }
@@ -669,26 +612,25 @@ void mix(const Query* queries, const float* values, int count, int dim, const fl
 // Scores to weights, those of slots that the query does not see to 0; `w` begins at slot `first`.
 void soften(const Query& query, float* w, int first, int slots, float softcap) {
     const int begin = query.first - first, end = query.last + 1 - first, whole = (end + 15) / 16 * 16;
-    const __m512 never = _mm512_set1_ps(-INFINITY);
+    const Floats never = all(-INFINITY);
     for (int s = 0; s < begin; s++) w[s] = -INFINITY;
     for (int s = end; s < whole; s++) w[s] = -INFINITY;
     if (softcap > 0) {
         for (int s = begin; s < end; s++) w[s] = softcap * std::tanh(w[s] / softcap);
     }
-    __m512 most = never;
-    for (int s = 0; s < whole; s += 16) most = _mm512_max_ps(most, _mm512_load_ps(w + s));
-    const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
-    __m512 sum = _mm512_setzero_ps();
+    Floats most = never;
+    for (int s = 0; s < whole; s += 16) most = greater(most, load(w + s));
+    const Floats largest = all(greatest_of(most));
+    Floats sum = zeros();
     for (int s = 0; s < whole; s += 16) {
-        const __m512 value = _mm512_load_ps(w + s);
-        const __mmask16 seen = _mm512_cmp_ps_mask(value, never, _CMP_NEQ_OQ);
-        const __m512 e = _mm512_maskz_mov_ps(seen, exp512(_mm512_sub_ps(value, largest)));
-        sum = _mm512_add_ps(sum, e);
-        _mm512_store_ps(w + s, e);
+        const Floats value = load(w + s);
+        const Floats e = where_not(value, never, exponential(subtract(value, largest)));
+        sum = add(sum, e);
+        store(w + s, e);
     }
-    const __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sum));
-    for (int s = 0; s < whole; s += 16) _mm512_store_ps(w + s, _mm512_mul_ps(_mm512_load_ps(w + s), inverse));
-    for (int s = whole; s < slots; s += 16) _mm512_store_ps(w + s, _mm512_setzero_ps());
+    const Floats inverse = all(1.0f / sum_of(sum));
+    for (int s = 0; s < whole; s += 16) store(w + s, multiply(load(w + s), inverse));
+    for (int s = whole; s < slots; s += 16) store(w + s, zeros());
 }
 
 // Call `f(first, how many)` for queries in groups of kQueries, and for what is left; how many is known when compiling.
@@ -713,7 +655,7 @@ void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* v
     // From a multiple of a block on, whatever else is in the pass: so each sum has the same order always.
     first = first / kSlots * kSlots;
     const int slots = (last - first) / kSlots * kSlots + kSlots;
-    const __m512 scales = _mm512_set1_ps(scale);
+    const Floats scales = all(scale);
     for (int s = 0; s < slots; s += kSlots) {
         const int here = last + 1 - first - s;
         transpose_keys(keys + (size_t)(first + s) * dim, here, dim, block, 0);
@@ -724,12 +666,12 @@ void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* v
     }
     for (int j = 0; j < n; j++) {
         soften(queries[j], weights + j * stride, first, slots, softcap);
-        for (int i = 0; i < dim; i += 16) _mm512_storeu_ps(queries[j].out + i, _mm512_setzero_ps());
+        for (int i = 0; i < dim; i += 16) store(queries[j].out + i, zeros());
     }
     for (int s = 0; s < slots; s += kSlots) {
         const int count = last + 1 - first - s < kSlots ? last + 1 - first - s : kSlots;
         for (int i = 0; i < count * dim; i += 16) {
-            _mm512_store_ps(block + i, from_bf16(values + (size_t)(first + s) * dim + i));
+            store(block + i, from_bf16(values + (size_t)(first + s) * dim + i));
         }
         by_fours(n, [&](int j, auto count_of) {
             mix<decltype(count_of)::value>(queries + j, block, count, dim, weights + j * stride + s, stride);
@@ -973,27 +915,27 @@ void pack_group(const float* w, size_t stride, int outputs, int bits, uint8_t* o
     std::memset(out, 0, bytes_per_block(bits));
     const int scales_at = bits == 4 ? 256 : 512;
     for (int o = 0; o < outputs; o++, w += stride) {
-        const __m512 a = _mm512_loadu_ps(w), b = _mm512_loadu_ps(w + 16);
+        const Floats a = load(w), b = load(w + 16);
         uint16_t half = 0;
         float scale, least = 0;
         if (bits == 4) {
-            const float low = _mm512_reduce_min_ps(_mm512_min_ps(a, b)), high = _mm512_reduce_max_ps(_mm512_max_ps(a, b));
+            const float low = least_of(lesser(a, b)), high = greatest_of(greater(a, b));
             least = half_rounded(low, half);
             std::memcpy(out + scales_at + 32 + 2 * o, &half, 2);
             scale = half_rounded((high - low) / 15.0f, half);
         } else {
-            scale = half_rounded(_mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b))) / 127.0f, half);
+            scale = half_rounded(greatest_of(greater(magnitude(a), magnitude(b))) / 127.0f, half);
         }
         std::memcpy(out + scales_at + 2 * o, &half, 2);
-        const __m512 inverse = _mm512_set1_ps(scale > 0 ? 1.0f / scale : 0.0f), base = _mm512_set1_ps(least);
-        const __m512i most = _mm512_set1_epi32(bits == 4 ? 15 : 255), none = _mm512_setzero_si512();
-        const __m512i zero = _mm512_set1_epi32(bits == 4 ? 0 : 128);
+        const Floats inverse = all(scale > 0 ? 1.0f / scale : 0.0f), base = all(least);
+        const Ints most = all_ints(bits == 4 ? 15 : 255), none = zero_ints();
+        const Ints zero = all_ints(bits == 4 ? 0 : 128);
         uint32_t levels[8];
         for (int h = 0; h < 2; h++) {
-            const __m512 steps = _mm512_mul_ps(_mm512_sub_ps(h ? b : a, base), inverse);
-            __m512i level = _mm512_add_epi32(_mm512_cvtps_epi32(steps), zero);
-            level = _mm512_min_epi32(_mm512_max_epi32(level, none), most);
-            _mm_storeu_si128((__m128i*)(levels + 4 * h), _mm512_cvtepi32_epi8(level));
+            const Floats steps = multiply(subtract(h ? b : a, base), inverse);
+            Ints level = add(to_ints(steps), zero);
+            level = lesser(greater(level, none), most);
+            store_bytes(levels + 4 * h, level);
         }
         for (int four = 0; four < 8; four++) {
             uint8_t* at = out + 64 * (bits == 4 ? four / 2 : four) + 4 * o;

@@ -24,6 +24,7 @@ from nlpkit.core.model.lora import LoraWeights
 from nlpkit.core.model.rope import Rotary
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
+HEADER = SOURCE.with_name("vectors.h")
 VERSION = 2
 """What `nlpkit_version` of the library must return."""
 GROUP = 32
