@@ -27,6 +27,7 @@ from nlpkit.apps.bench_peers import (
     load_transformers,
 )
 from nlpkit.core.errors import ConfigError, NlpkitError, did_you_mean
+from nlpkit.core.lean_torch import import_torch
 from nlpkit.core.threads import SPIN_COUNT, default_threads
 
 
@@ -94,6 +95,9 @@ def _prompt(length: int, number: int = 0) -> list[int]:
 def _load_nlpkit(plan: BenchPlan) -> tuple[str, Decode]:
     from nlpkit.core.decode.config import DecodeConfig
     from nlpkit.core.decode.request import Request
+
+    # As the commands do.
+    import_torch()
     from nlpkit.core.language_model import load_model
 
     model = load_model(plan.model, dtype=plan.dtype, device="cpu", threads=plan.threads)
