@@ -94,7 +94,9 @@ class TaskCommand:
             self.sink.output, as_json=self.sink.as_json, line_per_record=self.source.format == "lines"
         ) as writer:
             began = time.perf_counter()
-            pool = ModelPool(lambda adapter, like: load(self.model, adapter, quiet=self.sink.quiet, like=like))
+            pool = ModelPool(
+                lambda adapter, like: load(self.model, adapter, quiet=self.sink.quiet, like=like, lean=True)
+            )
             chosen = list(dict.fromkeys(choice.adapter for _, choice in rows))
             models = [pool.get(adapter) for adapter in chosen]
             tally = Tally(load_seconds=time.perf_counter() - began)
@@ -368,7 +370,12 @@ def choose_adapters(options: ModelOptions) -> AdapterChooser:
 
 
 def load(
-    options: ModelOptions, adapter: TaskAdapter | None, *, quiet: bool, like: LanguageModel | None = None
+    options: ModelOptions,
+    adapter: TaskAdapter | None,
+    *,
+    quiet: bool,
+    like: LanguageModel | None = None,
+    lean: bool = False,
 ) -> LanguageModel:
     """Load the model that the options name, showing a download.
 
@@ -377,6 +384,7 @@ def load(
         adapter: What to merge into it, by `choose_adapters`.
         quiet: Whether to show and say nothing.
         like: A loaded model to share with, as in `load_model`.
+        lean: Whether to import torch without what our own decoding leaves alone: not where others' code runs as well.
 
     Raises:
         NlpkitError: There is no such model, or it cannot be used.
@@ -385,7 +393,8 @@ def load(
         if find_entry(options.model) is None:
             # A wrong name is told at once and not after the seconds that torch takes to import.
             resolve_model(options.model, progress=bar)
-        import_torch()
+        if lean:
+            import_torch()
         from nlpkit.core.language_model import load_model
 
         lm = load_model(

@@ -3,7 +3,7 @@
 About a third of that import prepares what decoding never uses: rules for tensors without content (which compilers work
 on), exporting, data loading, distributions, older quantization. These parts are put off until something asks for one of
 their names. The rules are not asked for by name, so they are loaded as soon as a library that relies on them is; new
-`torch.Generator`s need them, too, so commands that make any must not use this.
+`torch.Generator`s need them, too, so this is for our own decoding only, which makes none.
 
 What depends on what inside of torch is its own affair, so this is done only for versions on which it has been tested.
 """
@@ -67,8 +67,12 @@ class _PutOff(importlib.abc.Loader):
         with self._lock:
             if isinstance(getattr(module.__spec__, "loader", None), _PutOff) and module.__spec__ is not None:
                 module.__spec__.loader = self._loader
-                del module.__dict__["__getattr__"]
-                self._loader.exec_module(module)
+                ask = module.__dict__.pop("__getattr__")
+                try:
+                    self._loader.exec_module(module)
+                except BaseException:
+                    module.__spec__.loader, module.__dict__["__getattr__"] = self, ask
+                    raise
 
 
 class _Present(importlib.abc.Loader):
