@@ -210,9 +210,9 @@ class GPTRunner:
         for first in range(0, len(ids), self.prefill_chunk):
             stop = first + self.prefill_chunk
             token_ids, at, slots = (torch.tensor(values[first:stop]) for values in (ids, rows, positions))
-            hidden = self.model.hidden_ragged(token_ids, at, slots, self._cache, longest)
             here = [i - first for i in keep if first <= i < stop]
-            parts.append(hidden if len(here) == len(hidden) else hidden[here])
+            chosen = None if len(here) == len(token_ids) else torch.tensor(here, dtype=torch.int32)
+            parts.append(self.model.hidden_ragged(token_ids, at, slots, self._cache, longest, wanted=chosen))
         return self.model.logits(parts[0] if len(parts) == 1 else torch.cat(parts)).float()
 
     def _hidden(self, ids: Tensor, start_row: int, starts: list[int]) -> Tensor:

@@ -174,7 +174,16 @@ class GPT(nn.Module):
             rotary is not None and rotary.depends_on_length for rotary in (self._rotary, self._rotary_local)
         )
 
-    def hidden_ragged(self, token_ids: Tensor, rows: Tensor, positions: Tensor, cache: KVCache, longest: int) -> Tensor:
+    def hidden_ragged(
+        self,
+        token_ids: Tensor,
+        rows: Tensor,
+        positions: Tensor,
+        cache: KVCache,
+        longest: int,
+        *,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         """Do what `hidden` does, for tokens of several rows without any padding between them.
 
         Args:
@@ -183,15 +192,18 @@ class GPT(nn.Module):
             positions: Position in its row of each token, same shape; those of one row in order.
             cache: Where keys and values go; it must have room.
             longest: One more than the largest position.
+            wanted: The tokens whose states are wanted, by number and in order: the last layer leaves out the others.
+                None is all.
 
         Returns:
-            Normalised hidden states, shape ``(tokens, d_model)``.
+            Normalised hidden states, shape ``(tokens, d_model)``, or ``(wanted, d_model)``.
         """
         if self.kernels is None:
             raise RuntimeError("only compiled kernels run rows without padding")
         x, positions = self._embedded(token_ids, positions)[:, None], positions[:, None]
         rotary = (self._rotary, self._rotary_local)
-        return self.kernels.run(x, rows, positions, cache, rotary, longest=longest)[:, 0]
+        hidden = self.kernels.run(x, rows, positions, cache, rotary, longest=longest, wanted=wanted)
+        return hidden[:, 0] if wanted is None else hidden
 
     def hidden(
         self,

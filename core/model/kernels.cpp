@@ -92,8 +92,11 @@ struct Pass {
     uint16_t* values;
     int64_t layer_stride, row_stride, head_stride;  // in elements
     uint8_t* scratch;         // `scratch_bytes` bytes, aligned to 64
+    const int32_t* wanted;    // (wanted,): the tokens whose states are wanted, in order; they become the first of x
     int32_t n_tokens;
+    int32_t n_wanted;
     int32_t n_threads;
+    int32_t unused;
 };
 }
 
@@ -738,7 +741,7 @@ struct Buffers {
     float *qkv, *attended, *hidden, *mixed, *norms, *weights, *blocks, *low;
     int8_t* levels;
     float *scales, *sums;
-    int32_t* offsets;
+    int32_t *offsets, *rows, *positions;
     size_t norm_stride, weight_stride, block_stride, low_stride;
     size_t bytes;
 
@@ -747,7 +750,7 @@ struct Buffers {
         const int widest = widest_input(m);
         const int dim = m.head_dim, together = kTokensTogether * (m.n_heads / m.n_kv_heads);
         // One token is quantized by each thread for itself.
-        const size_t rows = tokens == 1 ? threads : tokens;
+        const size_t lines = tokens == 1 ? threads : tokens;
         norm_stride = padded(widest * sizeof(float)) / sizeof(float);
         weight_stride = padded((longest + 2 * kSlots) * sizeof(float)) / sizeof(float);
         block_stride = (size_t)kSlots * dim;
@@ -758,10 +761,10 @@ struct Buffers {
         norms = scratch.take<float>(norm_stride * threads);
         weights = scratch.take<float>(weight_stride * together * threads);
         blocks = scratch.take<float>(block_stride * threads);
-        levels = scratch.take<int8_t>(rows * widest);
-        scales = scratch.take<float>(rows * (widest / kGroup));
-        sums = scratch.take<float>(rows * (widest / kGroup));
-        offsets = scratch.take<int32_t>(rows * (widest / kGroup));
+        levels = scratch.take<int8_t>(lines * widest);
+        scales = scratch.take<float>(lines * (widest / kGroup));
+        sums = scratch.take<float>(lines * (widest / kGroup));
+        offsets = scratch.take<int32_t>(lines * (widest / kGroup));
         low_stride = 0;
         for (int i = 0; i < m.n_layers; i++) {
             const LayerData& layer = m.layers[i];
@@ -770,12 +773,15 @@ struct Buffers {
                 low_stride = width > low_stride ? width : low_stride;
             }
         }
-        low = scratch.take<float>(rows * low_stride);
+        low = scratch.take<float>(lines * low_stride);
+        rows = scratch.take<int32_t>(tokens);
+        positions = scratch.take<int32_t>(tokens);
         bytes = (size_t)(scratch.at - memory);
     }
 
-    Quantized quantized(int inputs, int tokens, int thread) const {
-        const size_t own = tokens == 1 ? thread : 0, scale = own * (inputs / kGroup);
+    // `own`: the thread, where each has a copy of its own.
+    Quantized quantized(int inputs, int tokens, size_t own) const {
+        const size_t scale = own * (inputs / kGroup);
         return {levels + own * inputs, scales + scale, sums + scale, offsets + scale, inputs, tokens,
                 low + own * low_stride};
     }
@@ -826,16 +832,32 @@ void attend_all(const ModelData& m, const LayerData& layer, const Pass& p, const
     }
 }
 
-void run(const ModelData& m, const Pass& p, const Buffers& b, Barrier& barrier, int thread, int threads) {
-    const int tokens = p.n_tokens, d = m.d_model, dim = m.head_dim;
+// Keep what is left to do for the tokens whose states are wanted, from here on the only ones of the pass.
+void leave_out(const ModelData& m, const Pass& p, const Buffers& b) {
+    const size_t d = m.d_model, width = (m.n_heads + 2 * m.n_kv_heads) * m.head_dim;
+    for (int i = 0; i < p.n_wanted; i++) {
+        const int from = p.wanted[i];
+        b.rows[i] = p.rows[from];
+        b.positions[i] = p.positions[from];
+        if (from == i) continue;
+        std::memcpy(p.x + i * d, p.x + from * d, d * sizeof(float));
+        std::memcpy(b.qkv + i * width, b.qkv + from * width, width * sizeof(float));
+    }
+}
+
+void run(const ModelData& m, Pass p, const Buffers& b, Barrier& barrier, int thread, int threads) {
+    const int d = m.d_model, dim = m.head_dim;
     const int width = (m.n_heads + 2 * m.n_kv_heads) * dim, attended_width = m.n_heads * dim;
+    int tokens = p.n_tokens;
     float* norms = b.norms + b.norm_stride * thread;
     // A single token is normalised and quantized by every thread: cheaper than waiting for one that does it.
     const bool alone = tokens == 1;
-    const Range mine = alone ? Range{0, 1} : share(tokens, thread, threads);
+    const size_t own = alone ? thread : 0;
+    Range mine = alone ? Range{0, 1} : share(tokens, thread, threads);
+    Range placed = share(tokens, thread, threads);
     for (int index = 0; index < m.n_layers; index++) {
         const LayerData& layer = m.layers[index];
-        Quantized q = b.quantized(d, tokens, thread);
+        Quantized q = b.quantized(d, tokens, own);
         for (int t = mine.begin; t < mine.end; t++) {
             quantize_normalised(layer.attn_norm, p.x + (size_t)t * d, norms, q, t);
         }
@@ -843,12 +865,19 @@ void run(const ModelData& m, const Pass& p, const Buffers& b, Barrier& barrier, 
         if (!alone) barrier.wait();
         product<false>(layer.qkv, q, b.qkv, width, thread, threads);
         barrier.wait();
-        const Range placed = share(tokens, thread, threads);
         for (int t = placed.begin; t < placed.end; t++) place(m, layer, p, index, b.qkv + (size_t)t * width, t);
         barrier.wait();
+        if (index == m.n_layers - 1 && p.n_wanted < tokens) {
+            if (thread == 0) leave_out(m, p, b);
+            tokens = p.n_tokens = p.n_wanted;
+            p.rows = b.rows;
+            p.positions = b.positions;
+            mine = placed = share(tokens, thread, threads);
+            barrier.wait();
+        }
         attend_all(m, layer, p, b, index, thread, threads);
         barrier.wait();
-        q = b.quantized(attended_width, tokens, thread);
+        q = b.quantized(attended_width, tokens, own);
         for (int t = mine.begin; t < mine.end; t++) quantize_row(b.attended + (size_t)t * attended_width, q, t);
         reduce(layer.o, q, mine);
         if (!alone) barrier.wait();
@@ -867,7 +896,7 @@ void run(const ModelData& m, const Pass& p, const Buffers& b, Barrier& barrier, 
             }
             barrier.wait();
         }
-        q = b.quantized(d, tokens, thread);
+        q = b.quantized(d, tokens, own);
         for (int t = mine.begin; t < mine.end; t++) {
             quantize_normalised(layer.mlp_norm, p.x + (size_t)t * d, norms, q, t);
         }
@@ -881,7 +910,7 @@ void run(const ModelData& m, const Pass& p, const Buffers& b, Barrier& barrier, 
                 for (int i = 0; i < d; i++) p.x[(size_t)t * d + i] += b.mixed[(size_t)t * d + i];
             }
         }
-        q = b.quantized(m.d_ff, tokens, thread);
+        q = b.quantized(m.d_ff, tokens, own);
         for (int t = mine.begin; t < mine.end; t++) quantize_row(b.hidden + (size_t)t * m.d_ff, q, t);
         reduce(layer.down, q, mine);
         if (!alone || m.parallel) barrier.wait();
@@ -898,8 +927,7 @@ void run(const ModelData& m, const Pass& p, const Buffers& b, Barrier& barrier, 
         }
         barrier.wait();
     }
-    const Range last = share(tokens, thread, threads);
-    for (int t = last.begin; t < last.end; t++) {
+    for (int t = placed.begin; t < placed.end; t++) {
         normalise(m.final_norm, p.x + (size_t)t * d, p.x + (size_t)t * d, d);
     }
 }
@@ -954,7 +982,7 @@ void pack_group(const float* w, size_t stride, int outputs, int bits, uint8_t* o
 
 extern "C" {
 
-int nlpkit_version() { return 2; }
+int nlpkit_version() { return 3; }
 
 // Bytes of the packed form of a matrix.
 int64_t nlpkit_packed_bytes(int32_t outputs, int32_t inputs, int32_t bits) {

@@ -25,7 +25,7 @@ from nlpkit.core.model.rope import Rotary
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 HEADER = SOURCE.with_name("vectors.h")
-VERSION = 2
+VERSION = 3
 """What `nlpkit_version` of the library must return."""
 GROUP = 32
 _BLOCK = 16
@@ -89,8 +89,8 @@ class _Pass(ctypes.Structure):
         *((name, c_void_p) for name in _POINTERS),
         *((name, c_int64) for name in _STRIDES),
         ("scratch", c_void_p),
-        ("n_tokens", c_int32),
-        ("n_threads", c_int32),
+        ("wanted", c_void_p),
+        *((name, c_int32) for name in ("n_tokens", "n_wanted", "n_threads", "unused")),
     )
 
 
@@ -381,6 +381,7 @@ class Kernels:
         rotary: tuple[Rotary | None, Rotary | None],
         *,
         longest: int,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Run all blocks and the final norm: each token sees its row's slots up to its own position.
 
@@ -391,17 +392,24 @@ class Kernels:
             cache: Where keys and values go, with room for all positions.
             rotary: Rotation of full and of sliding layers, or None each.
             longest: One more than the largest position.
+            wanted: The tokens whose states are wanted, by their number in ``batch * seq`` and in order; None is all.
 
         Returns:
-            Normalised hidden states in fp32, shape ``(batch, seq, d_model)``.
+            Normalised hidden states in fp32, shape ``(batch, seq, d_model)``, or ``(wanted, d_model)``.
 
         Raises:
-            IndexError: A row or position lies outside the cache.
+            IndexError: A row or position lies outside the cache, or a wanted token outside the pass.
         """
         # The kernels write wherever they are told to.
         for values, count in ((rows, cache.n_rows), (positions, cache.n_slots)):
             if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < count:
                 raise IndexError(f"tokens at {int(values.min())} to {int(values.max())} of a cache of {count}")
+        n_tokens, threads = positions.numel(), torch.get_num_threads()
+        chosen = torch.arange(n_tokens, dtype=torch.int32) if wanted is None else wanted.to(torch.int32).contiguous()
+        # Each is moved to its place in turn, so none may come before one that is still to be moved.
+        in_order = wanted is None or not wanted.numel() or not bool((chosen.diff() <= 0).any())
+        if not in_order or (chosen.numel() and not 0 <= int(chosen[0]) <= int(chosen[-1]) < n_tokens):
+            raise IndexError(f"wanted tokens are not in order, or not among the {n_tokens} of the pass")
         # A copy in any case: it is overwritten.
         x = x.to(torch.float32, copy=True).contiguous()
         slots, rows = positions.to(torch.int32).contiguous(), rows.to(torch.int32).contiguous()
@@ -414,8 +422,7 @@ class Kernels:
                 break
         tensors = (x, rows, slots, *tables, cache.keys, cache.values)
         strides = cache.keys.stride()[:3]
-        n_tokens, threads = positions.numel(), torch.get_num_threads()
-        self._library.run(
-            self._model, _Pass(*(tensor.data_ptr() for tensor in tensors), *strides, None, n_tokens, threads)
-        )
-        return x
+        pointers = (tensor.data_ptr() for tensor in tensors)
+        counts = (n_tokens, chosen.numel(), threads, 0)
+        self._library.run(self._model, _Pass(*pointers, *strides, None, chosen.data_ptr(), *counts))
+        return x if wanted is None else x.view(n_tokens, -1)[: chosen.numel()]

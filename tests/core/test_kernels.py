@@ -69,6 +69,37 @@ def test_a_token_does_not_depend_on_the_pass(name: str) -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("name", VARIANTS)
+def test_only_wanted_tokens_go_through_the_end(name: str) -> None:
+    model = quantized(**VARIANTS[name])
+    token_ids = torch.tensor([*PROMPTS[0], *PROMPTS[1]])
+    rows = torch.tensor([0] * len(PROMPTS[0]) + [1] * len(PROMPTS[1]))
+    positions = torch.tensor([*range(len(PROMPTS[0])), *range(len(PROMPTS[1]))])
+
+    def hidden(wanted: list[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
+        cache = KVCache(model.config, n_rows=2, dtype=torch.bfloat16, device=torch.device("cpu"))
+        cache.reserve(32)
+        chosen = None if wanted is None else torch.tensor(wanted)
+        found = model.hidden_ragged(token_ids, rows, positions, cache, 19, wanted=chosen)
+        return found, torch.cat([cache.keys, cache.values])
+
+    whole, cached = hidden(None)
+    for threads in (1, 2, 5):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for wanted in ([], [0], [21], [18, 21], [0, 1, 5, 20], list(range(22))):
+                found, left = hidden(wanted)
+                assert torch.equal(found, whole[wanted])
+                assert torch.equal(left, cached)
+        finally:
+            torch.set_num_threads(before)
+    for wrong in ([22], [-1], [3, 3], [5, 4]):
+        with pytest.raises(IndexError):
+            hidden(wrong)
+
+
+@needs_kernels
 def test_rows_are_padded_only_where_rotations_depend_on_their_length() -> None:
     scaled = {"scaling": "dynamic", "factor": 2.0, "original_max_seq_len": 16}
     assert quantized().runs_ragged
