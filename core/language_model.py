@@ -50,7 +50,7 @@ class LanguageModel:
         name: What the caller asked for, such as ``default``.
         path: Where it was loaded from.
         format: ``gguf``, ``hf``, ``native`` or ``transformers``.
-        adapter: Name or path of the LoRA adapter merged into the weights, or None.
+        adapter: Name or path of the LoRA adapter in use, or None.
         dtype: ``fp32``, ``bf16``, ``int8`` or ``int4``.
         device: Where it runs.
         tokenizer: Text to ids and back.
@@ -105,7 +105,7 @@ class LanguageModel:
 
     @cached_property
     def adapter_sha256(self) -> str | None:
-        """Hex sha256 of the merged adapter's weights, or None."""
+        """Hex sha256 of the adapter's weights, or None."""
         from nlpkit.core.loaders.adapter import WEIGHTS_NAME
         from nlpkit.core.loaders.cache import sha256_file
 
@@ -297,7 +297,7 @@ def load_model(
 
     Args:
         name: ``default``, another catalogue name, a GGUF file, a model directory, or a Hugging Face id.
-        adapter: Directory of a LoRA adapter in PEFT layout to merge into the weights.
+        adapter: Directory of a LoRA adapter in PEFT layout, to merge into the weights or (int4) to keep beside them.
         adapter_name: What to call it; by default its path.
         dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``. ``auto`` is int8 where the compiled kernels run the
             model, else bf16 where the device multiplies it natively, else fp32.
