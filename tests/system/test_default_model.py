@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from nlpkit.apps.adapters import FOLDER
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
 from nlpkit.core.language_model import LanguageModel, load_model
+from nlpkit.core.loaders.adapter import open_adapter, save_adapter
 from nlpkit.core.loaders.catalogue import resolve_model
+from nlpkit.core.loaders.open import open_model
+from nlpkit.core.model.kernels import KernelLinear
 from nlpkit.core.tokenizers.base import Message
 
 pytestmark = pytest.mark.system
@@ -90,6 +95,46 @@ def test_other_dtypes_stay_close(exact: LanguageModel, dtype: str) -> None:
     other = load_model("default", dtype=dtype, device="cpu")
     (reference,), (rounded,) = exact.score([(text[:1], text[1:])]), other.score([(text[:1], text[1:])])
     assert abs(rounded.logprob - reference.logprob) / len(text) < 0.1
+
+
+ASKED = "The Great Wall was built over two thousand years ago.\nQuestion: Who sells the best cheese in Vienna?\nAnswer:"
+
+
+def kept_beside(lm: LanguageModel) -> int:
+    """How many layers have a low-rank update beside their weights."""
+    assert lm._gpt is not None
+    return sum(isinstance(one, KernelLinear) and one.low_in is not None for one in lm._gpt.modules())
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8", "int4"])
+def test_other_dtypes_keep_what_an_adapter_learned(dtype: str) -> None:
+    models = [load_model("default", adapter=FOLDER / "qa", dtype=one, device="cpu") for one in ("fp32", dtype)]
+    prompt, answer = (models[0].tokenizer.encode(text) for text in (ASKED, " unanswerable"))
+    exact, rounded = (lm.score([(prompt, answer)])[0].logprob for lm in models)
+    (bare,) = load_model("default", device="cpu").score([(prompt, answer)])
+    assert exact > bare.logprob + 1
+    assert abs(rounded - exact) < 0.25
+    apart = dtype == "int4" and models[1]._gpt is not None and models[1]._gpt.kernels is not None
+    assert kept_beside(models[1]) == (120 if apart else 0)
+
+
+def test_magnitudes_are_merged_in_four_bits_too(exact: LanguageModel, tmp_path: Path) -> None:
+    source, opened = open_model(exact.path), open_adapter(FOLDER / "qa")
+    weights = dict(source.tensors(dtype=torch.float32))
+    updates = {
+        name: replace(update, magnitude=torch.linalg.norm(update.merged(weights[f"{name}.weight"]), dim=1))
+        for name, update in opened.internal(source.config).items()
+    }
+    save_adapter(tmp_path, source.config, updates)
+    plain, rescaled = (
+        load_model("default", adapter=path, dtype="fp32", device="cpu") for path in (FOLDER / "qa", tmp_path)
+    )
+    small = load_model("default", adapter=tmp_path, dtype="int4", device="cpu")
+    prompt, answer = (exact.tokenizer.encode(text) for text in (ASKED, " unanswerable"))
+    first, second, third = (lm.score([(prompt, answer)])[0].logprob for lm in (plain, rescaled, small))
+    assert second == pytest.approx(first, abs=1e-3)
+    assert third == pytest.approx(first, abs=1.5)
+    assert kept_beside(small) == 0
 
 
 @torch.inference_mode()
