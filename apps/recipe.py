@@ -55,7 +55,7 @@ class Recipe:
         data: Training data.
         eval_data: Development data.
         base: Model to start from; None for ``scratch``.
-        adapter: Adapter to go on from.
+        adapter: Adapter to go on from: a folder, or the name of a shipped one.
         prompts: ``chat``, or ``brief`` for the tasks' short prompts, which the result is then asked with as well.
         preset: Size of a model from scratch.
         model: Fields of the model's configuration that differ from the preset.

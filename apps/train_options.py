@@ -149,7 +149,7 @@ class LoraOptions:
     rslora: Annotated[bool | None, typer.Option("--rslora/--no-rslora", rich_help_panel=_LORA)] = None
     dora: Annotated[bool | None, typer.Option("--dora/--no-dora", rich_help_panel=_LORA)] = None
     adapter: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Go on from this adapter.", rich_help_panel=_LORA)
+        str | None, typer.Option(metavar="NAME|PATH", help="Go on from this adapter.", rich_help_panel=_LORA)
     ] = None
 
     def given(self) -> dict[str, Any]:

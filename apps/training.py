@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nlpkit.apps.adapters import find_adapter
 from nlpkit.apps.finetune import (
     Coder,
     Source,
@@ -251,7 +252,7 @@ def _adapt(model: GPT, recipe: Recipe, config: TrainConfig) -> dict[str, str]:
             f"The adapter {recipe.adapter} brings its own rank, alpha and targets, so {', '.join(sorted(options))} has "
             "no meaning. Leave it out."
         )
-    opened = open_adapter(recipe.adapter)
+    opened = open_adapter(find_adapter(recipe.adapter).path)
     add_lora(model, settings, start=opened.internal(model.config))
     return identity | {f"the adapter's {name}": sha256_file(file) for name, file in opened.files.items()}
 

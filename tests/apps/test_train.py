@@ -225,7 +225,7 @@ def test_dry_run_shows_mask_and_cost(data: Path, base: Path, tmp_path: Path, cli
         (["--lora-target", "query"], "No layer matches"),
         (["--seq-len", "9999"], "context holds 256"),
         (["--weight", "1", "--weight", "2"], "--weight is given 2 times"),
-        (["--adapter", "nowhere"], "no adapter at nowhere"),
+        (["--adapter", "nowhere"], "no adapter 'nowhere'"),
         (["--field", "de"], "--field is 'de'"),
         (["--eval-every", "2"], "no data to evaluate on"),
     ],
@@ -259,6 +259,25 @@ def test_an_adapter_is_trained_on(data: Path, base: Path, tmp_path: Path, cli: C
         for name in "ab"
     ]
     assert losses[1][0] < losses[0][0]
+
+
+def test_a_shipped_adapter_is_trained_on_by_name(
+    data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nlpkit.apps import adapters
+
+    assert cli(*train_arguments(data, base, tmp_path / "shipped" / "mine", "--max-steps", "2")).code == 0
+    monkeypatch.setattr(adapters, "FOLDER", tmp_path / "shipped")
+    outputs = []
+    for number, name in enumerate(("mine", str(tmp_path / "shipped" / "mine"))):
+        output = tmp_path / f"b{number}"
+        done = cli(*train_arguments(data, base, output, "--max-steps", "2", "--adapter", name))
+        assert done.code == 0, done.err
+        outputs.append((output / "adapter_model.safetensors").read_bytes())
+    assert outputs[0] == outputs[1]
+    wrong = cli(*train_arguments(data, base, tmp_path / "c", "--max-steps", "2", "--adapter", "mien"))
+    assert wrong.code == 2
+    assert "mine" in wrong.err
 
 
 def test_merging_is_checked(data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
