@@ -381,7 +381,7 @@ def load(
 
     Args:
         options: Shared options.
-        adapter: What to merge into it, by `choose_adapters`.
+        adapter: What to use with it, by `choose_adapters`.
         quiet: Whether to show and say nothing.
         like: A loaded model to share with, as in `load_model`.
         lean: Whether to import torch without what our own decoding leaves alone: not where others' code runs as well.

@@ -60,11 +60,11 @@ def leave(code: int) -> NoReturn:
         code: The exit code.
     """
     # Both are what `Py_FinalizeEx` calls first; where another interpreter has no such functions, it ends its own way.
-    ends = (getattr(threading, "_shutdown", None), getattr(atexit, "_run_exitfuncs", None))
-    if None in ends or sys.flags.inspect:
+    wait, run = getattr(threading, "_shutdown", None), getattr(atexit, "_run_exitfuncs", None)
+    if wait is None or run is None or sys.flags.inspect:
         sys.exit(code)
-    for end in ends:
-        end()  # type: ignore[misc]
+    wait()
+    run()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

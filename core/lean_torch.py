@@ -65,13 +65,14 @@ class _PutOff(importlib.abc.Loader):
     def run(self, module: ModuleType) -> None:
         """Run the module, unless that has been done or is being done by this thread."""
         with self._lock:
-            if isinstance(getattr(module.__spec__, "loader", None), _PutOff) and module.__spec__ is not None:
-                module.__spec__.loader = self._loader
+            spec = module.__spec__
+            if spec is not None and isinstance(spec.loader, _PutOff):
+                spec.loader = self._loader
                 ask = module.__dict__.pop("__getattr__")
                 try:
                     self._loader.exec_module(module)
                 except BaseException:
-                    module.__spec__.loader, module.__dict__["__getattr__"] = self, ask
+                    spec.loader, module.__dict__["__getattr__"] = self, ask
                     raise
 
 

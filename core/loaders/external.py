@@ -77,7 +77,7 @@ class ExternalRunner:
         self._last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def reserve(self, n_rows: int, n_slots: int = 0) -> None:
-        """Make room for `n_rows` rows."""
+        """Make room for `n_rows` rows; their caches grow by themselves."""
         self._caches.extend([None] * (n_rows - len(self._caches)))
 
     @property

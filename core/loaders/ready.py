@@ -61,14 +61,13 @@ def _linears(config: ModelConfig, dtype: str) -> dict[str, tuple[int, int, int, 
     """Return outputs, inputs, bits and whether there is a bias, of each quantized layer of a model by its name."""
     bits = 4 if dtype == "int4" else 8
     d, attended = config.d_model, config.n_heads * config.head_dim
-    joint = attended + 2 * config.n_kv_heads * config.head_dim
-    up = ("mlp.gate_up", 2 * config.d_ff) if config.gated_mlp else ("mlp.up", config.d_ff)
+    sides = {"attn.qkv": (d, config.qkv_bias), "attn.o": (attended, config.o_bias)}
+    sides |= {"mlp.down": (config.d_ff, config.mlp_bias)}
     found = {"head": (config.vocab_size, d, 8, config.head_bias and not config.tied_head)}
-    for layer in range(config.n_layers):
-        found[f"blocks.{layer}.attn.qkv"] = (joint, d, bits, config.qkv_bias)
-        found[f"blocks.{layer}.attn.o"] = (d, attended, bits, config.o_bias)
-        found[f"blocks.{layer}.{up[0]}"] = (up[1], d, bits, config.mlp_bias)
-        found[f"blocks.{layer}.mlp.down"] = (d, config.d_ff, bits, config.mlp_bias)
+    for path, parts in joined_parts(config).items():
+        inputs, biased = sides.get(path, (d, config.mlp_bias))
+        for layer in range(config.n_layers):
+            found[f"blocks.{layer}.{path}"] = (sum(parts.values()), inputs, bits, biased)
     return found
 
 
@@ -98,18 +97,18 @@ class ReadyWeights:
             config: Its shape.
             dtype: ``int8`` or ``int4``.
             files: The files that its weights come from.
-            adapter_files: The files of the adapter merged into it; may be empty.
+            adapter_files: The files of its adapter; may be empty.
             blocks_only: Whether the adapter leaves embedding and head alone.
         """
         self.config = config
         self._linears = _linears(config, dtype)
         shape = dataclasses.asdict(config)
         base = [sha256_file(path) for _, path in sorted(files.items())]
-        merged = [sha256_file(path) for _, path in sorted(adapter_files.items())]
+        adapter = [sha256_file(path) for _, path in sorted(adapter_files.items())]
         said = {"format": _FORMAT, "layout": VERSION, "shape": shape, "base": base}
         # The head has 8 bits in both formats.
-        shared = {**said, "part": "shared", "adapter": [] if blocks_only else merged}
-        blocks = {**said, "part": "blocks", "adapter": merged, "dtype": dtype}
+        shared = {**said, "part": "shared", "adapter": [] if blocks_only else adapter}
+        blocks = {**said, "part": "blocks", "adapter": adapter, "dtype": dtype}
         folder = cache_home() / "ready"
         self._paths = {
             "blocks": folder / f"{_digest(blocks)}.safetensors",

@@ -638,7 +638,7 @@ void soften(const Query& query, float* w, int first, int slots, float softcap) {
 
 // Call `f(first, how many)` for queries in groups of kQueries, and for what is left; how many is known when compiling.
 template <typename F>
-void by_fours(int n, F f) {
+void in_groups(int n, F f) {
     int j = 0;
     for (; j + kQueries <= n; j += kQueries) f(j, std::integral_constant<int, kQueries>());
     if (n - j == 3) f(j, std::integral_constant<int, 3>());
@@ -663,7 +663,7 @@ void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* v
         const int here = last + 1 - first - s;
         transpose_keys(keys + (size_t)(first + s) * dim, here, dim, block, 0);
         transpose_keys(keys + (size_t)(first + s + 16) * dim, here - 16, dim, block, 16);
-        by_fours(n, [&](int j, auto count_of) {
+        in_groups(n, [&](int j, auto count_of) {
             score<decltype(count_of)::value>(queries + j, block, dim, scales, weights + j * stride + s, stride);
         });
     }
@@ -676,7 +676,7 @@ void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* v
         for (int i = 0; i < count * dim; i += 16) {
             store(block + i, from_bf16(values + (size_t)(first + s) * dim + i));
         }
-        by_fours(n, [&](int j, auto count_of) {
+        in_groups(n, [&](int j, auto count_of) {
             mix<decltype(count_of)::value>(queries + j, block, count, dim, weights + j * stride + s, stride);
         });
     }

@@ -405,11 +405,12 @@ class Kernels:
             if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < count:
                 raise IndexError(f"tokens at {int(values.min())} to {int(values.max())} of a cache of {count}")
         n_tokens, threads = positions.numel(), torch.get_num_threads()
-        chosen = torch.arange(n_tokens, dtype=torch.int32) if wanted is None else wanted.to(torch.int32).contiguous()
+        chosen = None if wanted is None else wanted.to(torch.int32).contiguous()
         # Each is moved to its place in turn, so none may come before one that is still to be moved.
-        in_order = wanted is None or not wanted.numel() or not bool((chosen.diff() <= 0).any())
-        if not in_order or (chosen.numel() and not 0 <= int(chosen[0]) <= int(chosen[-1]) < n_tokens):
-            raise IndexError(f"wanted tokens are not in order, or not among the {n_tokens} of the pass")
+        if chosen is not None and chosen.numel():
+            in_order = bool((chosen.diff() > 0).all())
+            if not in_order or not 0 <= int(chosen[0]) <= int(chosen[-1]) < n_tokens:
+                raise IndexError(f"wanted tokens are not in order, or not among the {n_tokens} of the pass")
         # A copy in any case: it is overwritten.
         x = x.to(torch.float32, copy=True).contiguous()
         slots, rows = positions.to(torch.int32).contiguous(), rows.to(torch.int32).contiguous()
@@ -423,6 +424,6 @@ class Kernels:
         tensors = (x, rows, slots, *tables, cache.keys, cache.values)
         strides = cache.keys.stride()[:3]
         pointers = (tensor.data_ptr() for tensor in tensors)
-        counts = (n_tokens, chosen.numel(), threads, 0)
-        self._library.run(self._model, _Pass(*pointers, *strides, None, chosen.data_ptr(), *counts))
-        return x if wanted is None else x.view(n_tokens, -1)[: chosen.numel()]
+        at, n_wanted = (None, n_tokens) if chosen is None else (chosen.data_ptr(), chosen.numel())
+        self._library.run(self._model, _Pass(*pointers, *strides, None, at, n_tokens, n_wanted, threads, 0))
+        return x if chosen is None else x.view(n_tokens, -1)[:n_wanted]

@@ -13,9 +13,9 @@ from nlpkit.core import lean_torch
 IS_TESTED = version("torch").startswith(lean_torch.TESTED)
 
 
-def python(code: str, *, fails: bool = False) -> str:
+def python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode != 0) == fails, done.stderr
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -76,7 +76,7 @@ def test_transformers_finds_all_of_torch() -> None:
         START
         + """
 import transformers
-assert not put_off(RULES) if RULES in sys.modules else True
+assert not put_off(RULES)
 print("fine")
 """
     )
