@@ -388,6 +388,32 @@ def models_merge(
     return 0
 
 
+@command(models_app, "average")
+def models_average(
+    name: Annotated[str, typer.Argument(help="The model that the adapters were trained on.")],
+    adapter: Annotated[list[str], typer.Option(metavar="PATH", help="An adapter's folder; give two or more.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Folder to write.")],
+    weight: Annotated[
+        list[float] | None, typer.Option(metavar="W", help="A weight for each adapter, in order; equal if not given.")
+    ] = None,
+    rank: Annotated[int, typer.Option(metavar="N", help="Rank of the mean; 0 is that of the adapters.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
+) -> int:
+    """Write the mean of several adapters of one task as an adapter."""
+    from nlpkit.apps.averaging import average_adapters
+    from nlpkit.apps.output import note
+
+    averaged = average_adapters(name, adapter, output, weights=weight or (), rank=rank)
+    note(
+        f"averaged {len(adapter)} adapters of {averaged.modules} layers; the rank leaves out {averaged.lost:.1%} of "
+        "the mean's squared norm",
+        quiet=quiet,
+    )
+    with Writer(None) as writer:
+        writer.write(str(averaged.path))
+    return 0
+
+
 @command(models_app, "convert")
 def models_convert(
     name: Annotated[str, typer.Argument(help="Name, file, folder or hub id.")],
