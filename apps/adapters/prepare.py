@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nlpkit.apps.chunking import split_sentences
 from nlpkit.apps.language_detection import detect_language
 from nlpkit.apps.text_forms import HAIKU_SYLLABLES, count_syllables
 
@@ -133,7 +132,7 @@ def translation(data: Path, output: Path) -> None:
 
 
 def summarization(data: Path, output: Path) -> None:
-    """Debian descriptions with their synopses, abstracts with one-sentence summaries, and paragraphs of Wikipedia."""
+    """Debian descriptions with their synopses, and abstracts of papers with one-sentence summaries."""
     dev = list(read(data / "debian_synopsis" / "dev.jsonl"))
     held_out = {_key(row["document"]) for row in dev} | {_key(row["summary"]) for row in dev}
     rows = []
@@ -151,46 +150,8 @@ def summarization(data: Path, output: Path) -> None:
     papers = [{"document": row["document"], "summary": row["summary"]}
               for row in read(data / "scitldr_a" / "train.jsonl.gz")]  # fmt: skip
     write(output / "summarization.papers.train.jsonl", papers)
-    prose: dict[bool, list[Row]] = {False: [], True: []}
-    for title, context in dict.fromkeys(
-        (row["title"], row["context"]) for row in read(data / "squad_v1.1" / "train.jsonl.gz")
-    ):
-        if (sentence := _central_sentence(context)) is not None:
-            prose[chance("article", title) < HELD_OUT_ARTICLES].append({"document": context, "summary": sentence})
-    write(output / "summarization.prose.train.jsonl", prose[False])
-    write(output / "summarization.prose.dev.jsonl", sample(prose[True], 200))
     write(output / "summarization.debian.dev.jsonl", sample(dev, 300))
     write(output / "summarization.papers.dev.jsonl", sample(read(data / "scitldr_a" / "dev.jsonl"), 300))
-
-
-def _central_sentence(text: str) -> str | None:
-    """Return the sentence of a paragraph that shares most with its others, if one stands for it by itself.
-
-    That is the principal sentence of PEGASUS (Zhang et al. 2020, arXiv:1912.08777), by the content words it shares with
-    the rest, where it can be read alone; and it stays in the text, since a summary may say what the text says.
-    """
-    sentences = [sentence.strip() for sentence in split_sentences(text)]
-    if not (4 <= len(sentences) <= 12 and len(text) <= 1600 and text.isascii()):
-        return None
-    words = [Counter(_content_words(sentence)) for sentence in sentences]
-    everything = sum(words, Counter[str]())
-
-    def share(at: int) -> float:
-        rest = everything - words[at]
-        return 2 * (words[at] & rest).total() / max(1, words[at].total() + rest.total())
-
-    best = sentences[max(range(len(sentences)), key=lambda at: (share(at), -at))]
-    alone = 8 <= len(best.split()) <= 32 and re.match(r"[A-Z].*[a-z)]\.$", best) and not _LEANING.match(best)
-    return best if alone else None
-
-
-_LEANING = re.compile(
-    r"(this|that|these|those|it|its|he|his|she|her|they|their|such|another|other|others|also|however|but|and|or|so|thus|"
-    r"therefore|then|for|in addition|moreover|furthermore|similarly|instead|because of this|as a result|both|some|many|"
-    r"most|one|there|here|the (latter|former|other|first|second|same)|on the|according|despite|despite this)\b",
-    re.IGNORECASE,
-)
-"""Beginnings of sentences that lean on what was said before."""
 
 
 def _key(text: str) -> str:

@@ -149,47 +149,6 @@ def test_pairs_that_do_not_match_are_left_out(
     ]
 
 
-BEES = (
-    "In many countries keepers look after them. Honey bees live in large colonies and collect nectar and pollen. "
-    "Workers collect nectar from flowers and make honey. Pollen feeds the larvae of the colonies."
-)
-
-
-def test_a_paragraph_is_summed_up_by_its_central_sentence(corpora: Path, output: Path, write: Write) -> None:
-    held_out = next(n for n in range(1000) if chance("article", f"Article {n}") < HELD_OUT_ARTICLES)
-    others = [n for n in range(held_out + 5) if chance("article", f"Article {n}") >= HELD_OUT_ARTICLES][:2]
-    write(
-        "squad_v1.1/train.jsonl.gz",
-        # Twice: one row for each question about it.
-        [{"title": f"Article {n}", "context": BEES.replace("many", f"{n}")} for n in (held_out, *others) for _ in "ab"],
-    )
-    for name in ("debian_synopsis", "scitldr_a"):
-        write(f"{name}/train.jsonl.gz", [])
-        write(f"{name}/dev.jsonl", [])
-    prepare.summarization(corpora, output)
-    train, dev = (rows_of(output / f"summarization.prose.{name}.jsonl") for name in ("train", "dev"))
-    assert len(train) == 2
-    assert [row["document"] for row in dev] == [BEES.replace("many", f"{held_out}")]
-    assert {row["summary"] for row in [*train, *dev]} == {
-        "Honey bees live in large colonies and collect nectar and pollen."
-    }
-
-
-@pytest.mark.parametrize("beginning", ["They", "However, they", "Such bees"])
-def test_a_sentence_that_leans_on_others_stands_for_nothing(
-    corpora: Path, output: Path, write: Write, beginning: str
-) -> None:
-    write(
-        "squad_v1.1/train.jsonl.gz",
-        [{"title": f"Article {n}", "context": BEES.replace("Honey bees", beginning)} for n in range(100)],
-    )
-    for name in ("debian_synopsis", "scitldr_a"):
-        write(f"{name}/train.jsonl.gz", [])
-        write(f"{name}/dev.jsonl", [])
-    prepare.summarization(corpora, output)
-    assert rows_of(output / "summarization.prose.train.jsonl") == []
-
-
 def test_a_synopsis_is_learned_twice_at_most(corpora: Path, output: Path, write: Write) -> None:
     document = "A library of functions that many programs use, for reading and writing of files on disks. Number {}."
     write(
@@ -198,7 +157,6 @@ def test_a_synopsis_is_learned_twice_at_most(corpora: Path, output: Path, write:
         + [{"document": document.format("ten"), "summary": "what is held out"}],
     )
     write("debian_synopsis/dev.jsonl", [{"document": "Another text.", "summary": "What is  held out"}])
-    write("squad_v1.1/train.jsonl.gz", [])
     write("scitldr_a/train.jsonl.gz", [])
     write("scitldr_a/dev.jsonl", [])
     prepare.summarization(corpora, output)
