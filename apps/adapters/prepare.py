@@ -25,6 +25,8 @@ Row = Mapping[str, Any]
 HELD_OUT_ARTICLES = 0.05
 """Share of the articles whose questions are only for development."""
 DEV_ROWS = 500
+TEST_ROWS = 1000
+"""Questions of held-out articles by which nothing is chosen."""
 
 
 def read(path: Path) -> Iterator[Row]:
@@ -80,7 +82,9 @@ def qa(data: Path, output: Path) -> None:
                     }
                     (unanswerable if held_out else train).append(row)
     write(output / "qa.train.jsonl", train)
-    write(output / "qa.dev.jsonl", sample(dev, DEV_ROWS))
+    chosen = sample(dev, DEV_ROWS + TEST_ROWS)
+    write(output / "qa.dev.jsonl", chosen[:DEV_ROWS])
+    write(output / "qa.test.jsonl", chosen[DEV_ROWS:])
     write(output / "qa.dev-unanswerable.jsonl", sample(unanswerable, DEV_ROWS // 2))
 
 

@@ -58,13 +58,21 @@ def squad(articles: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_questions_of_held_out_articles_are_not_learned(corpora: Path, output: Path, write: Write) -> None:
+def test_questions_of_held_out_articles_are_not_learned(
+    corpora: Path, output: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write("squad_v1.1/train.jsonl.gz", squad(80))
+    monkeypatch.setattr(prepare, "DEV_ROWS", 10)
     prepare.qa(corpora, output)
-    train, dev, unanswerable = (rows_of(output / f"qa.{name}.jsonl") for name in ("train", "dev", "dev-unanswerable"))
+    train, dev, test, unanswerable = (
+        rows_of(output / f"qa.{name}.jsonl") for name in ("train", "dev", "test", "dev-unanswerable")
+    )
     assert train
-    assert dev
+    assert len(dev) == 10
+    assert test
     assert unanswerable
+    assert not {row["id"] for row in dev} & {row["id"] for row in test}
+    dev = [*dev, *test]
     held_out = {f"{article}" for article in range(80) if chance("article", f"Article {article}") < HELD_OUT_ARTICLES}
     assert {row["id"].split(".")[0] for row in [*dev, *unanswerable]} <= held_out
     assert not {row["id"].split(".")[0] for row in train} & held_out
