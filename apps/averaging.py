@@ -1,4 +1,4 @@
-"""The mean of several adapters of one model: better than each of them where they were tuned on the same task.
+"""The mean of several adapters of one model and one task.
 
 Weights that were tuned from the same start can be averaged as weights, and the mean often does better on unseen text
 than its parts (model soups; Wortsman et al. 2022, arXiv:2203.05482).

@@ -26,7 +26,7 @@ HELD_OUT_ARTICLES = 0.05
 """Share of the articles whose questions are only for development."""
 DEV_ROWS = 500
 TEST_ROWS = 1000
-"""Questions of held-out articles by which nothing is chosen."""
+"""Further questions of held-out articles, for a score that nothing was chosen by."""
 
 
 def read(path: Path) -> Iterator[Row]:
