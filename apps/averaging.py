@@ -60,7 +60,8 @@ def average_adapters(
     Raises:
         ConfigError: An option is wrong, or the adapters do not belong together.
         ModelFileError: An adapter is damaged or does not fit the model.
-        InputError: The folder cannot be written.
+        InputError: There is something at `output` already, or it cannot be written.
+        OutputError: Writing failed on the way; nothing is left of it.
     """
     shares = list(weights) or [1.0] * len(adapters)
     if len(adapters) < 2:
