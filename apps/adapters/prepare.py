@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nlpkit.apps.chunking import split_sentences
 from nlpkit.apps.language_detection import detect_language
 from nlpkit.apps.text_forms import HAIKU_SYLLABLES, count_syllables
 
@@ -136,7 +137,7 @@ def translation(data: Path, output: Path) -> None:
 
 
 def summarization(data: Path, output: Path) -> None:
-    """Debian descriptions with their synopses, and abstracts of papers with one-sentence summaries."""
+    """Debian descriptions with their synopses, papers with one-sentence summaries, prose with its topic sentences."""
     dev = list(read(data / "debian_synopsis" / "dev.jsonl"))
     held_out = {_key(row["document"]) for row in dev} | {_key(row["summary"]) for row in dev}
     rows = []
@@ -156,6 +157,62 @@ def summarization(data: Path, output: Path) -> None:
     write(output / "summarization.papers.train.jsonl", papers)
     write(output / "summarization.debian.dev.jsonl", sample(dev, 300))
     write(output / "summarization.papers.dev.jsonl", sample(read(data / "scitldr_a" / "dev.jsonl"), 300))
+    prose: dict[bool, list[Row]] = {False: [], True: []}
+    # The paragraphs of the questions' articles: their dev articles are held out here as well.
+    articles: dict[str, dict[str, None]] = {}
+    for row in read(data / "squad_v1.1" / "train.jsonl.gz"):
+        articles.setdefault(row["title"], {})[row["context"].strip()] = None
+    for title, paragraphs in articles.items():
+        held = chance("article", title) < HELD_OUT_ARTICLES
+        ordered = list(paragraphs)
+        for paragraph, following in zip(ordered, [*ordered[1:], ""], strict=True):
+            summary = _topic_sentence(paragraph)
+            if summary:
+                longer = following and chance("longer", paragraph) < 0.3 and len(paragraph) + len(following) < 1600
+                document = f"{paragraph}\n\n{following}" if longer else paragraph
+                prose[held].append({"document": document, "summary": summary})
+    write(output / "summarization.prose.train.jsonl", prose[False])
+    write(output / "summarization.prose.dev.jsonl", sample(prose[True], 300))
+
+
+_LEANS_ON_OTHERS = re.compile(
+    r"(?:He|She|It|They|His|Her|Its|Their|This|That|These|Those|Such|There|Here|We|I|You|Some|Others?|Another|Both"
+    r"|Neither|However|But|And|Or|So|Then|Thus|Therefore|Also|Later|Since|Meanwhile|Moreover|Furthermore|Instead"
+    r"|Similarly|Conversely|Following|Additionally|Finally|For (?:example|instance)|In (?:addition|contrast|this|that)"
+    r"|As a result|On the other hand|At (?:the time|this|that)|(?:By|During|After) this|By then"
+    r"|The (?:same|first|second|latter|former)|When|If|As|Although|Though|While|Despite|Because|Unlike)\b"
+)
+_WHEN_OR_WHERE = re.compile(
+    r"(?:In|By|During|Since|From|On|At|According to|As of|Throughout|Until|After|Under) [^,]{1,40}, (?:\d{4}, )?(?=\w)"
+)
+_SUBORDINATE = re.compile(
+    r", (?:which|who|whom|whose|where|while|whereas|although|though|even though|because|since|despite|such as|including"
+    r"|as well as|along with|unlike|but|and (?:he|she|it|they|the|has|have|had|is|are|was|were)|making|leading"
+    r"|resulting|allowing|causing|giving|reflecting|with|so|as|having|being|according|especially|particularly|mostly"
+    r"|often|usually|in|on|at|from|for|after|before|until|when|if|to) "
+)
+_UNFINISHED = re.compile(r"\b(?:is|are|was|were|be|been|has|have|had|of|to|and|or|the|a|an)$")
+
+
+def _topic_sentence(paragraph: str) -> str | None:
+    """Return a paragraph's first sentence, cut down to its main clause, where the rest is about the same things."""
+    first, *others = [sentence.strip() for sentence in split_sentences(paragraph)] or [""]
+    if len(others) < 2 or not first[:1].isupper() or not first.endswith(".") or _LEANS_ON_OTHERS.match(first):
+        return None
+    bare = re.sub(r" ?[(\[][^()\[\]]*[)\]]", "", first).rstrip(".")
+    if re.search(r'[()"]|on the other hand', bare):
+        return None
+    bare = _WHEN_OR_WHERE.sub("", bare) if _WHEN_OR_WHERE.match(bare) else bare
+    bare = re.split("[;:—]| [–-] ", bare, maxsplit=1)[0]
+    clause = _SUBORDINATE.search(bare)
+    if clause and len(bare[: clause.start()].split()) >= 6:
+        bare = bare[: clause.start()]
+    bare = bare.strip(" ,")
+    bare = bare[:1].upper() + bare[1:]
+    shared = {word[:6] for word in _content_words(bare)} & {word[:6] for word in _content_words(" ".join(others))}
+    if not 6 <= len(bare.split()) <= 22 or bare.count(",") > 2 or len(shared) < 2:
+        return None
+    return None if _LEANS_ON_OTHERS.match(bare) or _UNFINISHED.search(bare) else f"{bare}."
 
 
 def _key(text: str) -> str:

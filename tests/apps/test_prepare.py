@@ -167,5 +167,67 @@ def test_a_synopsis_is_learned_twice_at_most(corpora: Path, output: Path, write:
     write("debian_synopsis/dev.jsonl", [{"document": "Another text.", "summary": "What is  held out"}])
     write("scitldr_a/train.jsonl.gz", [])
     write("scitldr_a/dev.jsonl", [])
+    write("squad_v1.1/train.jsonl.gz", [])
     prepare.summarization(corpora, output)
     assert [row["summary"] for row in rows_of(output / "summarization.debian.train.jsonl")] == ["debugging symbols"] * 2
+
+
+REST = "Its bridges cross the river in many places. Both river and bridges were painted often."
+
+
+@pytest.mark.parametrize(
+    ("first", "summary"),
+    [
+        ("The old city lies on both sides of a river with many bridges, which were built of stone.",
+         "The old city lies on both sides of a river with many bridges."),
+        ("In 1920, the city (then a village) built bridges across the river.",
+         "The city built bridges across the river."),
+        ("The river divides the city and its bridges; ferries are rare.", "The river divides the city and its bridges."),
+    ],
+)  # fmt: skip
+def test_prose_is_learned_from_sentences_that_say_what_their_paragraph_is_about(
+    first: str, summary: str, write: Write, corpora: Path, output: Path
+) -> None:
+    train, dev = summaries_of([f"{first} {REST}"], write, corpora, output)
+    assert {row["summary"] for row in (*train, *dev)} == {summary}
+
+
+@pytest.mark.parametrize(
+    "paragraph",
+    [
+        f"He painted the river and the bridges of the old city. {REST}",
+        f"During the war, it lost the bridges across the river. {REST}",
+        "The old city has many bridges across the river. Its bridges cross the river in many places.",
+        "The bakers of the old town rise early every morning. " + REST,
+        f'The river is called "the mother of all bridges" by painters. {REST}',
+        f"The bridges and the painted river that everyone in the city knows are, in summer, beautiful. {REST}",
+        "Bridges cross the river. " + REST,
+    ],
+)
+def test_prose_is_not_learned_from_sentences_that_lean_on_others_or_end_too_early(
+    paragraph: str, write: Write, corpora: Path, output: Path
+) -> None:
+    assert summaries_of([paragraph], write, corpora, output) == ([], [])
+
+
+def test_the_prose_of_held_out_articles_is_only_for_development(write: Write, corpora: Path, output: Path) -> None:
+    first = "The old city lies on both sides of a river with many bridges."
+    train, dev = summaries_of([f"{first} Text {n}. {REST}" for n in range(200)], write, corpora, output)
+    held = {n for n in range(200) if chance("article", f"Article {n}") < HELD_OUT_ARTICLES}
+    assert held
+    assert {int(row["document"].split("Text ")[1].split(".")[0]) for row in dev} == held
+    assert {int(row["document"].split("Text ")[1].split(".")[0]) for row in train} == set(range(200)) - held
+
+
+def summaries_of(
+    paragraphs: list[str], write: Write, corpora: Path, output: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Prepare articles of one paragraph each; rows of the training and of the development file."""
+    for corpus in ("debian_synopsis", "scitldr_a"):
+        write(f"{corpus}/train.jsonl.gz", [])
+        write(f"{corpus}/dev.jsonl", [])
+    rows = ({"title": f"Article {n}", "context": paragraph} for n, paragraph in enumerate(paragraphs))
+    write("squad_v1.1/train.jsonl.gz", list(rows))
+    prepare.summarization(corpora, output)
+    train, dev = (rows_of(output / f"summarization.prose.{split}.jsonl") for split in ("train", "dev"))
+    return train, dev
