@@ -122,7 +122,15 @@ class ScoreOptions:
     tokenizer: Annotated[
         str | None, typer.Option(help="By the metric's own names, such as 13a, zh, char.", rich_help_panel=_SCORING)
     ] = None
-    lowercase: Annotated[bool, typer.Option("--lowercase", help="Ignore case.", rich_help_panel=_SCORING)] = False
+    lowercase: Annotated[
+        bool | None,
+        typer.Option(
+            "--lowercase/--cased",
+            show_default=False,
+            help="Ignore case, or regard it; the metric's own choice by default.",
+            rich_help_panel=_SCORING,
+        ),
+    ] = None
     stemmer: Annotated[
         bool, typer.Option("--stemmer", help="ROUGE: strip English suffixes.", rich_help_panel=_SCORING)
     ] = False
@@ -148,7 +156,7 @@ class ScoreOptions:
             options=MetricOptions(
                 lang=self.lang,
                 tokenizer=self.tokenizer,
-                lowercase=self.lowercase or None,
+                lowercase=self.lowercase,
                 stemmer=self.stemmer,
                 split=self.rouge_split,
                 labels=tuple(self.labels or ()),

@@ -111,6 +111,21 @@ class TestRun:
         assert found.code == 0
         assert json.loads(found.out)["metrics"]["length_words"]["value"] > 0
 
+    def test_case_is_ignored_and_regarded_again(
+        self, cli: Cli, eval_model: Any, write_jsonl: Write, pairs: list[Any], tmp_path: Path
+    ) -> None:
+        folder = str(tmp_path / "r")
+        cli("eval", "run", "translation", "-d", write_jsonl("d.jsonl", pairs), "-o", folder, "--metric", "bleu", "-q")
+
+        def signature(*options: str) -> str:
+            found = cli("eval", "rescore", folder, *options, "-q", "--json")
+            return str(json.loads(found.out)["metrics"]["bleu"]["signature"])
+
+        assert "case:mixed" in signature()
+        assert "case:lc" in signature("--lowercase")
+        assert "case:lc" in signature()
+        assert "case:mixed" in signature("--cased")
+
     def test_bad_rows(self, cli: Cli, eval_model: Any, write_jsonl: Write, pairs: list[Any], tmp_path: Path) -> None:
         pairs[6] = {"source": "x"}
         command = ["eval", "run", "translation", "-d", write_jsonl("d.jsonl", pairs), "-o", str(tmp_path / "r")]
