@@ -22,6 +22,7 @@ from nlpkit.core.language_model import load_model
 from nlpkit.core.loaders.open import open_model
 from nlpkit.core.tokenizers.chat import ChatTemplate
 from nlpkit.core.tokenizers.train import CHATML, TURN_END
+from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.metrics_log import read_metrics
 
 
@@ -337,6 +338,19 @@ def test_recipes_survive_toml(tmp_path: Path) -> None:
         build_recipe({**values, "lora": {"rnak": 3}}, {})
     with pytest.raises(ConfigError, match="has none"):
         build_recipe({**values, "data": [{"path": "x"}, {"path": "y", "weight": 1}]}, {})
+
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted([*(ROOT / "docs" / "recipes").glob("*.toml"), *(ROOT / "apps" / "adapters").glob("*/recipe*.toml")])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_published_recipes_are_valid(path: Path) -> None:
+    recipe = build_recipe(load_toml(str(path)), {})
+    values = {"epochs": 1.0} if recipe.train.get("max_steps") is None else {}
+    TrainConfig.from_dict({"method": recipe.method, **values, **recipe.train})
+    assert recipe.output
+    assert recipe.data
 
 
 def test_ctrl_c_leaves_a_checkpoint(tmp_path: Path) -> None:
