@@ -92,7 +92,7 @@ def test_options_named_in_the_text_exist(page: Path) -> None:
 
 def all_options(command: Any) -> Iterator[str]:
     for parameter in command.params:
-        yield from parameter.opts
+        yield from (*parameter.opts, *parameter.secondary_opts)
     for child in getattr(command, "commands", {}).values():
         yield from all_options(child)
 
