@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ _policy = "free"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "local_server: talks to a stand-in server of its own on 127.0.0.1")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background of a shell script. Children would ignore it as well, and some tests send it to them.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
