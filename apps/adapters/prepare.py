@@ -26,8 +26,8 @@ Row = Mapping[str, Any]
 HELD_OUT_ARTICLES = 0.05
 """Share of the articles whose questions are only for development."""
 DEV_ROWS = 500
-TEST_ROWS = 1000
-"""Further questions of held-out articles, for a score that nothing was chosen by."""
+DEV_QUESTIONS = 1500
+"""Questions of held-out articles by which adapters are chosen; all others score what was chosen."""
 
 
 def read(path: Path) -> Iterator[Row]:
@@ -83,9 +83,9 @@ def qa(data: Path, output: Path) -> None:
                     }
                     (unanswerable if held_out else train).append(row)
     write(output / "qa.train.jsonl", train)
-    chosen = sample(dev, DEV_ROWS + TEST_ROWS)
-    write(output / "qa.dev.jsonl", chosen[:DEV_ROWS])
-    write(output / "qa.test.jsonl", chosen[DEV_ROWS:])
+    shuffled = sample(dev, len(dev))
+    write(output / "qa.dev.jsonl", shuffled[:DEV_QUESTIONS])
+    write(output / "qa.test.jsonl", shuffled[DEV_QUESTIONS:])
     write(output / "qa.dev-unanswerable.jsonl", sample(unanswerable, DEV_ROWS // 2))
 
 

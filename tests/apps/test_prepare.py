@@ -62,7 +62,7 @@ def test_questions_of_held_out_articles_are_not_learned(
     corpora: Path, output: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write("squad_v1.1/train.jsonl.gz", squad(80))
-    monkeypatch.setattr(prepare, "DEV_ROWS", 10)
+    monkeypatch.setattr(prepare, "DEV_QUESTIONS", 10)
     prepare.qa(corpora, output)
     train, dev, test, unanswerable = (
         rows_of(output / f"qa.{name}.jsonl") for name in ("train", "dev", "test", "dev-unanswerable")
@@ -74,7 +74,9 @@ def test_questions_of_held_out_articles_are_not_learned(
     assert not {row["id"] for row in dev} & {row["id"] for row in test}
     dev = [*dev, *test]
     held_out = {f"{article}" for article in range(80) if chance("article", f"Article {article}") < HELD_OUT_ARTICLES}
-    assert {row["id"].split(".")[0] for row in [*dev, *unanswerable]} <= held_out
+    assert {row["id"].split(".")[0] for row in dev} == held_out
+    assert len(dev) == 8 * len(held_out)
+    assert {row["id"].split(".")[0] for row in unanswerable} <= held_out
     assert not {row["id"].split(".")[0] for row in train} & held_out
     assert not {row["context"] for row in train} & {row["context"] for row in [*dev, *unanswerable]}
 
