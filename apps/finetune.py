@@ -84,6 +84,18 @@ def has_brief_prompts(task: Task) -> bool:
     return getattr(type(task), "brief", BaseTask.brief) is not BaseTask.brief
 
 
+def learned_prompts(spec: DataSpec) -> set[str]:
+    """Return the names of the brief prompts that the rows of a source teach, see `Task.brief_name`."""
+    task = find_task(spec.task)
+    if task is None:
+        return set()
+    alike = getattr(type(task), "brief_name", BaseTask.brief_name) is BaseTask.brief_name
+    # Standard input is gone by the time that this is asked.
+    if alike or spec.path == "-":
+        return {task.name}
+    return {task.brief_name(_prepared(task, example, where)) for where, example in read_examples(spec, task)}
+
+
 def training_texts(specs: tuple[DataSpec, ...]) -> Iterator[str]:
     """Yield all text that a tokenizer should learn from, prompts and targets."""
     for spec in specs:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.planning import Plan, Planner, build_decoding, explicit_limit
-from nlpkit.apps.prompts import note_prompt
+from nlpkit.apps.prompts import brief_prompt, note_prompt, prompt_ids, target_ids
 from nlpkit.apps.repetition import is_loop
 from nlpkit.apps.results import Alternative, TaskResult
 from nlpkit.apps.task import Example, Overflow, Part, Prediction, Task, check_example
@@ -38,6 +38,7 @@ class Job:
         todo: Requests to hand to the engine, with their places in `generations`.
         outstanding: Requests of this round that have not finished.
         retried: Places that were decoded a second time.
+        rivals: Places whose completion is to be chosen among rivals, with the first completion.
         result: The outcome, once there is one.
     """
 
@@ -48,6 +49,7 @@ class Job:
     todo: list[tuple[int, Request]] = field(default_factory=list)
     outstanding: int = 0
     retried: set[int] = field(default_factory=set)
+    rivals: dict[int, Completion] = field(default_factory=dict)
     round: int = 0
     first: Plan | None = None
     used_tokens: int = 0
@@ -113,6 +115,7 @@ class Run:
         job.todo = list(enumerate(plan.requests))
         job.outstanding = len(job.todo)
         job.retried = set()
+        job.rivals = {}
         job.warnings.extend(plan.warnings)
 
     def record(self, job: Job, index: int, generation: Generation) -> None:
@@ -131,7 +134,7 @@ class Run:
         job.used_tokens += len(job.plan.requests[index].prompt_ids)
         job.output_tokens += generation.completion_tokens
         before = job.generations[index]
-        if before is None:
+        if before is None or index in job.rivals:
             job.generations[index] = generation
         elif not self._loops(job, index, generation.completions[0]):
             # A second try that loops as well would be no better than the first, plain one.
@@ -152,6 +155,8 @@ class Run:
             job.todo = [(index, request) for index, request in tries if request is not None]
             if job.todo:
                 return
+        for index in job.rivals:
+            job.generations[index] = self._chosen(job, index)
         generations = [generation for generation in job.generations if generation is not None]
         predictions = self._merge(job, generations)
         for generation, request in zip(generations, job.plan.requests, strict=True):
@@ -208,12 +213,51 @@ class Run:
         greedy = request.config.temperature == 0
         if not options and loops and greedy and self.task.retries_loops and self._loops(job, index, completion):
             options = {"no_repeat_ngram": RETRY_NGRAM}
+        rivals = {} if options else self._rivals(request, completion, job.plan.chunks[index])
+        options = options or rivals
         # What the user asked for is not second-guessed.
         if not options or self.given & set(options):
             return None
         job.retried.add(index)
+        if rivals:
+            job.rivals[index] = completion
         job.outstanding += 1
         return Request(prompt_ids=request.prompt_ids, config=request.config.replace(**options))
+
+    def _rivals(self, request: Request, completion: Completion, chunk: Example) -> Mapping[str, Any]:
+        """Return options that find rivals of a completion, where the model can choose among them."""
+        config = request.config
+        plain = config.temperature == 0 and config.beam_size == 1 and not config.contrastive_alpha
+        if not plain or config.constraint is not None or config.logprobs is not None:
+            return {}
+        inverse = self.task.inverse(completion.text, chunk)
+        if inverse is None or brief_prompt(self.lm, self.task, inverse) is None:
+            return {}
+        return self.task.rivals(completion.logprob, chunk)
+
+    def _chosen(self, job: Job, index: int) -> Generation | None:
+        """Return the generation that holds the best of a completion and its rivals alone."""
+        generation, chunk = job.generations[index], job.plan.chunks[index]
+        if generation is None:
+            return None
+        rivals = {one.text: one for one in (*reversed(generation.completions), job.rivals[index])}
+        known: list[Completion] = []
+        pairs: list[tuple[list[int], list[int]]] = []
+        for one in rivals.values():
+            inverse = self.task.inverse(one.text, chunk)
+            target = None if inverse is None else self.task.target(inverse)
+            if inverse is None or target is None:
+                continue
+            pair = prompt_ids(self.lm, self.task, inverse), target_ids(self.lm, self.task, inverse, target)
+            if len(pair[0]) + len(pair[1]) <= self.lm.max_seq_len:
+                known.append(one)
+                pairs.append(pair)
+        best = job.rivals[index]
+        if best in known:
+            scores = self.lm.score(pairs)
+            best, _ = max(zip(known, scores, strict=True), key=lambda pair: pair[0].logprob + pair[1].logprob)
+        job.finished = max(job.finished, time.perf_counter())
+        return replace(generation, completions=(replace(best, index=0),))
 
     def _result(
         self,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def brief_prompt(lm: LanguageModel, task: Task, example: Example) -> str | None:
     """Return the brief prompt of a prepared example, or None where the model is asked as any other."""
-    return task.brief(example) if task.name in lm.brief_tasks else None
+    return task.brief(example) if task.brief_name(example) in lm.brief_tasks else None
 
 
 def note_prompt(lm: LanguageModel, task: Task, example: Example) -> Example:

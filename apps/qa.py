@@ -17,6 +17,15 @@ from nlpkit.core.tokenizers.base import Message
 NO_ANSWER = "unanswerable"
 """What the model is told to write, and learns to write, where the text holds no answer."""
 
+INVERSE = "inverse"
+"""Field of rows that are about the question an answer is to: the answer is given, the question is the target."""
+
+SURE = 0.9
+"""Probability from which on a tuned model's first answer is taken as it is."""
+
+RIVALS = 4
+"""Answers to choose from where the first one is not sure."""
+
 WINDOW_TOKENS = 1024
 """Most context tokens of one window: small models lose the thread in longer ones."""
 
@@ -53,14 +62,21 @@ class QuestionAnswering(BaseTask):
     ``score``, from 0 to 1, is the probability of the model's whole answer for a model tuned with brief prompts, which
     writes an answer or `NO_ANSWER` and ends. Any other model may go on and explain itself: there it is the geometric
     mean probability of its tokens.
+
+    A model that also learned which question an answer is to (rows with the field ``inverse``) is asked twice where it
+    is not sure: of the best answers ``a`` by ``P(a | context, question)`` the one is taken that makes
+    ``P(a | context, question) * P(question | context, a)`` largest (a noisy channel, as in Lewis and Fan 2019,
+    "Generative Question Answering: Learning to Answer the Whole Question").
     """
 
     name = "qa"
+    version = 2
     fields: ClassVar[tuple[Field, ...]] = (
         Field("context", may_be_empty=True, help="text that holds the answer"),
         Field("question", help="question about it"),
         Field("answers", list, required=False, help="acceptable answers; an empty list means there is none"),
         Field("id", required=False, help="name of the row"),
+        Field(INVERSE, int, required=False, help="1 to learn the question that the first answer is to, not the answer"),
     )
     metrics: ClassVar[tuple[str, ...]] = ("squad_f1", "exact_match")
     decoding = DecodeConfig(max_tokens=48, stop=("\n",), speculation="prompt")
@@ -69,19 +85,30 @@ class QuestionAnswering(BaseTask):
     on_overflow: ClassVar[Overflow] = "chunk"
 
     def prompt(self, example: Example) -> list[Message]:
-        """Give the context, then the question."""
+        """Give the context, then the question; of an inverse row the answer."""
         context, question = str(example["context"]).strip(), str(example["question"]).strip()
+        if example.get(INVERSE):
+            return [Message("user", f"{context}\n\nAnswer: {_first_answer(example)}\nQuestion that it answers:")]
         text = f'{context}\n\nQuestion: {question}\nShort answer, or "{NO_ANSWER}":'
         return [Message("user", text)]
 
     def brief(self, example: Example) -> str | None:
-        """Give the context and the question, with a label each."""
-        return f"{str(example['context']).strip()}\nQuestion: {str(example['question']).strip()}\nAnswer:"
+        """Give the context and the question, with a label each; of an inverse row the answer."""
+        context = str(example["context"]).strip()
+        if example.get(INVERSE):
+            return f"{context}\nAnswer: {_first_answer(example)}\nQuestion:"
+        return f"{context}\nQuestion: {str(example['question']).strip()}\nAnswer:"
+
+    def brief_name(self, example: Example) -> str:
+        """Tell inverse rows from others: a model may have learned only one of the two."""
+        return f"{self.name}-{INVERSE}" if example.get(INVERSE) else self.name
 
     def parse(self, completion: str, example: Example) -> Prediction:
         """Find the words of the first line, or else of its first sentence, in the context."""
         context = str(example.get("context", ""))
         line = LINE_BREAK.split(clean(completion), maxsplit=1)[0]
+        if example.get(INVERSE):
+            return Prediction(line.strip(), _fields(None, None, "", exact=False))
         said = strip_quotes(_LABEL.sub("", line).strip())
         question = str(example.get("question", ""))
         span = find_span(context, said, question=question)
@@ -104,6 +131,16 @@ class QuestionAnswering(BaseTask):
     def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
         """Go on after the first line if that was empty, an announcement or reasoning."""
         return {"stop": ()} if ends_too_soon(completion, finish_reason) else {}
+
+    def rivals(self, logprob: float, example: Example) -> Mapping[str, Any]:
+        """Search for other answers where the probability of the first one is below `SURE`."""
+        unsure = bool(example.get(BRIEF)) and not example.get(INVERSE) and logprob < math.log(SURE)
+        return {"beam_size": RIVALS, "n": RIVALS, "length_penalty": 0.0} if unsure else {}
+
+    def inverse(self, completion: str, example: Example) -> Example | None:
+        """Ask which question the completion is the answer to."""
+        answer = LINE_BREAK.split(completion.strip(), maxsplit=1)[0].strip()
+        return {**example, INVERSE: 1, "answers": [answer]} if answer else None
 
     def split(self, example: Example, budget: Budget) -> list[Example]:
         """Cut a long context into overlapping windows of whole sentences; each notes its ``_offset``.
@@ -145,6 +182,8 @@ class QuestionAnswering(BaseTask):
         There is no answer in the whole only if no window has one: the least sure of them gives the score, an upper
         bound of the probability that all are right.
         """
+        if example.get(INVERSE):
+            return parts[0].prediction if parts else _no_answer("there is no text to ask about")
 
         def sureness(part: Part) -> float:
             return part.total_logprob if example.get(BRIEF) else part.logprob
@@ -169,15 +208,24 @@ class QuestionAnswering(BaseTask):
         return Prediction(best.prediction.text, fields)
 
     def target(self, example: Example) -> str | None:
-        """Return the first answer, or `NO_ANSWER` for an empty list."""
+        """Return the first answer, or `NO_ANSWER` for an empty list; of an inverse row the question."""
+        if example.get(INVERSE):
+            return str(example["question"]).strip() if example.get("answers") is not None else None
         answers = example.get("answers")
         if answers is None:
             return None
         return str(answers[0]) if answers else NO_ANSWER
 
     def references(self, example: Example) -> list[str]:
-        """Return the acceptable answers; empty for an unanswerable question."""
+        """Return the acceptable answers, none for an unanswerable question; of an inverse row the question."""
+        if example.get(INVERSE):
+            return [str(example["question"]).strip()]
         return [str(answer) for answer in example.get("answers") or []]
+
+
+def _first_answer(example: Example) -> str:
+    answers = example.get("answers")
+    return str(answers[0]).strip() if answers else NO_ANSWER
 
 
 def _denies(said: str, *, exact: bool) -> bool:

@@ -148,6 +148,10 @@ class Task(Protocol):
         """
         ...
 
+    def brief_name(self, example: Example) -> str:
+        """Return the name under which a model says that it learned this example's brief prompt."""
+        ...
+
     def parse(self, completion: str, example: Example) -> Prediction:
         """Read a completion. Pure; never raises, whatever the model wrote."""
         ...
@@ -161,6 +165,22 @@ class Task(Protocol):
 
         Where the task streams, `preview` must be empty for such a completion, so that nothing of it was shown.
         """
+        ...
+
+    def rivals(self, logprob: float, example: Example) -> Mapping[str, Any]:
+        """Return decoding options that find rivals of a greedy completion, or none where it is sure enough.
+
+        Of the completion and its rivals the one is taken whose log-probability and that of the target behind it
+        (`inverse`) are the largest together. Asked only of models that learned the brief prompt of `inverse`.
+
+        Args:
+            logprob: Log-probability of the whole completion, in nats.
+            example: One chunk.
+        """
+        ...
+
+    def inverse(self, completion: str, example: Example) -> Example | None:
+        """Return an example whose target is the likelier, the better the completion; None where there is none."""
         ...
 
     def options(self, chunk: Example) -> Mapping[str, Any]:
@@ -222,6 +242,10 @@ class BaseTask:
         """Know no brief form."""
         return None
 
+    def brief_name(self, example: Example) -> str:
+        """Take the task's name."""
+        return self.name
+
     def parse(self, completion: str, example: Example) -> Prediction:
         """Take the stripped completion as it is."""
         return Prediction(completion.strip())
@@ -233,6 +257,14 @@ class BaseTask:
     def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
         """Take every completion."""
         return {}
+
+    def rivals(self, logprob: float, example: Example) -> Mapping[str, Any]:
+        """Keep the first completion."""
+        return {}
+
+    def inverse(self, completion: str, example: Example) -> Example | None:
+        """Know none."""
+        return None
 
     def options(self, chunk: Example) -> Mapping[str, Any]:
         """Ask for nothing beyond `decoding`."""

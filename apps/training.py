@@ -20,6 +20,7 @@ from nlpkit.apps.finetune import (
     Source,
     find_task,
     has_brief_prompts,
+    learned_prompts,
     open_source,
     training_texts,
 )
@@ -336,8 +337,7 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         The weight file.
     """
     folder = Path(recipe.output)
-    tasks = [find_task(spec.task) for spec in recipe.data] if start.coder.brief else []
-    brief_tasks = {task.name for task in tasks if task is not None}
+    brief_tasks = {name for spec in recipe.data for name in learned_prompts(spec)} if start.coder.brief else set()
     if recipe.method == "lora":
         dropout = float(recipe.lora.get("dropout", 0.0))
         write_adapter(folder, start.model, weights, base_model=start.base, dropout=dropout, brief_tasks=brief_tasks)

@@ -25,6 +25,9 @@ from nlpkit.apps.text_forms import HAIKU_SYLLABLES, count_syllables
 Row = Mapping[str, Any]
 HELD_OUT_ARTICLES = 0.05
 """Share of the articles whose questions are only for development."""
+INVERSE_ROWS = 0.4
+"""Share of the questions that are also learned the other way: the answer is given, the question is the target. A
+question has about three times as many tokens as an answer, so this gives both the same weight in the loss."""
 DEV_ROWS = 500
 DEV_QUESTIONS = 1500
 """Questions of held-out articles by which adapters are chosen; all others score what was chosen."""
@@ -60,7 +63,7 @@ def sample(rows: Iterable[Row], count: int) -> list[Row]:
 
 
 def qa(data: Path, output: Path) -> None:
-    """SQuAD 1.1: most paragraphs also get a question that they do not answer."""
+    """SQuAD 1.1: most paragraphs also get a question that they do not answer; some rows are learned inversely too."""
     articles: dict[str, dict[str, list[Row]]] = {}
     for row in read(data / "squad_v1.1" / "train.jsonl.gz"):
         articles.setdefault(row["title"], {}).setdefault(row["context"], []).append(row)
@@ -72,6 +75,7 @@ def qa(data: Path, output: Path) -> None:
         for context, rows in paragraphs.items():
             kept = [{key: row[key] for key in ("id", "context", "question", "answers")} for row in rows]
             (dev if held_out else train).extend(kept)
+            learned = [] if held_out else list(kept)
             if chance("negative", context) < 0.6:
                 foreign = _foreign_question(context, paragraphs)
                 if foreign is not None:
@@ -82,6 +86,10 @@ def qa(data: Path, output: Path) -> None:
                         "answers": [],
                     }
                     (unanswerable if held_out else train).append(row)
+                    learned.append(row)
+            # Beside the rows with the same context, which is then learned once for all of them.
+            inverse = [row for row in learned if not held_out and chance("inverse", row["id"]) < INVERSE_ROWS]
+            train.extend({**row, "id": f"{row['id']}-inverse", "inverse": 1} for row in inverse)
     write(output / "qa.train.jsonl", train)
     shuffled = sample(dev, len(dev))
     write(output / "qa.dev.jsonl", shuffled[:DEV_QUESTIONS])

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nlpkit.apps.adapters import CONFIG, FOLDER, WEIGHTS
-from nlpkit.core.loaders.brief import write_brief_tasks
+from nlpkit.core.loaders.brief import read_brief_tasks, write_brief_tasks
 from nlpkit.core.loaders.cache import sha256_file
 from nlpkit.core.loaders.catalogue import resolve_model
 
@@ -34,7 +34,8 @@ def ship(trained: Path, task: str) -> None:
     shutil.copyfile(trained / CONFIG, folder / CONFIG)
     (folder / WEIGHTS).chmod(0o644)
     base = sha256_file(resolve_model("default"))
-    write_brief_tasks(folder, [task], languages=LANGUAGES.get(task, ()), forms=FORMS.get(task, ()), base_sha256=base)
+    learned = read_brief_tasks(trained).names | {task}
+    write_brief_tasks(folder, learned, languages=LANGUAGES.get(task, ()), forms=FORMS.get(task, ()), base_sha256=base)
 
 
 def main() -> None:

@@ -278,7 +278,7 @@ class Engine:
                     f"A sequence to score has {len(whole)} tokens; the model's context holds {self.max_seq_len}. Cut "
                     "it into windows."
                 )
-        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]), reverse=True)
+        order, _ = plan_order([(*context, *continuation) for context, continuation in pairs])
         wanted = [i for i in order if len(pairs[i][1])]
         scores = [Score(logprob=0.0, token_logprobs=(), is_greedy=True)] * len(pairs)
         if not wanted:

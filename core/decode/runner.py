@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nlpkit.core.decode.prefixes import SHORTEST, common_prefix
 from nlpkit.core.model.cache import KVCache, KVSegment
 from nlpkit.core.model.gpt import GPT
 
@@ -252,23 +253,40 @@ class GPTRunner:
         results: list[tuple[Tensor, Tensor]] = []
         for first in range(0, len(tokens), rows_at_once):
             group = tokens[first : first + rows_at_once]
-            for row, hidden in enumerate(self._whole([sequence[:-1] for sequence in group])):
-                start, sequence = starts[first + row], group[row]
-                results.append(self._score_row(hidden[start - 1 : len(sequence) - 1], sequence[start:]))
+            begins = starts[first : first + rows_at_once]
+            states = self._states([sequence[:-1] for sequence in group], [start - 1 for start in begins])
+            for sequence, start, hidden in zip(group, begins, states, strict=True):
+                results.append(self._score_row(hidden, sequence[start:]))
         return results
 
-    def _whole(self, tokens: Sequence[Sequence[int]]) -> Sequence[Tensor]:
-        """Return the hidden states of whole sequences, shape ``(at least its length, d_model)`` each."""
+    def _states(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Sequence[Tensor]:
+        """Return each sequence's hidden states from ``starts`` on, shape ``(len - start, d_model)`` each."""
         device, width = self.model.device, max(map(len, tokens))
         if not self.model.runs_ragged:
             ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in tokens], device=device)
-            return list(self.model.hidden(ids))
+            hidden = self.model.hidden(ids)
+            return [hidden[i, start : len(row)] for i, (row, start) in enumerate(zip(tokens, starts, strict=True))]
         cache = KVCache(self.model.config, n_rows=len(tokens), dtype=self.model.dtype, device=device)
         cache.reserve(width)
-        at = [(token, i, position) for i, row in enumerate(tokens) for position, token in enumerate(row)]
-        flat, rows, positions = torch.tensor(at, dtype=torch.long).view(-1, 3).unbind(1)
-        hidden = self.model.hidden_ragged(flat, rows, positions, cache, width)
-        return torch.split(hidden, [len(row) for row in tokens])
+        # Neighbours that begin alike take their beginning from the first of them, which is computed before the others.
+        leaders, shared = [0] * len(tokens), [0] * len(tokens)
+        for i in range(1, len(tokens)):
+            common = min(common_prefix(tuple(tokens[leaders[i - 1]]), tuple(tokens[i])), starts[i])
+            leaders[i], shared[i] = (leaders[i - 1], common) if common >= SHORTEST else (i, 0)
+        states: dict[int, Tensor] = {}
+        for followers in (False, True):
+            chosen = [i for i in range(len(tokens)) if (leaders[i] != i) == followers]
+            for i in chosen:
+                cache.copy_row(leaders[i], i, shared[i])
+            at = [(tokens[i][place], i, place) for i in chosen for place in range(shared[i], len(tokens[i]))]
+            if not at:
+                continue
+            wanted = torch.tensor([n for n, (_, i, place) in enumerate(at) if place >= starts[i]], dtype=torch.int32)
+            flat, rows, positions = torch.tensor(at, dtype=torch.long).unbind(1)
+            hidden = self.model.hidden_ragged(flat, rows, positions, cache, width, wanted=wanted)
+            sizes = [len(tokens[i]) - starts[i] for i in chosen]
+            states.update(zip(chosen, torch.split(hidden, sizes), strict=True))
+        return [states[i] for i in range(len(tokens))]
 
     def _score_row(self, hidden: Tensor, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
         wanted = torch.tensor(list(targets), dtype=torch.long, device=hidden.device)
