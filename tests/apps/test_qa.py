@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from nlpkit.apps.pipeline import run_task
 from nlpkit.apps.qa import QuestionAnswering
 from nlpkit.apps.spans import find_span, sentence_around
 from nlpkit.apps.task import Part
+from nlpkit.core.decode.request import Completion, Request, Score
 
 CONTEXT = "Ada Lovelace was born in London in 1815. She wrote the first program, for $3.50, in  1843."
 
@@ -278,3 +280,123 @@ def test_of_equal_spans_the_one_that_the_question_is_about(text: str, said: str,
     span = find_span(text, said, question=question)
     assert span is not None
     assert span.start == text.index(before) + len(before)
+
+
+class TestInverseRows:
+    """Rows that teach which question an answer is to."""
+
+    ROW = {"context": CONTEXT, "question": " Where was Ada born?", "answers": ["London"], "inverse": 1}
+
+    def test_the_answer_is_given_and_the_question_is_the_target(self) -> None:
+        task = QuestionAnswering()
+        assert task.brief(self.ROW) == f"{CONTEXT}\nAnswer: London\nQuestion:"
+        assert task.target(self.ROW) == "Where was Ada born?"
+        assert task.references(self.ROW) == ["Where was Ada born?"]
+        (message,) = task.prompt(self.ROW)
+        assert "London" in message.content.removeprefix(CONTEXT)
+        assert "Where was" not in message.content
+        assert task.brief({**self.ROW, "answers": []}) == f"{CONTEXT}\nAnswer: unanswerable\nQuestion:"
+        assert task.target({key: value for key, value in self.ROW.items() if key != "answers"}) is None
+        assert task.brief_name(self.ROW) != task.brief_name({**self.ROW, "inverse": 0}) == "qa"
+
+    def test_the_model_is_asked_for_the_question(self, fake_lm) -> None:
+        lm = fake_lm(lambda *_: " Where was she born?\nAnswer: London")
+        lm.brief_tasks = frozenset({"qa", "qa-inverse"})
+        lm.score = None
+        (result,) = run_task(lm, QuestionAnswering(), [self.ROW])
+        assert lm.prompts == [f"{CONTEXT}\nAnswer: London\nQuestion:"]
+        assert result.text == "Where was she born?"
+
+
+class TestRivals:
+    """A model that learned both ways chooses among several answers where it is not sure."""
+
+    FIRST = "Ada Lovelace was"
+
+    def ask(
+        self,
+        fake_lm: Any,
+        likely: dict[str, float],
+        *,
+        first: str = FIRST,
+        tasks: tuple[str, ...] = ("qa", "qa-inverse"),
+        overrides: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        """Answer `first`, and then with all keys of `likely`, which holds the question's log-likelihood after each."""
+        lm = fake_lm(lambda *_: f" {first}", **options)
+        lm.brief_tasks, lm.tokenizer, lm.scored = frozenset(tasks), lm, []
+        complete = lm._complete
+
+        def several(request: Request) -> tuple[Completion, ...]:
+            plain = complete(request)
+            if request.config.n == 1:
+                return plain
+            return tuple(
+                replace(plain[0], text=f" {text}", token_ids=(0,), logprobs=(-1.0 - index,), index=index)
+                for index, text in enumerate(likely)
+            )
+
+        def score(pairs: Any) -> list[Score]:
+            asked = [(lm.decode(context), lm.decode(target)) for context, target in pairs]
+            lm.scored += asked
+            found = [likely[re.search(r"\nAnswer: (.*)\nQuestion:$", context)[1]] for context, _ in asked]
+            return [Score(logprob=value, token_logprobs=(value,), is_greedy=False) for value in found]
+
+        lm._complete, lm.score = several, score
+        row = {"context": CONTEXT, "question": "Where?"}
+        (result,) = run_task(lm, QuestionAnswering(), [row], overrides=overrides)
+        return result, lm
+
+    def test_the_answer_that_explains_the_question_best_is_taken(self, fake_lm) -> None:
+        # Together: -0.1 for each token and -9; -2 and -4; -3 and -3.9.
+        result, lm = self.ask(fake_lm, {self.FIRST: -9.0, "London": -4.0, "1815": -3.9})
+        assert result.text == "London"
+        assert CONTEXT[result.fields["start"] : result.fields["end"]] == "London"
+        assert result.fields["score"] == pytest.approx(math.exp(-2.0), abs=1e-6)
+        assert [request.config.n for request in lm.requests] == [1, lm.requests[1].config.beam_size]
+        assert {target for _, target in lm.scored} == {" Where?"}
+        assert {context for context, _ in lm.scored} == {
+            f"{CONTEXT}\nAnswer: {answer}\nQuestion:" for answer in (self.FIRST, "London", "1815")
+        }
+        assert not result.alternatives
+        assert result.finish_reason == "eos"
+
+    def test_the_first_answer_may_stay(self, fake_lm) -> None:
+        result, _ = self.ask(fake_lm, {self.FIRST: -1.0, "London": -4.0})
+        assert result.text == self.FIRST
+        assert result.fields["score"] == pytest.approx(math.exp(-0.1 * len(lm_tokens(fake_lm, self.FIRST))), abs=1e-6)
+
+    def test_no_answer_is_a_rival_like_others(self, fake_lm) -> None:
+        result, _ = self.ask(fake_lm, {self.FIRST: -9.0, "unanswerable": -2.0})
+        assert result.fields["answerable"] is False
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"first": "Ada"},
+            {"tasks": ("qa",)},
+            {"overrides": {"beam_size": 1}},
+            {"overrides": {"temperature": 0.5, "seed": 1}},
+            {"overrides": {"n": 2, "beam_size": 2}},
+        ],
+        ids=["sure", "never learned it", "greedy asked for", "sampled", "n-best asked for"],
+    )
+    def test_otherwise_nothing_is_asked_again(self, fake_lm, options: dict[str, Any]) -> None:
+        _, lm = self.ask(fake_lm, {"London": -1.0, self.FIRST: -2.0}, **options)
+        assert len(lm.requests) == 1
+        assert lm.scored == []
+
+    def test_without_room_for_the_question_the_first_answer_stays(self, fake_lm) -> None:
+        room = len(lm_tokens(fake_lm, f"{CONTEXT}\nQuestion: Where?\nAnswer:")) + 8
+        result, lm = self.ask(
+            fake_lm, {self.FIRST: -9.0, "London " + "x " * 40: -1.0}, max_seq_len=room, overrides={"max_tokens": 8}
+        )
+        assert result.text == self.FIRST
+        assert [context for context, _ in lm.scored] == [f"{CONTEXT}\nAnswer: {self.FIRST}\nQuestion:"]
+
+
+def lm_tokens(fake_lm: Any, text: str) -> list[int]:
+    """Return the tokens of ` text`, as the fake model writes it."""
+    ids: list[int] = fake_lm(lambda *_: "").encode(f" {text}")
+    return ids

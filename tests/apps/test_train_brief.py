@@ -194,6 +194,24 @@ def test_a_task_without_brief_prompts_is_named(tmp_path: Path, base: Path, cli: 
     assert "no brief prompts" in refused.err
 
 
+def test_learning_which_question_an_answer_is_to_is_written_down(
+    tmp_path: Path, base: Path, cli: Callable[..., Any]
+) -> None:
+    rows = tmp_path / "qa.jsonl"
+    row = {"context": CONTEXT, "question": "Who sleeps?", "answers": ["dog"]}
+    for kinds, names in (
+        ([{}], ["qa"]),
+        ([{}, {"inverse": 1}], ["qa", "qa-inverse"]),
+        ([{"inverse": 1}], ["qa-inverse"]),
+    ):
+        rows.write_text("".join(json.dumps({**row, **kind}) + "\n" for kind in kinds))
+        output = tmp_path / str(len(list(tmp_path.iterdir())))
+        done = cli(*train_arguments(rows, base, output, "--prompts", "brief", "--max-steps", "1", "--seq-len", "256",
+                                    task="qa"))  # fmt: skip
+        assert done.code == 0, done.err
+        assert json.loads((output / FILE_NAME).read_text())["brief_prompts"] == names
+
+
 def test_questions_about_one_text_are_laid_out_together(tmp_path: Path, base: Path, cli: Callable[..., Any]) -> None:
     rows = tmp_path / "qa.jsonl"
     answers = [("Who sleeps?", "dog"), ("Who does not?", "cat"), ("Who said thank you?", "cat")]

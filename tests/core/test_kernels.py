@@ -270,6 +270,28 @@ def test_passes_without_a_cache_or_with_gradients_leave_them_out(monkeypatch: py
 
 
 @needs_kernels
+def test_sequences_that_begin_alike_are_scored_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = quantized()
+    runner = GPTRunner(model)
+    begin = [7, 3, 11, 2] * 6
+    sequences = [[*begin, 5, 1, 9], [*begin, 5, 8], begin, [*begin[:-3], 4, 4, 4, 4], [6, *begin], [6, *begin, 2]]
+    # The second could share more of the first than what comes before its first token to score.
+    starts = [25, 20, 23, 22, 1, 25]
+    passes: list[int] = []
+    ragged = model.hidden_ragged
+    monkeypatch.setattr(
+        model, "hidden_ragged", lambda ids, *args, **kwargs: passes.append(len(ids)) or ragged(ids, *args, **kwargs)
+    )
+    together = runner.logprobs(sequences, starts)
+    assert sum(passes) < sum(map(len, sequences)) / 1.8
+    for sequence, start, (scores, greedy) in zip(sequences, starts, together, strict=True):
+        ((alone, alone_greedy),) = runner.logprobs([sequence], [start])
+        assert torch.equal(scores, alone)
+        assert torch.equal(greedy, alone_greedy)
+        assert len(scores) == len(sequence) - start
+
+
+@needs_kernels
 def test_scoring_gives_the_log_probabilities_of_decoding() -> None:
     model = quantized()
     runner = GPTRunner(model)
