@@ -7,13 +7,14 @@ than its parts (model soups; Wortsman et al. 2022, arXiv:2203.05482).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from nlpkit.apps.adapters import WEIGHTS, find_adapter
+from nlpkit.apps.task import INVERSE
 from nlpkit.core.errors import ConfigError, ModelFileError
 from nlpkit.core.loaders.adapter import check_base, open_adapter, save_adapter
 from nlpkit.core.loaders.brief import read_brief_tasks, write_brief_tasks
@@ -82,7 +83,8 @@ def average_adapters(
                 f"The adapter {adapter.path} is a DoRA: its updates depend on the weights, so they have no mean that "
                 "is an adapter. Train plain LoRAs for this."
             )
-        if wanted.names != tuned[0].names:
+        # One that learned a task both ways and one that did not have a mean that still knows both, if less well.
+        if _tasks(wanted.names) != _tasks(tuned[0].names):
             raise ConfigError(
                 f"The adapters {opened[0].path} and {adapter.path} were tuned for different tasks or prompts: "
                 f"{_named(tuned[0].names)}, and {_named(wanted.names)}. Average adapters of one task."
@@ -103,12 +105,17 @@ def average_adapters(
         (aside / WEIGHTS).chmod(0o644)
         write_brief_tasks(
             aside,
-            tuned[0].names,
+            {name for one in tuned for name in one.names},
             languages=dict.fromkeys(pair for one in tuned for pair in one.languages),
             forms={form for one in tuned for form in one.forms},
             base_sha256=next((one.base_sha256 for one in tuned if one.base_sha256 is not None), None),
         )
     return Averaged(Path(output), len(mean), lost / whole if whole else 0.0)
+
+
+def _tasks(names: Iterable[str]) -> set[str]:
+    """Return the tasks of brief prompts, those of inverse rows (`Task.brief_name`) left aside."""
+    return {name.removesuffix(f"-{INVERSE}") for name in names}
 
 
 def _mean(parts: Sequence[tuple[LoraWeights, float]], rank: int) -> tuple[LoraWeights, float, float]:

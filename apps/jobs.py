@@ -254,8 +254,9 @@ class Run:
                 pairs.append(pair)
         best = job.rivals[index]
         if best in known:
-            scores = self.lm.score(pairs)
-            best, _ = max(zip(known, scores, strict=True), key=lambda pair: pair[0].logprob + pair[1].logprob)
+            inverse_logprobs = [score.logprob for score in self.lm.score(pairs)]
+            predictions = [self.task.parse(one.text, chunk) for one in known]
+            best = known[self.task.choose(predictions, [one.logprob for one in known], inverse_logprobs)]
         job.finished = max(job.finished, time.perf_counter())
         return replace(generation, completions=(replace(best, index=0),))
 

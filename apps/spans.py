@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +21,8 @@ she they his her their which who whom what when where how why did do does has ha
 
 COMMON_WORDS: frozenset[str] = frozenset(_COMMON.split())
 """English words that are no answer on their own."""
+
+_ARTICLES = frozenset({"a", "an", "the"})
 
 STEM = 4
 """Words that begin with another of at least this length count as forms of it: occur, occurred."""
@@ -173,3 +176,14 @@ def _trim(run: Sequence[_Token], plain: Collection[str]) -> Sequence[_Token]:
     while end - 1 > begin and run[end - 1].text in plain:
         end -= 1
     return run[begin:end]
+
+
+def overlap(a: str, b: str) -> float:
+    """Return the harmonic mean of the shares of words that two answers have in common, from 0 to 1.
+
+    Case, punctuation and articles do not count (as in Rajpurkar et al. 2016); two empty answers agree.
+    """
+    words, others = (Counter(token.text for token in tokenize(text) if token.text not in _ARTICLES) for text in (a, b))
+    if not words or not others:
+        return float(words == others)
+    return 2 * (words & others).total() / (words.total() + others.total())

@@ -18,6 +18,9 @@ Example = Mapping[str, Any]
 BRIEF = "_brief"
 """Note in an example whose prompt is the brief one, see `Task.brief`."""
 
+INVERSE = "inverse"
+"""Field of rows that are learned the other way round, and the end of their brief prompt's name."""
+
 Overflow = Literal["error", "chunk", "truncate"]
 """What to do with an input that does not fit the model's context."""
 
@@ -170,8 +173,7 @@ class Task(Protocol):
     def rivals(self, logprob: float, example: Example) -> Mapping[str, Any]:
         """Return decoding options that find rivals of a greedy completion, or none where it is sure enough.
 
-        Of the completion and its rivals the one is taken whose log-probability and that of the target behind it
-        (`inverse`) are the largest together. Asked only of models that learned the brief prompt of `inverse`.
+        `choose` then takes one of them. Asked only of models that learned the brief prompt of `inverse`.
 
         Args:
             logprob: Log-probability of the whole completion, in nats.
@@ -181,6 +183,19 @@ class Task(Protocol):
 
     def inverse(self, completion: str, example: Example) -> Example | None:
         """Return an example whose target is the likelier, the better the completion; None where there is none."""
+        ...
+
+    def choose(self, predictions: Sequence[Prediction], logprobs: Sequence[float], inverse: Sequence[float]) -> int:
+        """Choose among rivals.
+
+        Args:
+            predictions: What was parsed from each, at least one.
+            logprobs: Log-probability of each completion, in nats.
+            inverse: Log-probability of the target of each one's `inverse` example, in nats.
+
+        Returns:
+            The index of the best.
+        """
         ...
 
     def options(self, chunk: Example) -> Mapping[str, Any]:
@@ -265,6 +280,10 @@ class BaseTask:
     def inverse(self, completion: str, example: Example) -> Example | None:
         """Know none."""
         return None
+
+    def choose(self, predictions: Sequence[Prediction], logprobs: Sequence[float], inverse: Sequence[float]) -> int:
+        """Take the one that makes both together the likeliest."""
+        return max(range(len(predictions)), key=lambda i: logprobs[i] + inverse[i])
 
     def options(self, chunk: Example) -> Mapping[str, Any]:
         """Ask for nothing beyond `decoding`."""

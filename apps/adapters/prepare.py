@@ -68,6 +68,7 @@ def qa(data: Path, output: Path) -> None:
     for row in read(data / "squad_v1.1" / "train.jsonl.gz"):
         articles.setdefault(row["title"], {}).setdefault(row["context"], []).append(row)
     train: list[Row] = []
+    both: list[Row] = []
     dev: list[Row] = []
     unanswerable: list[Row] = []
     for title, paragraphs in articles.items():
@@ -86,11 +87,13 @@ def qa(data: Path, output: Path) -> None:
                         "answers": [],
                     }
                     (unanswerable if held_out else train).append(row)
-                    learned.append(row)
+                    if not held_out:
+                        learned.append(row)
             # Beside the rows with the same context, which is then learned once for all of them.
-            inverse = [row for row in learned if not held_out and chance("inverse", row["id"]) < INVERSE_ROWS]
-            train.extend({**row, "id": f"{row['id']}-inverse", "inverse": 1} for row in inverse)
+            inverse = [row for row in learned if chance("inverse", row["id"]) < INVERSE_ROWS]
+            both += [*learned, *({**row, "id": f"{row['id']}-inverse", "inverse": 1} for row in inverse)]
     write(output / "qa.train.jsonl", train)
+    write(output / "qa-both.train.jsonl", both)
     shuffled = sample(dev, len(dev))
     write(output / "qa.dev.jsonl", shuffled[:DEV_QUESTIONS])
     write(output / "qa.test.jsonl", shuffled[DEV_QUESTIONS:])

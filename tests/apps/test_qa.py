@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nlpkit.apps.pipeline import run_task
 from nlpkit.apps.qa import QuestionAnswering
 from nlpkit.apps.spans import find_span, sentence_around
-from nlpkit.apps.task import Part
+from nlpkit.apps.task import Part, Prediction
 from nlpkit.core.decode.request import Completion, Request, Score
 
 CONTEXT = "Ada Lovelace was born in London in 1815. She wrote the first program, for $3.50, in  1843."
@@ -349,8 +349,8 @@ class TestRivals:
         return result, lm
 
     def test_the_answer_that_explains_the_question_best_is_taken(self, fake_lm) -> None:
-        # Together: -0.1 for each token and -9; -2 and -4; -3 and -3.9.
-        result, lm = self.ask(fake_lm, {self.FIRST: -9.0, "London": -4.0, "1815": -3.9})
+        # Together: about -0.5 and 0.4 * -19; -2 and 0.4 * -4; -3 and 0.4 * -3.9.
+        result, lm = self.ask(fake_lm, {self.FIRST: -19.0, "London": -4.0, "1815": -3.9})
         assert result.text == "London"
         assert CONTEXT[result.fields["start"] : result.fields["end"]] == "London"
         assert result.fields["score"] == pytest.approx(math.exp(-2.0), abs=1e-6)
@@ -368,8 +368,20 @@ class TestRivals:
         assert result.fields["score"] == pytest.approx(math.exp(-0.1 * len(lm_tokens(fake_lm, self.FIRST))), abs=1e-6)
 
     def test_no_answer_is_a_rival_like_others(self, fake_lm) -> None:
-        result, _ = self.ask(fake_lm, {self.FIRST: -9.0, "unanswerable": -2.0})
+        result, _ = self.ask(fake_lm, {self.FIRST: -19.0, "unanswerable": -2.0})
         assert result.fields["answerable"] is False
+
+    def test_answers_that_agree_support_each_other(self) -> None:
+        task = QuestionAnswering()
+        predictions = [Prediction(text) for text in ("Paris", "the old tower", "old Tower.", "")]
+        assert task.choose(predictions, [-1.0, -1.5, -1.6, -9.0], [0.0] * 4) == 1
+        assert task.choose(predictions, [-1.0, -1.5, -9.0, -9.0], [0.0] * 4) == 0
+        assert task.choose(predictions, [-1.0, -1.5, -1.6, -0.1], [0.0] * 4) == 3
+        # The question's likelihood counts for 0.4 of the answer's.
+        assert task.choose(predictions[:2], [-1.0, -1.5], [-2.0, -1.0]) == 0
+        assert task.choose(predictions[:2], [-1.0, -1.5], [-2.5, -1.0]) == 1
+        # Of what is parsed alike the likeliest speaks for all.
+        assert task.choose([Prediction("x"), Prediction("y"), Prediction("x")], [-3.0, -2.0, -1.0], [0.0] * 3) == 2
 
     @pytest.mark.parametrize(
         "options",
