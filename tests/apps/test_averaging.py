@@ -118,6 +118,18 @@ def test_what_it_was_tuned_for_is_kept(save: Save, base: Path, tmp_path: Path) -
     assert {path.stat().st_mode & 0o777 for path in done.path.iterdir()} == {0o644}
 
 
+def test_a_task_learned_both_ways_may_be_averaged_with_it_learned_one_way(base: Path, tmp_path: Path) -> None:
+    paths = []
+    for number, names in enumerate((["qa"], ["qa", "qa-inverse"])):
+        path = tmp_path / str(number)
+        path.mkdir()
+        save_adapter(path, CONFIG, {QUERY: update(number + 1)}, base_model="some base")
+        write_brief_tasks(path, names)
+        paths.append(str(path))
+    done = average_adapters(str(base), paths, str(tmp_path / "mean"))
+    assert read_brief_tasks(done.path).names == {"qa", "qa-inverse"}
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
