@@ -88,7 +88,7 @@ class QuestionAnswering(BaseTask):
     def prompt(self, example: Example) -> list[Message]:
         """Give the context, then the question; of an inverse row the answer."""
         context, question = str(example["context"]).strip(), str(example["question"]).strip()
-        if example.get(INVERSE):
+        if _is_inverse(example):
             return [Message("user", f"{context}\n\nAnswer: {_first_answer(example)}\nQuestion that it answers:")]
         text = f'{context}\n\nQuestion: {question}\nShort answer, or "{NO_ANSWER}":'
         return [Message("user", text)]
@@ -96,19 +96,19 @@ class QuestionAnswering(BaseTask):
     def brief(self, example: Example) -> str | None:
         """Give the context and the question, with a label each; of an inverse row the answer."""
         context = str(example["context"]).strip()
-        if example.get(INVERSE):
+        if _is_inverse(example):
             return f"{context}\nAnswer: {_first_answer(example)}\nQuestion:"
         return f"{context}\nQuestion: {str(example['question']).strip()}\nAnswer:"
 
     def brief_name(self, example: Example) -> str:
         """Tell inverse rows from others: a model may have learned only one of the two."""
-        return f"{self.name}-{INVERSE}" if example.get(INVERSE) else self.name
+        return f"{self.name}-{INVERSE}" if _is_inverse(example) else self.name
 
     def parse(self, completion: str, example: Example) -> Prediction:
         """Find the words of the first line, or else of its first sentence, in the context."""
         context = str(example.get("context", ""))
         line = LINE_BREAK.split(clean(completion), maxsplit=1)[0]
-        if example.get(INVERSE):
+        if _is_inverse(example):
             return Prediction(line.strip(), _fields(None, None, "", exact=False))
         said = strip_quotes(_LABEL.sub("", line).strip())
         question = str(example.get("question", ""))
@@ -135,7 +135,7 @@ class QuestionAnswering(BaseTask):
 
     def rivals(self, logprob: float, example: Example) -> Mapping[str, Any]:
         """Search for other answers where the probability of the first one is below `SURE`."""
-        unsure = bool(example.get(BRIEF)) and not example.get(INVERSE) and logprob < math.log(SURE)
+        unsure = bool(example.get(BRIEF)) and not _is_inverse(example) and logprob < math.log(SURE)
         return {"beam_size": RIVALS, "n": RIVALS, "length_penalty": 0.0} if unsure else {}
 
     def inverse(self, completion: str, example: Example) -> Example | None:
@@ -195,7 +195,7 @@ class QuestionAnswering(BaseTask):
         There is no answer in the whole only if no window has one: the least sure of them gives the score, an upper
         bound of the probability that all are right.
         """
-        if example.get(INVERSE):
+        if _is_inverse(example):
             return parts[0].prediction if parts else _no_answer("there is no text to ask about")
 
         def sureness(part: Part) -> float:
@@ -222,7 +222,7 @@ class QuestionAnswering(BaseTask):
 
     def target(self, example: Example) -> str | None:
         """Return the first answer, or `NO_ANSWER` for an empty list; of an inverse row the question."""
-        if example.get(INVERSE):
+        if _is_inverse(example):
             return str(example["question"]).strip() if example.get("answers") is not None else None
         answers = example.get("answers")
         if answers is None:
@@ -231,9 +231,14 @@ class QuestionAnswering(BaseTask):
 
     def references(self, example: Example) -> list[str]:
         """Return the acceptable answers, none for an unanswerable question; of an inverse row the question."""
-        if example.get(INVERSE):
+        if _is_inverse(example):
             return [str(example["question"]).strip()]
         return [str(answer) for answer in example.get("answers") or []]
+
+
+def _is_inverse(example: Example) -> bool:
+    # Tables hold digits as text.
+    return int(example.get(INVERSE) or 0) != 0
 
 
 def _first_answer(example: Example) -> str:

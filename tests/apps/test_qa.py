@@ -297,7 +297,8 @@ class TestInverseRows:
         assert "Where was" not in message.content
         assert task.brief({**self.ROW, "answers": []}) == f"{CONTEXT}\nAnswer: unanswerable\nQuestion:"
         assert task.target({key: value for key, value in self.ROW.items() if key != "answers"}) is None
-        assert task.brief_name(self.ROW) != task.brief_name({**self.ROW, "inverse": 0}) == "qa"
+        assert task.brief_name(self.ROW) == task.brief_name({**self.ROW, "inverse": "1"}) != "qa"
+        assert {task.brief_name({**self.ROW, "inverse": value}) for value in (0, "0", "", None)} == {"qa"}
 
     def test_the_model_is_asked_for_the_question(self, fake_lm) -> None:
         lm = fake_lm(lambda *_: " Where was she born?\nAnswer: London")
