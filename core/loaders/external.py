@@ -74,7 +74,10 @@ class ExternalRunner:
         self.vocab_size = vocab_size
         self._caches: list[Any] = []
         self._kind: _CacheKind | None = None
-        self._last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
+        parameters = inspect.signature(model.forward).parameters
+        self._last_only = "logits_to_keep" in parameters
+        # Renamed in transformers 5.24.
+        self._cache_option = "cache" if "cache" in parameters else "past_key_values"
 
     def reserve(self, n_rows: int, n_slots: int = 0) -> None:
         """Make room for `n_rows` rows; their caches grow by themselves."""
@@ -111,7 +114,7 @@ class ExternalRunner:
             ids = torch.tensor([list(row)], device=self.model.device)
             # To keep 0 logits would mean all of them.
             options: dict[str, Any] = {"logits_to_keep": max(1, count)} if self._last_only else {}
-            result = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
+            result = self.model(input_ids=ids, use_cache=True, **{self._cache_option: cache}, **options)
             self._caches[start_row + offset] = result.past_key_values
             logits = result.logits[0]
             out.append(logits[len(logits) - count :, : self.vocab_size].float())

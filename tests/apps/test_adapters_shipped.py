@@ -379,7 +379,8 @@ class TestPackage:
         assert entry is not None
         assert open_adapter(adapter.path).modules
         assert (adapter.path / adapters.WEIGHTS).stat().st_size <= 11_000_000
-        assert adapter.tuned.names == {adapter.name}
+        inverse = {"qa-inverse"} if adapter.name == "qa" else set()
+        assert adapter.tuned.names == {adapter.name} | inverse
         assert adapter.tuned.base_sha256 == entry.sha256
         assert load_task(adapter.name).name == adapter.name
         for name in ("recipe.toml", "README.md"):
