@@ -120,7 +120,8 @@ def test_a_whole_model_has_the_same_gradients(changes: dict[str, Any]) -> None:
             made.summed = summed
             made.lora_b.data += 0.2 * torch.randn(made.lora_b.shape, generator=generator)
         ids = torch.randint(0, 29, (2, 20), generator=generator)
-        loss = model.train()(ids).log_softmax(-1)[..., 3].sum()
+        # In fp64 what is left is far below any mistake; in fp32 it depends on the processor's order of sums.
+        loss = model.double().train()(ids).log_softmax(-1)[..., 3].sum()
         loss.backward()
         found.append(
             {name: p.grad for name, p in model.named_parameters() if p.grad is not None} | {"loss": loss.detach()}
@@ -129,4 +130,4 @@ def test_a_whole_model_has_the_same_gradients(changes: dict[str, Any]) -> None:
     assert len(found[0]) == 2 * 14 + 1
     largest = max(float(value.norm()) for value in found[0].values())
     for name, value in found[0].items():
-        assert float((found[1][name] - value).norm()) <= 1e-5 * largest, name
+        assert float((found[1][name] - value).norm()) <= 1e-7 * largest, name
