@@ -96,8 +96,13 @@ def learned_prompts(spec: DataSpec) -> set[str]:
     return {task.brief_name(_prepared(task, example, where)) for where, example in read_examples(spec, task)}
 
 
-def training_texts(specs: tuple[DataSpec, ...]) -> Iterator[str]:
-    """Yield all text that a tokenizer should learn from, prompts and targets."""
+def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Iterator[str]:
+    """Yield all text that a tokenizer should learn from, prompts and targets.
+
+    Args:
+        specs: The data.
+        brief: Whether the model is asked with brief prompts.
+    """
     for spec in specs:
         task = find_task(spec.task)
         if task is None and row_format(spec.path) is None:
@@ -108,6 +113,11 @@ def training_texts(specs: tuple[DataSpec, ...]) -> Iterator[str]:
                 yield str(example["text"])
                 continue
             prepared = _prepared(task, example, where)
+            asked = task.brief(prepared) if brief else None
+            if asked is not None:
+                yield asked
+                yield f" {task.target(prepared) or ''}"
+                continue
             yield from (message.content for message in task.prompt(prepared))
             yield task.target(prepared) or ""
 

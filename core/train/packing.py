@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -278,6 +279,7 @@ class Batch:
         positions: Positions, counted from 0 in each packed row; same shape.
         segments: Number of the packed row from 1, 0 for padding; same shape. None where every row is one segment.
         branches: Rows that share their beginning: 0 in it, else which of them; same shape. None where there are none.
+        weights: Weight of each label's loss; same shape. None where all count alike.
     """
 
     token_ids: Tensor
@@ -285,6 +287,7 @@ class Batch:
     positions: Tensor
     segments: Tensor | None
     branches: Tensor | None = None
+    weights: Tensor | None = None
 
     def mask(self) -> Tensor | None:
         """Return the block-diagonal causal mask, shape ``(batch, 1, seq, seq)``, or None where plain causal does."""
@@ -300,9 +303,25 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        segments = None if self.segments is None else self.segments.to(device)
-        branches = None if self.branches is None else self.branches.to(device)
-        return Batch(self.token_ids.to(device), self.labels.to(device), self.positions.to(device), segments, branches)
+        moved = {
+            item.name: part.to(device, non_blocking=True)
+            for item in dataclasses.fields(self)
+            if (part := getattr(self, item.name)) is not None
+        }
+        return dataclasses.replace(self, **moved)
+
+    def with_prompt_loss(self, weight: float) -> Batch:
+        """Return the batch with labels on prompt tokens too, whose loss counts `weight` times as much."""
+        following, after = torch.full_like(self.labels, NO_LABEL), self.positions[:, 1:] == self.positions[:, :-1] + 1
+        for numbers in (self.segments, self.branches):
+            if numbers is not None:
+                after = after & (numbers[:, 1:] == numbers[:, :-1])
+        if self.segments is not None:
+            after = after & (self.segments[:, 1:] > 0)
+        following[:, :-1] = torch.where(after, self.token_ids[:, 1:], NO_LABEL)
+        prompt = self.labels < 0
+        weights = torch.where(prompt, weight, 1.0)
+        return dataclasses.replace(self, labels=torch.where(prompt, following, self.labels), weights=weights)
 
 
 def collate(packer: Packer, bins: Sequence[Sequence[Draw]], *, n_rows: int) -> Batch:
