@@ -135,7 +135,7 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {value!r}; it must be a number {above} {low_f:g}{upper}.")
         lengths = [name for name in sorted(LENGTH) if getattr(self, name) is not None]
         if len(lengths) != 1:
-            got = " and ".join(lengths) or "none of them"
+            got = " and ".join(lengths) or "neither"
             raise ConfigError(f"How long to train is given by one of max_steps, epochs and max_minutes; got {got}.")
         if self.max_steps is not None and (not isinstance(self.max_steps, int) or self.max_steps < 1):
             raise ConfigError(f"max_steps is {self.max_steps!r}; it must be a whole number from 1.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
+from nlpkit.core.train.ahead import Ahead, StepData
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.distributed import SINGLE, Process, gathered, shard, whole
 from nlpkit.core.train.loss import loss_sum
@@ -76,6 +78,7 @@ class _Objective(nn.Module):
             hidden,
             batch.labels,
             weights=batch.weights,
+            at=batch.labelled,
             smoothing=self.smoothing,
             chunk=self.chunk,
             compiled=compiled,
@@ -149,6 +152,7 @@ class Trainer:
             exact.clear()
         self.optimizer = build_optimizer(config, self.weights.masters)
         self.average = MovingAverage(self.weights, config.ema) if config.ema else None
+        self._ahead = Ahead(packer, self._step_data)
         self.step = 0
         self.elapsed = 0.0
         self._autocast = config.dtype == "bf16" and not masters and config.parallel == "ddp"
@@ -161,10 +165,10 @@ class Trainer:
         """
         began = time.perf_counter()
         config, world = self.config, self.process.world
-        bins = self.packer.take(self.rows_per_step)
-        if not bins:
+        data = self._ahead.take()
+        if data is None:
             return None
-        slots, targets = self.packer.count(bins)
+        slots, targets = data.slots, data.targets
         # Randomness is a function of seed, step and process: nothing that happens between steps changes it.
         torch.manual_seed((config.seed * 1_000_003 + self.step) * 1009 + self.process.rank)
         self._objective.train()
@@ -173,11 +177,8 @@ class Trainer:
         prompt_loss = self._prompt_loss()
         # Labels on prompts: all slots but the targets have one.
         counted = targets + prompt_loss * (slots - targets)
-        used = min(config.accumulate, -(-len(bins) // (config.batch_size * world)))
-        for micro in range(used):
-            first = (micro * world + self.process.rank) * config.batch_size
-            mine = bins[first : first + config.batch_size]
-            batch = collate(self.packer, mine, n_rows=config.batch_size)
+        used = len(data.batches)
+        for micro, batch in enumerate(data.batches):
             if prompt_loss:
                 batch = batch.with_prompt_loss(prompt_loss)
             batch = batch.to(self.process.device)
@@ -186,8 +187,9 @@ class Trainer:
                 # Wrappers for several processes average gradients; the loss is a sum over all of them.
                 torch.autograd.backward(total * (world / max(1, counted)))
             plain += unsmoothed
-        loss = float(self.process.sum(plain)) / max(1, targets)
-        norm = self._clip()
+        # The one moment in a step when the host waits for the device.
+        loss_sum_, norm = torch.stack((self.process.sum(plain), self._clip())).tolist()
+        loss = loss_sum_ / max(1, targets)
         lr = learning_rate(config, self.step, self.total_steps, warmup=self.warmup_steps)
         problem = None
         if not math.isfinite(loss):
@@ -214,9 +216,24 @@ class Trainer:
             tokens=slots,
             targets=targets,
             seconds=seconds,
-            epoch=self.packer.epoch,
+            epoch=data.epoch,
             problem=problem,
         )
+
+    def _step_data(self, packer: Packer) -> StepData | None:
+        """Pack the rows of one step and make this process's micro-batches of them."""
+        config, world = self.config, self.process.world
+        bins = packer.take(self.rows_per_step)
+        if not bins:
+            return None
+        slots, targets = packer.count(bins)
+        batches = []
+        for micro in range(min(config.accumulate, -(-len(bins) // (config.batch_size * world)))):
+            first = (micro * world + self.process.rank) * config.batch_size
+            batch = collate(packer, bins[first : first + config.batch_size], n_rows=config.batch_size)
+            batches.append(batch.pinned() if self.process.device.type == "cuda" else batch)
+        state = copy.copy(packer.state)
+        return StepData(batches=batches, slots=slots, targets=targets, state=state, epoch=packer.epoch)
 
     def _prompt_loss(self) -> float:
         """Return the weight of the loss on prompt tokens in the next step."""
@@ -264,10 +281,10 @@ class Trainer:
         self._ran = True
         return result
 
-    def _clip(self) -> float:
+    def _clip(self) -> Tensor:
         parameters = [master for master in self.weights.masters.values() if master.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
-        return float(whole(norm))
+        return whole(norm).double()
 
     @contextlib.contextmanager
     def evaluating(self, values: Mapping[str, Tensor] | None = None) -> Iterator[GPT]:

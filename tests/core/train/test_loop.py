@@ -283,7 +283,7 @@ def test_epochs_see_every_row_once_and_steps_are_counted(tmp_path: Path) -> None
     ("changes", "message"),
     [
         ({"max_steps": None}, "got neither"),
-        ({"epochs": 1}, "got both"),
+        ({"epochs": 1}, "got epochs and max_steps"),
         ({"lr": 0}, "lr is 0"),
         ({"lr": math.nan}, "lr is nan"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
