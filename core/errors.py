@@ -7,13 +7,52 @@ paragraph and exits with `exit_code`; anything that is not an `NlpkitError` is a
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+MAX_MESSAGE_CHARS = 1_800
+"""Longest message: values come from files that may hold anything."""
+_USER = re.compile(r"(?<=://)[^/\s]*@")
+_QUERY = re.compile(r"(://[^\s?#\"'<>]*)\?[^\s#\"'<>)]+")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with user, password and query (which carries tokens) taken out of every address in it."""
+    if "://" not in text:
+        return text
+    return _QUERY.sub(r"\1?...", _USER.sub("", text))
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """Return a value as an error shows it: its `repr`, its middle left out where it is longer than `limit` characters."""
+    try:
+        # A piece of a text is enough; what a container holds is seldom long.
+        text = repr(value[: limit + 1]) if isinstance(value, (str, bytes)) else repr(value)
+    except (ValueError, RecursionError):
+        # A number of more digits than Python writes; nesting.
+        return f"a {type(value).__name__} that is too large to show"
+    return _shortened(text, limit)
+
+
+def _shortened(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    tail = limit // 4
+    return f"{text[: limit - tail - 5]} ... {text[-tail:]}"
 
 
 class NlpkitError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base of every error that a user can cause and mend.
+
+    The message is kept short, and free of passwords in addresses.
+    """
 
     exit_code = 2
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(
+            *(_shortened(without_secrets(arg), MAX_MESSAGE_CHARS) if isinstance(arg, str) else arg for arg in args)
+        )
 
 
 class ConfigError(NlpkitError):
@@ -55,6 +94,9 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
         A sentence such as ``Did you mean 'german'?`` or ``Known: de, en, fr.``; empty when there are no options.
     """
     known = sorted(set(options))
+    # What no person typed is close to nothing, and comparing it would take long.
+    if not isinstance(name, str) or len(name) > 100:
+        name = ""
     close = difflib.get_close_matches(name.lower(), [option.lower() for option in known], n=3, cutoff=0.6)
     by_lower = {option.lower(): option for option in known}
     if close:

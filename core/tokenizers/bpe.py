@@ -22,6 +22,7 @@ from nlpkit.core.tokenizers.tokenizer_json import (
     check_unicode,
     load_tokenizer_json,
     load_vocab_and_merges,
+    run_library,
 )
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -103,7 +104,7 @@ class HFTokenizer:
         bos_id, eos_ids = special.resolve(tokenizer.token_to_id)
         # A stated rule wins; else the file's own template of special tokens tells.
         stated = special.config.get("add_bos_token")
-        by_template = bos_id is not None and tokenizer.encode("a", add_special_tokens=True).ids[:1] == [bos_id]
+        by_template = bos_id is not None and _first_of(tokenizer) == bos_id
         result = cls(tokenizer, bos_id=bos_id, eos_ids=eos_ids)
         result.adds_bos = bos_id is not None and (stated if isinstance(stated, bool) else by_template)
         return result
@@ -159,7 +160,7 @@ class HFTokenizer:
             # The library's name means "encode the spelling of special tokens as text".
             if self._tokenizer.encode_special_tokens is parse_special:
                 self._tokenizer.encode_special_tokens = not parse_special
-            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+            ids: list[int] = run_library(lambda: self._tokenizer.encode(text, add_special_tokens=False).ids)
         if not parse_special and not self._special.isdisjoint(ids):
             ids = [plain for token_id in ids for plain in self._spell_out(token_id)]
         return [self._bos_id, *ids] if add_bos and self._bos_id is not None else ids
@@ -169,7 +170,7 @@ class HFTokenizer:
         check_unicode(text)
         with self._lock:
             self._tokenizer.encode_special_tokens = False
-            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            encoding = run_library(lambda: self._tokenizer.encode(text, add_special_tokens=False))
         restore = str.maketrans(dict(originals))
         ids: list[int] = []
         section: list[int] = []
@@ -197,8 +198,7 @@ class HFTokenizer:
         Ids outside the vocabulary add nothing (models pad their embedding to round sizes).
         """
         if self._kind == "other":
-            text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special)
-            return text
+            return str(run_library(lambda: self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special)))
         special = self._special
         data = b"".join(
             self.token_bytes(i) if skip_special or i not in special else self._added[i].encode() for i in token_ids
@@ -280,8 +280,7 @@ class HFTokenizer:
         if self._kind == "metaspace":
             byte = _BYTE_TOKEN.fullmatch(token)
             return bytes([int(byte[1], 16)]) if byte else token.replace("▁", " ").encode()
-        text: str = self._tokenizer.decode([token_id], skip_special_tokens=True)
-        return text.encode()
+        return str(run_library(lambda: self._tokenizer.decode([token_id], skip_special_tokens=True))).encode()
 
     def _encode_section(self, text: str, *, first: bool) -> list[int]:
         """Encode plain text that follows a special token, unless it is the `first` of its text."""
@@ -326,6 +325,12 @@ class HFTokenizer:
                 "cannot spell as plain text. Take it out of the text."
             )
         return spelled
+
+
+def _first_of(tokenizer: tokenizers.Tokenizer) -> int | None:
+    """Return the first token that the file's own template gives a text."""
+    ids: list[int] = run_library(lambda: tokenizer.encode("a", add_special_tokens=True).ids)
+    return ids[0] if ids else None
 
 
 def _decoder_kind(tokenizer: tokenizers.Tokenizer) -> tuple[_Kind, bool]:

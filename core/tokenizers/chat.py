@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from nlpkit.core.errors import InputError, ModelFileError
+from nlpkit.core.errors import InputError, ModelFileError, TokenizerError, shown
+from nlpkit.core.small_files import read_small_file
 from nlpkit.core.tokenizers.base import Message, Tokenizer
-from nlpkit.core.tokenizers.special_tokens import read_json, read_special_tokens
+from nlpkit.core.tokenizers.special_tokens import is_there, read_json, read_special_tokens
 from nlpkit.core.tokenizers.template_sandbox import MAX_SOURCE_CHARS, SandboxedTemplate
+
+MAX_SPELLINGS_SQUARED = 16_000_000
+"""Most of the sum of the squares of the special tokens' lengths: their beginnings and ends are all kept."""
 
 
 @runtime_checkable
@@ -167,6 +171,11 @@ class _Guard:
 
     def __init__(self, spellings: Sequence[str]) -> None:
         by_length = sorted(filter(None, spellings), key=len, reverse=True)
+        if sum(len(s) ** 2 for s in by_length) > MAX_SPELLINGS_SQUARED:
+            raise TokenizerError(
+                f"The model has {len(by_length):,} special tokens, the longest of them {shown(by_length[0], 60)}: that is "
+                "more than any model needs. The tokenizer is damaged or hostile; use another model."
+            )
         self._pattern = re.compile("|".join(map(re.escape, by_length)) or r"(?!)")
         self._beginnings = {s[:n] for s in by_length for n in range(1, len(s))}
         self._ends = {s[-n:] for s in by_length for n in range(1, len(s))}
@@ -240,13 +249,12 @@ def load_chat_template(directory: str | Path) -> ChatTemplate | None:
     special = read_special_tokens(directory)
     source: object = None
     path = directory / "chat_template.jinja"
-    if path.exists():
+    if is_there(path):
+        data = read_small_file(path, max_bytes=4 * MAX_SOURCE_CHARS, error=ModelFileError, what="a chat template")
         try:
-            source = path.read_text(encoding="utf-8") if path.stat().st_size <= 4 * MAX_SOURCE_CHARS else None
-        except (OSError, UnicodeDecodeError) as error:
+            source = data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError as error:
             raise ModelFileError(f"The chat template {path} cannot be read: {error}.") from error
-        if source is None:
-            raise ModelFileError(f"The chat template {path} is too large; the file is damaged or something else.")
     else:
         source = read_json(directory / "chat_template.json").get("chat_template")
         source = special.config.get("chat_template") if source is None else source
@@ -261,9 +269,11 @@ def load_chat_template(directory: str | Path) -> ChatTemplate | None:
 
 def _default_of(templates: Sequence[object]) -> object:
     """Return the template called ``default`` out of a list of ``{"name", "template"}``."""
-    named = {t["name"]: t.get("template") for t in templates if isinstance(t, Mapping) and "name" in t}
+    named = {
+        t["name"]: t.get("template") for t in templates if isinstance(t, Mapping) and isinstance(t.get("name"), str)
+    }
     if "default" not in named:
         raise ModelFileError(
-            f"The model's chat templates are {', '.join(map(str, named)) or 'nameless'}; none is the 'default'."
+            f"The model's chat templates are {shown([*named][:20]) if named else 'nameless'}; none is the 'default'."
         )
     return named["default"]

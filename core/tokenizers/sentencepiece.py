@@ -13,6 +13,7 @@ from typing import Any
 import sentencepiece
 
 from nlpkit.core.errors import TokenizerError
+from nlpkit.core.small_files import read_small_file
 from nlpkit.core.tokenizers.special_tokens import AddedSpec, read_special_tokens
 from nlpkit.core.tokenizers.tokenizer_json import check_unicode
 
@@ -276,16 +277,8 @@ def _read_model(model: bytes | str | Path) -> tuple[bytes, str]:
     if isinstance(model, bytes):
         return model, "The SentencePiece model"
     path = Path(model)
-    try:
-        size = path.stat().st_size
-        if size > MAX_MODEL_BYTES:
-            raise TokenizerError(
-                f"{path} has {size:,} bytes; a SentencePiece model has at most {MAX_MODEL_BYTES:,}. "
-                "It is damaged or something else."
-            )
-        return path.read_bytes(), str(path)
-    except OSError as error:
-        raise TokenizerError(f"The SentencePiece model {path} cannot be read: {error.strerror or error}.") from error
+    data = read_small_file(path, max_bytes=MAX_MODEL_BYTES, error=TokenizerError, what="a SentencePiece model")
+    return data, str(path)
 
 
 def _processor(proto: bytes, origin: str) -> Any:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import TokenizerError
+from nlpkit.core.small_files import read_json_file
 
-MAX_JSON_BYTES = 64 * 2**20
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _MAX_ID = 2_000_000
 
@@ -81,25 +81,21 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read one JSON object, with a bound on its size; a file that is not there is an empty object.
 
     Raises:
-        TokenizerError: The file cannot be read, is too large or holds no JSON object.
+        TokenizerError: The file cannot be read, is no regular file, too large or holds no JSON object.
+    """
+    return read_json_file(path, error=TokenizerError) if is_there(path) else {}
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether a file of a folder is there, whatever it is.
+
+    Raises:
+        TokenizerError: The folder cannot be read.
     """
     try:
-        if not path.exists():
-            return {}
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise TokenizerError(
-                f"{path} has {size:,} bytes, more than the {MAX_JSON_BYTES:,} that a settings file may have; "
-                "it is damaged or something else."
-            )
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TokenizerError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path} is no valid JSON: {error}. Download the file again.") from error
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{path} holds a JSON {type(value).__name__} where an object was expected.")
-    return value
+        return path.exists()
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def read_special_tokens(directory: Path) -> SpecialTokens:
@@ -183,7 +179,8 @@ def _added_tokens(directory: Path, tokenizer_config: Mapping[str, Any], named: s
     decoder = tokenizer_config.get("added_tokens_decoder")
     for key, spec in decoder.items() if isinstance(decoder, Mapping) else ():
         spelling = token_spelling(spec)
-        if spelling is None or not str(key).isdecimal() or not 0 <= int(key) < _MAX_ID:
+        # Not more digits than the largest id has: Python reads no number of thousands of them.
+        if spelling is None or re.fullmatch("[0-9]{1,7}", str(key)) is None or int(key) >= _MAX_ID:
             continue
         flags = spec if isinstance(spec, Mapping) else {}
         by_id[int(key)] = AddedSpec(

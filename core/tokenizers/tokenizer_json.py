@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nlpkit.core.errors import InputError, TokenizerError
+from nlpkit.core.errors import InputError, TokenizerError, shown
+from nlpkit.core.small_files import read_small_file
+from nlpkit.core.tokenizers.json_bounds import check_spelling, check_tokenizer_json
 from nlpkit.core.tokenizers.special_tokens import SpecialTokens, read_json
 
 # One text at a time is encoded here, so the library's thread pool brings nothing but a warning at every fork.
@@ -16,7 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import tokenizers
 
-MAX_TOKENIZER_BYTES = 512 * 2**20
+MAX_TOKENIZER_BYTES = 128 * 2**20
 _T = TypeVar("_T")
 
 
@@ -64,27 +67,54 @@ def load_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
     Raises:
         TokenizerError: The file is missing, too large or damaged.
     """
+    data = read_small_file(path, max_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError, what="a tokenizer file")
     try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise TokenizerError(f"The tokenizer file {path} cannot be read: {error.strerror or error}.") from error
-    if size > MAX_TOKENIZER_BYTES:
+        text = data.decode("utf-8")
+        check_tokenizer_json(text)
+    except ValueError as error:
         raise TokenizerError(
-            f"The tokenizer file {path} has {size:,} bytes; at most {MAX_TOKENIZER_BYTES:,} are allowed."
-        )
-    return _guarded(lambda: tokenizers.Tokenizer.from_file(str(path)), path)
+            f"The tokenizer file {path} is damaged or hostile: {error}. Download it again, or use another model."
+        ) from error
+    tokenizer = _guarded(lambda: tokenizers.Tokenizer.from_str(text), path)
+    # At once: with the padding of the file, one letter could become a billion tokens.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _guarded(build: Callable[[], _T], path: Path) -> _T:
     """Run library code that reads an untrusted file and turn whatever it throws into our error."""
-    try:
+    with _no_panic() as failed:
         return build()
+    raise TokenizerError(
+        f"The tokenizer file {path} is damaged or of an unknown kind ({failed[0]}). Download it again."
+    ) from failed[0]
+
+
+def run_library(call: Callable[[], _T]) -> _T:
+    """Run library code on a text or on tokens, and turn whatever it throws into our error.
+
+    Raises:
+        TokenizerError: The library gave up, say on a regular expression of the file that backtracks without end.
+    """
+    with _no_panic() as failed:
+        return call()
+    raise TokenizerError(
+        f"The model's tokenizer fails on this text ({shown(str(failed[0]))}). Its file is damaged or hostile; use "
+        "another model."
+    ) from failed[0]
+
+
+@contextlib.contextmanager
+def _no_panic() -> Iterator[list[BaseException]]:
+    """Catch what the library throws, and tell it."""
+    failed: list[BaseException] = []
+    try:
+        yield failed
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # a panic of the Rust code is no Exception
-        raise TokenizerError(
-            f"The tokenizer file {path} is damaged or of an unknown kind ({error}). Download it again."
-        ) from error
+        failed.append(error)
 
 
 def load_vocab_and_merges(directory: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
@@ -109,7 +139,13 @@ def load_vocab_and_merges(directory: Path, config: Mapping[str, Any]) -> tokeniz
             f"{vocab_path} is no byte-level BPE vocabulary (GPT-2's kind): some of the 256 byte symbols are "
             "missing. Convert the tokenizer to tokenizer.json with transformers first."
         )
-    model = _guarded(lambda: tokenizers.models.BPE.from_file(str(vocab_path), str(merges_path)), merges_path)
+    data = read_small_file(merges_path, max_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError, what="a tokenizer file")
+    try:
+        lines = [line for line in data.decode("utf-8").split("\n") if line and not line.startswith("#version")]
+    except ValueError as error:
+        raise TokenizerError(f"The tokenizer file {merges_path} is damaged: {error}. Download it again.") from error
+    merges = [(left, right) for left, _, right in (line.rstrip("\r").partition(" ") for line in lines)]
+    model = _guarded(lambda: tokenizers.models.BPE(vocab, merges), merges_path)
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
         add_prefix_space=bool(config.get("add_prefix_space", False))
@@ -125,6 +161,11 @@ def apply_added(tokenizer: tokenizers.Tokenizer, special: SpecialTokens, directo
         TokenizerError: The files give one token two ids.
     """
     present = tokenizer.get_added_tokens_decoder()
+    try:
+        for spelling in (*special.named, *(spec.content for spec in special.added)):
+            check_spelling(spelling)
+    except ValueError as error:
+        raise TokenizerError(f"The tokenizer in {directory} is damaged or hostile: {error}.") from error
     for spec in special.added:
         known = present.get(spec.id) if spec.id is not None else None
         if known is not None and known.content == spec.content and known.special >= spec.special:
