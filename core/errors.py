@@ -24,7 +24,7 @@ def without_secrets(text: str) -> str:
 
 
 def shown(value: object, limit: int = 200) -> str:
-    """Return a value as an error shows it: its `repr`, its middle left out where it is longer than `limit` characters."""
+    """Return a value as an error shows it: its `repr`, without the middle where that is longer than `limit`."""
     try:
         # A piece of a text is enough; what a container holds is seldom long.
         text = repr(value[: limit + 1]) if isinstance(value, (str, bytes)) else repr(value)

@@ -173,7 +173,7 @@ class _Guard:
         by_length = sorted(filter(None, spellings), key=len, reverse=True)
         if sum(len(s) ** 2 for s in by_length) > MAX_SPELLINGS_SQUARED:
             raise TokenizerError(
-                f"The model has {len(by_length):,} special tokens, the longest of them {shown(by_length[0], 60)}: that is "
+                f"The model has {len(by_length):,} special tokens, the longest {shown(by_length[0], 60)}: that is "
                 "more than any model needs. The tokenizer is damaged or hostile; use another model."
             )
         self._pattern = re.compile("|".join(map(re.escape, by_length)) or r"(?!)")

@@ -22,14 +22,30 @@ DEADLINE_SECONDS = 8.0
 MAX_INT_BITS = 4_096
 MAX_NESTING = 64
 CALL_UNITS = 20
+ITEM_UNITS = 16
+"""A number and a place in a list take about twice as many bytes."""
+CONTAINER_UNITS = 64
+"""An empty list or dictionary takes about as many bytes."""
 
 # These hand on references, so they cost the number of items and not their length.
 _SHALLOW = frozenset(
     {"length", "count", "first", "last", "list", "select", "reject", "selectattr", "rejectattr"}
     | {"map", "items", "default", "d", "reverse", "attr"}
 )
-_REFUSED_METHODS = frozenset({"translate", "maketrans", "expandtabs", "to_bytes", "from_bytes", "format_map"})
-_WIDE_FORMAT = re.compile(r"\d{5}|%[^a-zA-Z%]*\*|\{[^}]*\{")
+_METHODS = frozenset(
+    {"capitalize", "casefold", "center", "count", "endswith", "find", "format", "index", "join", "ljust", "lower"}
+    | {"lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition"}
+    | {"rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill"}
+    | {"isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable"}
+    | {"isspace", "istitle", "isupper", "is_integer", "bit_length"}
+)
+"""What of texts and numbers is offered: nothing that takes longer than its text is long."""
+MAX_WIDTH = 999
+"""Widest field of a format, and its most digits."""
+_PRINTED_NUMBER = 400
+_FIELD = re.compile(r"%(?:\([^)]*\))?[^a-zA-Z%]*")
+_BRACES = re.compile(r"\{[^}]*\}")
+_DIGITS = re.compile(r"\d+")
 _VIEWS = (list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)
 
 
@@ -88,10 +104,10 @@ def weigh(value: object) -> int:
         elif isinstance(item, int):
             size = check_int(item)
         elif isinstance(item, Mapping):
-            size = 1 + 4 * len(item)
+            size = CONTAINER_UNITS + 4 * len(item)
             stack.extend((part, depth + 1) for pair in item.items() for part in pair)
         elif isinstance(item, _VIEWS):
-            size = 1 + 2 * len(item)
+            size = CONTAINER_UNITS + 2 * len(item)
             stack.extend((part, depth + 1) for part in item)
         elif isinstance(item, jinja2.utils.Namespace):
             stack.append((item._Namespace__attrs, depth + 1))
@@ -111,28 +127,65 @@ def weigh_top(value: object) -> None:
 def counted(iterable: Iterable[Any]) -> Iterator[Any]:
     """Hand on the items of an iterator, charging for each."""
     for item in iterable:
-        charge(2)
+        charge(ITEM_UNITS)
         yield item
 
 
-def charge_format(spec: str, fields: int, values: object) -> None:
+def charge_format(spec: str, values: object, *, braces: bool) -> None:
     """Charge for filling a format with values.
 
     Args:
-        spec: The format, in the style of ``%`` or of ``str.format``.
-        fields: Upper bound of the fields in it; each may print all the values.
-        values: What is filled in.
+        spec: The format.
+        values: What is filled in; each field may print all of it.
+        braces: Whether it is in the style of ``str.format``, else of ``%``.
+
+    Raises:
+        RunawayError: A field is too wide, or its width is a value.
     """
-    if _WIDE_FORMAT.search(spec):
-        raise RunawayError
-    charge(len(spec) + weigh(values) * (1 + fields))
+    charge(len(spec))
+    fields = (_BRACES if braces else _FIELD).findall(spec)
+    # Brackets may stand in a field, and a brace in the brackets: every brace that opens may be one.
+    n_fields = spec.count("{") if braces else spec.count("%")
+    widest = 0
+    for field in fields:
+        if "{" in field[1:] or "*" in field:
+            raise RunawayError
+        numbers = [MAX_WIDTH + 1 if len(digits) > 3 else int(digits) for digits in _DIGITS.findall(field)]
+        widest = max(widest, sum(numbers))
+        if any(number > MAX_WIDTH for number in numbers):
+            raise RunawayError
+    charge((1 + n_fields) * (weigh(values) + widest + (_PRINTED_NUMBER if widest else 0)))
+
+
+def charge_compare(operator: str, left: Any, right: Any) -> None:
+    """Charge for a comparison: lists that share their parts are compared as if they did not.
+
+    Args:
+        operator: As jinja names it, such as ``eq``, ``lteq`` or ``notin``.
+        left: The first value.
+        right: The second one; the container, for ``in``.
+    """
+    charge(2)
+    if operator in ("in", "notin"):
+        if isinstance(right, (str, bytes)):
+            weigh_top(right)
+            weigh_top(left)
+        else:
+            # Each item may be compared with it; a dictionary hashes it.
+            charge(
+                weigh(left) * (1 + (0 if isinstance(right, Mapping) else len(right) if isinstance(right, Sized) else 1))
+            )
+    elif isinstance(left, (str, bytes)) or isinstance(right, (str, bytes)):
+        weigh_top(left if isinstance(left, (str, bytes)) else right)
+    elif not isinstance(left, (int, float, type(None))) and not isinstance(right, (int, float, type(None))):
+        weigh(left)
 
 
 def charge_operator(operator: str, left: Any, right: Any) -> None:
     """Charge for an arithmetic operator before it is applied."""
     charge(CALL_UNITS)
     if operator == "%" and isinstance(left, (str, bytes)):
-        charge_format(str(left), str(left).count("%"), right)
+        charge_format(str(left), right, braces=False)
     elif operator in "+*":
         for one, other in ((left, right), (right, left)):
             if isinstance(one, Sized):
@@ -155,7 +208,7 @@ def charge_method(owner: Any, name: str, args: tuple[Any, ...]) -> tuple[Any, ..
     Raises:
         jinja2.exceptions.SecurityError: The method is not offered.
     """
-    if name in _REFUSED_METHODS:
+    if name not in _METHODS:
         raise jinja2.exceptions.SecurityError(f"the method {name!r} is not offered to chat templates")
     weigh_top(owner)
     if name in ("center", "ljust", "rjust", "zfill") and args and isinstance(args[0], int):
@@ -184,26 +237,35 @@ def charge_filter(name: str, value: Any, args: tuple[Any, ...], kwargs: Mapping[
     """Charge for a filter before it is applied."""
     if name in _SHALLOW:
         weigh_top(value)
+        if name == "list" and isinstance(value, (str, bytes)):
+            charge(CONTAINER_UNITS * len(value))
         return
     size = weigh(value)
     given = (*args, *kwargs.values())
-    numbers = [abs(item) for item in given if isinstance(item, int)]
-    width = max([*numbers, *(len(item) for item in given if isinstance(item, str))], default=0)
+    # What stands in lists and tuples counts as well, such as the separators of tojson.
+    flat = [part for item in given for part in (item if isinstance(item, (list, tuple)) else (item,))]
+    numbers = [abs(item) for item in flat if isinstance(item, int)]
+    width = max([*numbers, *(len(item) for item in flat if isinstance(item, (str, bytes)))], default=0)
     items = len(value) if isinstance(value, Sized) else 1
     if name == "replace" and len(given) >= 2:
         charge_replace(value, given[0], given[1])
     elif name == "format" and isinstance(value, str):
-        charge_format(value, value.count("%"), given)
+        charge_format(value, given, braces=False)
     elif name == "round" and max(numbers, default=0) > 400:
         raise RunawayError
     elif name == "indent":
         charge((str(value).count("\n") + 1) * (width + 4))
     elif name == "tojson":
-        charge(size * MAX_NESTING * width)
+        # Each character may be escaped, each item stands between separators, or on a line of its own.
+        charge(size * (6 + MAX_NESTING * width))
     elif name == "sum":
         charge(size * items)
+    elif name in ("sort", "dictsort", "unique", "groupby", "min", "max"):
+        # Comparisons: each value takes part in about so many.
+        charge(size * (2 + items.bit_length()) + CONTAINER_UNITS * items)
     elif name in ("join", "batch", "slice"):
         weigh(given)
+        charge(CONTAINER_UNITS * items if name != "join" else 0)
         charge(items * max((weigh(item) for item in given if not isinstance(item, int)), default=0))
         charge(max(numbers, default=0))
     else:

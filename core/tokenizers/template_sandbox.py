@@ -9,6 +9,9 @@ template); * every printed or concatenated value costs its length; * every filte
 the length of what it reads and of what it makes; those that make much out
   of little (``replace``, ``center``, ``*``, ``%``, ``format`` ...) are charged from their arguments,
   beforehand;
+* a comparison, and a key that is looked up, cost what is compared or hashed; of the methods of texts a list of
+  known ones is offered;
+* the text has at most a million characters beside four times the messages;
 * whole numbers have at most 4,096 bits, ``range`` at most 100,000 items, values at most 64 levels.
 
 So time and memory are bounded by the budget, whatever the template is, and a deadline bounds slow machines
@@ -20,8 +23,9 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 import re
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from datetime import datetime
 from typing import Any
 
@@ -31,17 +35,20 @@ import jinja2.parser
 import jinja2.sandbox
 import jinja2.utils
 from jinja2 import nodes
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.visitor import NodeTransformer
 
 from nlpkit.core.errors import InputError, ModelFileError
 from nlpkit.core.tokenizers.template_budget import (
     BASE_BUDGET,
     CALL_UNITS,
+    CONTAINER_UNITS,
+    ITEM_UNITS,
     UNITS_PER_INPUT_CHAR,
     Budget,
     RunawayError,
     charge,
+    charge_compare,
     charge_filter,
     charge_format,
     charge_method,
@@ -54,6 +61,9 @@ from nlpkit.core.tokenizers.template_budget import (
 )
 
 MAX_SOURCE_CHARS = 2**19
+MAX_TEXT_CHARS = 1_000_000
+"""Longest text that a template makes of nothing."""
+TEXT_CHARS_PER_INPUT_CHAR = 4
 _LEFT_OUT = ("pprint", "random", "urlize", "wordwrap", "xmlattr", "filesizeformat")
 _WIDE_DATE = re.compile(r"%[^a-zA-Z]*\d{3}")
 
@@ -77,7 +87,7 @@ def _charged(_: Context, units: int) -> None:
 def _iterated(_: Context, iterable: Any) -> Any:
     """Charge for the items of a loop, at once where their number is known."""
     if isinstance(iterable, Sized):
-        charge(2 * len(iterable))
+        charge(ITEM_UNITS * len(iterable))
         return iterable
     return counted(iterable)
 
@@ -103,8 +113,27 @@ class _AddCharges(NodeTransformer):
         node.nodes = [_filter(part, "nlpkit_weigh") for part in node.nodes]
         return node
 
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        if len(node.ops) > 1:
+            # In a chain each value is compared twice; all of them are weighed.
+            node.expr = _filter(node.expr, "nlpkit_key")
+            for operand in node.ops:
+                operand.expr = _filter(operand.expr, "nlpkit_key")
+            return node
+        operand = node.ops[0]
+        return nodes.Filter(node.expr, "nlpkit_compare", [nodes.Const(operand.op), operand.expr], [], None, None)
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
+        self.generic_visit(node)
+        if not isinstance(node.key, nodes.Const):
+            node.key = _filter(node.key, "nlpkit_key")
+        return node
+
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
         self.generic_visit(node)
+        if not isinstance(node.arg, (nodes.Slice, nodes.Const)):
+            node.arg = _filter(node.arg, "nlpkit_key")
         return _filter(node, "nlpkit_shallow") if isinstance(node.arg, nodes.Slice) else node
 
 
@@ -118,7 +147,8 @@ def _static_units(node: nodes.Node) -> int:
         return 1 + len(node.data)
     if isinstance(node, nodes.Const) and isinstance(node.value, str):
         return 1 + len(node.value)
-    return 1 + sum(map(_static_units, node.iter_child_nodes()))
+    own = CONTAINER_UNITS if isinstance(node, (nodes.List, nodes.Dict, nodes.Tuple)) else 1
+    return own + sum(map(_static_units, node.iter_child_nodes()))
 
 
 class _GenerationBlocks(jinja2.ext.Extension):
@@ -152,6 +182,10 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, (str, bytes, int, float)):
             args = charge_method(owner, getattr(__obj, "__name__", ""), args)
+        elif not isinstance(__obj, (Macro, LoopContext)):
+            # What compares or hashes its arguments: ``loop.changed``, ``list.count``, ``dict`` ...
+            cost = sum(weigh(listed(argument)) for argument in args if not isinstance(argument, Iterator))
+            charge(cost * (len(owner) if isinstance(owner, (list, tuple)) else 1))
         for argument in (*args, *kwargs.values()):
             weigh_top(argument)
         result = super().call(__context, __obj, *args, **kwargs)
@@ -165,7 +199,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         spec = value.__self__
 
         def bounded(*args: Any, **kwargs: Any) -> str:
-            charge_format(spec, spec.count("{"), (*args, *kwargs.values()))
+            charge_format(spec, (*args, *kwargs.values()), braces=True)
             return formatter(*args, **kwargs)
 
         return bounded
@@ -190,6 +224,52 @@ def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
         result = function(first, value, *args, **kwargs) if wants else function(value, *args, **kwargs)
         weigh_top(result)
         return result
+
+    return bounded
+
+
+_COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+    "in": lambda left, right: left in right,
+    "notin": lambda left, right: left not in right,
+}
+_COMPARING_TESTS = (
+    "eq",
+    "equalto",
+    "==",
+    "ne",
+    "!=",
+    "lt",
+    "lessthan",
+    "<",
+    "le",
+    "<=",
+    "gt",
+    "greaterthan",
+    ">",
+    "ge",
+)
+
+
+@jinja2.pass_context
+def _compared(_: Context, left: Any, name: str, right: Any) -> Any:
+    right = listed(right)
+    charge_compare(name, left, right)
+    return _COMPARISONS[name](left, right)
+
+
+def _bounded_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap one of jinja's tests that compare, so that it draws on the budget."""
+
+    def bounded(left: Any, right: Any) -> Any:
+        right = listed(right)
+        charge_compare(name, left, right)
+        return function(left, right)
 
     return bounded
 
@@ -234,7 +314,11 @@ def _environment() -> _Environment:
         nlpkit_charge=_charged,
         nlpkit_iterate=_iterated,
         nlpkit_shallow=_shallow,
+        nlpkit_compare=_compared,
+        nlpkit_key=_keyed,
     )
+    for name in (*_COMPARING_TESTS, ">=", "in"):
+        environment.tests[name] = _bounded_test(name, environment.tests[name])
     del environment.globals["lipsum"]
     environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
     return environment
@@ -243,6 +327,14 @@ def _environment() -> _Environment:
 @jinja2.pass_context
 def _shallow(_: Context, value: Any) -> Any:
     weigh_top(value)
+    return value
+
+
+@jinja2.pass_context
+def _keyed(_: Context, value: Any) -> Any:
+    # Texts remember their hash.
+    if not isinstance(value, (str, int)):
+        weigh(value)
     return value
 
 
@@ -280,7 +372,10 @@ class SandboxedTemplate:
         budget = BASE_BUDGET + UNITS_PER_INPUT_CHAR * chars + 8 * self._source_chars * len(messages)
         token = current.set(Budget(budget))
         try:
-            return self._template.render(variables)
+            text = self._template.render(variables)
+            if len(text) > MAX_TEXT_CHARS + TEXT_CHARS_PER_INPUT_CHAR * chars:
+                raise RunawayError
+            return text
         except RefusedError as error:
             raise InputError(f"The model's chat template refuses this conversation: {error}") from error
         except RunawayError as error:

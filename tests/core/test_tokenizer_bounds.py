@@ -119,7 +119,7 @@ def test_special_spellings_of_the_settings_are_bounded_too(tmp_path: Path) -> No
     class Many(HFTokenizer):
         @property
         def special_spellings(self) -> dict[str, int]:
-            return {spelling: 0 for spelling in many}
+            return dict.fromkeys(many, 0)
 
     made = tokenizers.Tokenizer.from_file(str(folder(tmp_path, {}) / "tokenizer.json"))
     with pytest.raises(TokenizerError, match="special tokens"):
