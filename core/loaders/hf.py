@@ -38,9 +38,15 @@ def weight_files(directory: Path) -> dict[str, Path]:
         if not isinstance(shards, dict) or not shards:
             raise ModelFileError(f"{index} has no weight_map.")
         names = sorted({str(name) for name in shards.values()})
-        bad = [name for name in names if Path(name).name != name or not (directory / name).is_file()]
+        bad = [
+            name
+            for name in names
+            if len(name) > 250 or "\0" in name or Path(name).name != name or not (directory / name).is_file()
+        ]
         if bad:
-            raise ModelFileError(f"{index} names weight files that are not in the directory: {', '.join(bad[:5])}.")
+            raise ModelFileError(
+                f"{index} names weight files that are not in the directory: {', '.join(name[:80] for name in bad[:5])}."
+            )
         return {name: directory / name for name in names}
     if single.exists():
         return {single.name: single}
@@ -121,4 +127,5 @@ class HFSource(WeightDirectory):
 def is_known_family(directory: Path) -> bool:
     """Tell whether our own core runs the model in a Hugging Face directory."""
     config = read_json_object(directory / "config.json")
-    return config.get("model_type") in FAMILIES or config.get("model_type") == "gemma3"
+    family = config.get("model_type")
+    return isinstance(family, str) and (family in FAMILIES or family == "gemma3")

@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from nlpkit.core.errors import ConfigError, ModelFileError
+from nlpkit.core.errors import ConfigError, ModelFileError, shown
 from nlpkit.core.loaders.keymaps import FAMILIES
 from nlpkit.core.model.config import Activation, ModelConfig, RopeConfig
+from nlpkit.core.typed_fields import MAX_NUMBER
+
+_MAX_INTEGER = 2**53
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
@@ -53,21 +56,37 @@ class _Values:
         if value is None:
             value = default
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ModelFileError(f"The model's config.json has {name} = {value!r}; a whole number is needed.")
+            raise ModelFileError(f"The model's config.json has {name} = {shown(value)}; a whole number is needed.")
+        if abs(value) > _MAX_INTEGER:
+            raise ModelFileError(f"The model's config.json has {name} = {shown(value)}, which no model has.")
+        return value
+
+    def text(self, name: str, default: str) -> str:
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise ModelFileError(f"The model's config.json has {name} = {shown(value)}; a text is needed.")
         return value
 
     def number(self, name: str, default: float) -> float:
         value = self.values.get(name)
         if value is None:
             value = default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ModelFileError(f"The model's config.json has {name} = {value!r}; a number is needed.")
+        if not _is_number(value):
+            raise ModelFileError(f"The model's config.json has {name} = {shown(value)}; a number is needed.")
         return float(value)
 
 
+def _is_number(value: Any) -> bool:
+    # Compared before it is made a float: a whole number of 400 digits is none.
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= MAX_NUMBER and math.isfinite(value)
+
+
 def _numbers(value: Any, name: str) -> tuple[float, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, (int, float)) for item in value):
-        raise ModelFileError(f"The model's config.json has {name} = {value!r}; a list of numbers is needed.")
+    if not isinstance(value, list) or not all(map(_is_number, value)):
+        raise ModelFileError(f"The model's config.json has {name} = {shown(value)}; a list of numbers is needed.")
     return tuple(float(item) for item in value)
 
 
@@ -76,21 +95,21 @@ def _rope(values: Mapping[str, Any], layer_type: str, theta_key: str, default_th
     top = _Values(values)
     nested = values.get("rope_parameters") or {}
     if not isinstance(nested, Mapping):
-        raise ModelFileError(f"The model's config.json has rope_parameters = {nested!r}; an object is needed.")
+        raise ModelFileError(f"The model's config.json has rope_parameters = {shown(nested)}; an object is needed.")
     if isinstance(nested.get(layer_type), Mapping):
         nested = nested[layer_type]
     scaling = values.get("rope_scaling") or {}
     if not isinstance(scaling, Mapping):
-        raise ModelFileError(f"The model's config.json has rope_scaling = {scaling!r}; an object is needed.")
+        raise ModelFileError(f"The model's config.json has rope_scaling = {shown(scaling)}; an object is needed.")
     if layer_type == "sliding_attention" and not nested:
         scaling = {}
     merged = {**scaling, **nested}
     rope = _Values(merged)
-    kind = merged.get("rope_type", merged.get("type", "default"))
+    kind = rope.text("rope_type", rope.text("type", "default"))
     kind = {"default": "none", "su": "longrope"}.get(kind, kind)
     if kind not in ("none", "linear", "dynamic", "yarn", "llama3", "longrope"):
-        raise ModelFileError(f"The model's rotary scaling {kind!r} is not known here.")
-    head_dim = values.get("head_dim") or top.integer("hidden_size") // max(1, top.integer("num_attention_heads"))
+        raise ModelFileError(f"The model's rotary scaling {shown(kind)} is not known here.")
+    head_dim = top.integer("head_dim", 0) or top.integer("hidden_size") // max(1, top.integer("num_attention_heads"))
     partial = rope.number("partial_rotary_factor", top.number("partial_rotary_factor", top.number("rotary_pct", 1.0)))
     max_positions = top.integer("max_position_embeddings", 2048)
     original: int | None = None
@@ -127,7 +146,7 @@ def _sliding(values: Mapping[str, Any], family: str, n_layers: int) -> tuple[int
     if window is None or (family in ("qwen2", "qwen3") and not values.get("use_sliding_window", False)):
         return None, ()
     if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-        raise ModelFileError(f"The model's config.json has sliding_window = {window!r}; a whole number is needed.")
+        raise ModelFileError(f"The model's config.json has sliding_window = {shown(window)}; a whole number is needed.")
     kinds = values.get("layer_types")
     if isinstance(kinds, list):
         layers = tuple(layer for layer, kind in enumerate(kinds[:n_layers]) if kind == "sliding_attention")
@@ -162,7 +181,7 @@ def config_from_hf(values: Mapping[str, Any]) -> ModelConfig:
         values = {**values["text_config"], "model_type": "gemma3_text"}
         family = "gemma3_text"
     if not isinstance(family, str) or family not in FAMILIES:
-        raise ModelFileError(f"The model family {family!r} is not one that nlpkit's own core runs.")
+        raise ModelFileError(f"The model family {shown(family)} is not one that nlpkit's own core runs.")
     if family == "gpt2":
         values = {**values, **{ours: values[theirs] for ours, theirs in _GPT2_NAMES.items() if theirs in values}}
     read = _Values(values)
@@ -170,6 +189,9 @@ def config_from_hf(values: Mapping[str, Any]) -> ModelConfig:
         return _build(family, values, read)
     except ConfigError as error:
         raise ModelFileError(f"The model's config.json cannot be used. {error}") from error
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        # A value that nothing above asks for the type of.
+        raise ModelFileError(f"The model's config.json cannot be used: {error}.") from error
 
 
 def _build(family: str, values: Mapping[str, Any], read: _Values) -> ModelConfig:
@@ -178,10 +200,10 @@ def _build(family: str, values: Mapping[str, Any], read: _Values) -> ModelConfig
     head_dim = read.integer("head_dim", d_model // max(1, n_heads))
     gemma = family in ("gemma2", "gemma3_text")
     old = family in ("gpt2", "gpt_neox")
-    activation = values.get("hidden_activation") if gemma else values.get("hidden_act")
-    activation = activation or ("gelu_pytorch_tanh" if gemma else "gelu_new" if family == "gpt2" else "silu")
+    usual = "gelu_pytorch_tanh" if gemma else "gelu_new" if family == "gpt2" else "silu"
+    activation = read.text("hidden_activation" if gemma else "hidden_act", usual) or usual
     if activation not in ACTIVATIONS:
-        raise ModelFileError(f"The model's activation {activation!r} is not known here.")
+        raise ModelFileError(f"The model's activation {shown(activation)} is not known here.")
     if values.get("scale_attn_by_inverse_layer_idx"):
         raise ModelFileError("GPT-2 models with scale_attn_by_inverse_layer_idx are not supported.")
     max_seq_len = read.integer("max_position_embeddings", 2048)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nlpkit.core.errors import ConfigError, ModelFileError
+from nlpkit.core.errors import ConfigError, ModelFileError, shown
 from nlpkit.core.loaders.hf import WeightDirectory
 from nlpkit.core.loaders.json_files import read_json_object
 from nlpkit.core.loaders.open import NATIVE_CONFIG
@@ -39,8 +39,8 @@ class NativeSource(WeightDirectory):
         version = values.get("format_version")
         if version != FORMAT_VERSION:
             raise ModelFileError(
-                f"{path / NATIVE_CONFIG} has format version {version!r}; this nlpkit reads version {FORMAT_VERSION}. "
-                "Update nlpkit, or convert the model again."
+                f"{path / NATIVE_CONFIG} has format version {shown(version)}; this nlpkit reads version "
+                f"{FORMAT_VERSION}. Update nlpkit, or convert the model again."
             )
         model = values.get("model")
         if not isinstance(model, Mapping):

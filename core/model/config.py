@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nlpkit.core.errors import ConfigError
+from nlpkit.core.errors import ConfigError, shown
+from nlpkit.core.typed_fields import check_fields
 
 NormKind = Literal["rms", "layer"]
 NormPlacement = Literal["pre", "post", "sandwich"]
@@ -70,6 +71,27 @@ class RopeConfig:
     high_freq_factor: float = 4.0
     short_factor: tuple[float, ...] = ()
     long_factor: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self, "The rotary embedding's")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not 1e-6 <= value <= 1e15:
+                raise ConfigError(f"The rotary embedding's {name} is {value!r}; it must be a number above 0.")
+        if self.theta <= 1:
+            raise ConfigError(f"The rotary embedding's theta is {self.theta!r}; it must be a number above 1.")
+        if self.dim is not None and self.dim < 2:
+            raise ConfigError(f"The rotary embedding's dim is {self.dim!r}; it must be a whole number from 2.")
+        if self.original_max_seq_len is not None and not 2 <= self.original_max_seq_len <= LIMITS["max_seq_len"]:
+            raise ConfigError(
+                f"The rotary embedding's original_max_seq_len is {shown(self.original_max_seq_len)}; it must be a "
+                f"whole number from 2 to {LIMITS['max_seq_len']:,}."
+            )
+        if 0 in self.short_factor or 0 in self.long_factor:
+            raise ConfigError("The rotary embedding's factors hold a 0; all must be others.")
+
+
+_POSITIVE = ("factor", "beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +169,10 @@ class ModelConfig:
         for name, limit in LIMITS.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-                raise ConfigError(f"The model's {name} is {value!r}; it must be a whole number from 1 to {limit:,}.")
+                raise ConfigError(
+                    f"The model's {name} is {shown(value)}; it must be a whole number from 1 to {limit:,}."
+                )
+        check_fields(self, "The model's")
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(
                 f"The model has {self.n_heads} query heads and {self.n_kv_heads} key/value heads; "
@@ -159,6 +184,16 @@ class ModelConfig:
                 f"The model rotates {rotated} of {self.head_dim} head dimensions; the number must be even and at "
                 "most the head's width."
             )
+        if self.positions == "rope" and self.rope.scaling == "dynamic" and rotated < 4:
+            raise ConfigError(f"The model rotates {rotated} dimensions; dynamic scaling needs 4.")
+        if any(not 0 <= layer < self.n_layers for layer in self.sliding_layers):
+            raise ConfigError(f"The model's sliding_layers name layers beyond its {self.n_layers}.")
+        if self.sliding_window is not None and not 1 <= self.sliding_window <= LIMITS["max_seq_len"]:
+            raise ConfigError(f"The model has a sliding window of {shown(self.sliding_window)} tokens.")
+        if self.norm_eps < 0:
+            raise ConfigError(f"The model's norm_eps is {self.norm_eps!r}; it must not be below 0.")
+        if self.rope_local is not None and (self.rope_local.dim or 2) > self.head_dim:
+            raise ConfigError(f"The model's local rotary embedding turns more than its {self.head_dim} dimensions.")
         if self.sliding_layers and (self.sliding_window is None or self.sliding_window < 1):
             raise ConfigError(f"The model has sliding layers with a window of {self.sliding_window!r} tokens.")
 
@@ -191,7 +226,9 @@ class ModelConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigError(f"The model configuration has unknown keys: {', '.join(unknown)}.")
+            raise ConfigError(
+                f"The model configuration has unknown keys: {', '.join(shown(key, 60) for key in unknown[:12])}."
+            )
         data = dict(values)
         try:
             for key in ("rope", "rope_local"):

@@ -1,0 +1,72 @@
+"""Holding the values of a dataclass against its annotations: what comes from a file may be of any type."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from nlpkit.core.errors import ConfigError, shown
+
+MAX_NUMBER = 1e30
+"""Largest number: products of several stay finite."""
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def check_fields(instance: Any, what: str) -> None:
+    """Check every field of a dataclass.
+
+    Args:
+        instance: Has fields of whole numbers, finite numbers, texts, truth values, `Literal` choices, tuples of these,
+            mappings, or other dataclasses; each may be optional.
+        what: What the values belong to, such as ``The model's``.
+
+    Raises:
+        ConfigError: A value is of another type, not finite, or none of the choices.
+    """
+    hints = _hints(type(instance))
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if not _fits(value, hints[field.name]):
+            raise ConfigError(f"{what} {field.name} is {shown(value)}; it must be {_wanted(hints[field.name])}.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, inner[0]) for item in value)
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if hint is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and abs(value) <= MAX_NUMBER and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _wanted(hint: Any) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(inner)}"
+    if origin in (Union, types.UnionType):
+        return " or ".join("left out" if one is type(None) else _wanted(one) for one in inner)
+    if origin is tuple:
+        return f"a list, and each item {_wanted(inner[0])}"
+    if origin is not None and issubclass(origin, Mapping):
+        return "a table"
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
