@@ -32,8 +32,12 @@ MAX_DIMS = 4
 MAX_ARRAY_DEPTH = 4
 MAX_STRING = 1 << 24
 """Longest single metadata string in bytes; chat templates and embedded tokenizer files stay well below."""
-MAX_OBJECTS = 16_000_000
+MAX_OBJECTS = 2_000_000
 """Most strings and arrays that one file may carry: each costs far more memory than its bytes in the file."""
+MAX_METADATA_BYTES = 100_000_000
+"""Most bytes of all metadata; a file may be a hole on the disk. Real ones have at most 20 million."""
+_WEIGHTY = 8
+"""How many strings a list of numbers, or the description of a tensor, counts as."""
 
 _SCALARS: dict[int, struct.Struct] = {
     0: struct.Struct("<B"),
@@ -199,6 +203,7 @@ class _Reader:
         self.size = len(self.map)
         self.at = 0
         self.n_objects = 0
+        self.n_kept = 0
 
     def read(self) -> _Part:
         n_tensors, n_pairs = self._preamble()
@@ -260,6 +265,7 @@ class _Reader:
             self._fail(f"{what} claims a length of {length:,} bytes")
         self._need(length, what)
         self._spend(1)
+        self._keep(length)
         data = self.map[self.at : self.at + length]
         self.at += length
         try:
@@ -271,6 +277,11 @@ class _Reader:
         self.n_objects += n_objects
         if self.n_objects > MAX_OBJECTS:
             self._fail(f"its metadata holds more than {MAX_OBJECTS:,} strings and lists")
+
+    def _keep(self, n_bytes: int) -> None:
+        self.n_kept += n_bytes
+        if self.n_kept > MAX_METADATA_BYTES:
+            self._fail(f"its metadata have more than {MAX_METADATA_BYTES:,} bytes")
 
     def _metadata(self, n_pairs: int) -> dict[str, Any]:
         metadata: dict[str, Any] = {}
@@ -304,12 +315,13 @@ class _Reader:
             return self._strings(self._count(8, f"strings in {key!r}"), key)
         if code == _ARRAY:
             count = self._count(4 + 8, f"lists in {key!r}")
-            self._spend(count)
+            self._spend(_WEIGHTY * count)
             return [self._array(key, depth=depth + 1) for _ in range(count)]
         layout = _SCALARS.get(code)
         if layout is None:
             self._fail(f"the list {key!r} has elements of the unknown type {code}")
         count = self._count(layout.size, f"elements in {key!r}")
+        self._keep(count * layout.size)
         # Copied, so that the (small) metadata does not hang on the mapping.
         values = np.frombuffer(self.map, dtype=np.dtype(layout.format), count=count, offset=self.at).copy()
         self.at += count * layout.size
@@ -321,6 +333,8 @@ class _Reader:
         data, size, at = self.map, self.size, self.at
         unpack = _U64.unpack_from
         strings: list[str] = []
+        # Lengths count as well: they are far fewer bytes than what a string takes.
+        last = at + MAX_METADATA_BYTES - self.n_kept
         try:
             for _ in range(count):
                 end = at + 8
@@ -329,10 +343,13 @@ class _Reader:
                 start, end = end, end + unpack(data, at)[0]
                 if end > size or end - start > MAX_STRING:
                     self._fail(f"a string in {key!r} claims {end - start:,} bytes")
+                if end > last:
+                    self._fail(f"its metadata have more than {MAX_METADATA_BYTES:,} bytes")
                 strings.append(data[start:end].decode("utf-8"))
                 at = end
         except UnicodeDecodeError:
             self._fail(f"string {len(strings)} of {key!r} is not UTF-8 text")
+        self.n_kept += at - self.at
         self.at = at
         return strings
 
@@ -370,6 +387,7 @@ class _Reader:
                 self._fail(f"the tensors {before.name!r} and {after.name!r} overlap")
 
     def _description(self) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
+        self._spend(_WEIGHTY)
         name = self._string("a tensor name")
         shown = name[:80]
         n_dims = self._number(_U32, f"the dimension count of {shown!r}")

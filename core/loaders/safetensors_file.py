@@ -6,7 +6,6 @@ without gaps. The file is untrusted: every length and offset is checked before a
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 from collections.abc import Mapping
@@ -16,10 +15,11 @@ from typing import Any, NoReturn
 
 import torch
 
-from nlpkit.core.errors import ModelFileError
+from nlpkit.core.errors import ModelFileError, shown
 from nlpkit.core.loaders.mapped_file import map_file
+from nlpkit.core.small_files import parse_json
 
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 25_000_000
 MAX_DIMS = 8
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -94,7 +94,7 @@ class SafetensorsFile:
         """
         stored = self.info.get(name)
         if stored is None:
-            raise ModelFileError(f"{self.path} has no tensor named {name!r}.")
+            raise ModelFileError(f"{self.path} has no tensor named {shown(name)}.")
         count = math.prod(stored.shape)
         if count == 0:
             return torch.empty(stored.shape, dtype=dtype or stored.dtype)
@@ -164,8 +164,8 @@ class _Header:
             raise ValueError(f"{constant} is no JSON")
 
         try:
-            header = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
-        except (ValueError, RecursionError) as error:
+            header = parse_json(data, object_pairs_hook=unique, parse_constant=refuse)
+        except ValueError as error:
             self._fail(f"its header is no valid JSON ({str(error)[:200]})")
         if not isinstance(header, dict):
             self._fail("its header is no JSON object")

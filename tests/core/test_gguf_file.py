@@ -232,3 +232,43 @@ def test_a_large_vocabulary_is_read_in_bounded_memory(file: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 8 * len(strings)
     finally:
         tracemalloc.stop()
+
+
+def test_a_hole_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """A file that is a hole takes no room on the disk, whatever its size: sizes alone bound nothing."""
+    key = text("general.name")
+    holes = {
+        "numbers": (0, 3 << 30, 3 << 30),
+        "lists": (ARRAY, 15_900_000, 12 * 15_900_000),
+        "strings": (STRING, 15_900_000, 8 * 15_900_000),
+    }
+    for name, (kind, count, size) in holes.items():
+        path = tmp_path / f"{name}.gguf"
+        with path.open("wb") as file:
+            file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + struct.pack("<IIQ", ARRAY, kind, count))
+            file.truncate(file.tell() + size)
+        tracemalloc.start()
+        with pytest.raises(ModelFileError, match="metadata"):
+            open_gguf(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1_000_000
+    path = tmp_path / "tensors.gguf"
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 2_000_000, 0))
+        for number in range(300_000):
+            file.write(tensor(f"t{number}", (1,), 0, 32 * number))
+        file.truncate(file.tell() + 64 * 2_000_000)
+    with pytest.raises(ModelFileError, match="strings and lists"):
+        open_gguf(path)
+
+
+def test_long_strings_are_bounded_together(file: Path) -> None:
+    big = text("x" * (MAX_STRING - 1))
+    for pairs in (
+        tuple(pair(f"k{number}", STRING, big) for number in range(8)),
+        (pair("k", ARRAY, array(STRING, 8, big * 8)),),
+    ):
+        file.write_bytes(container(pairs=pairs))
+        with pytest.raises(ModelFileError, match="100,000,000 bytes"):
+            open_gguf(file)

@@ -139,3 +139,18 @@ def test_a_pickle_beside_safetensors_is_no_matter(tmp_path: Path) -> None:
     refuse_pickle(tmp_path)
     refuse_pickle(tmp_path / "model.safetensors")
     refuse_pickle(tmp_path / "missing")
+
+
+def test_a_header_of_many_values_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    head = b'{"a":{"dtype":[' + b"{}," * 4_000_000 + b'{}],"shape":[1],"data_offsets":[0,4]}}'
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(stored(head, bytes(4)))
+    tracemalloc.start()
+    with pytest.raises(ModelFileError, match="values"):
+        open_safetensors(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(head)
+    path.write_bytes(stored(b"{}" + b" " * 30_000_000, b""))
+    with pytest.raises(ModelFileError, match="header claims"):
+        open_safetensors(path)
