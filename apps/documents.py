@@ -22,6 +22,9 @@ from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 
 InputFormat = Literal["auto", "text", "lines", "jsonl", "csv", "tsv"]
 
+MAX_DOCUMENTS = 1_000_000
+"""Most rows or lines of one input: a small archive may hold many millions of empty ones."""
+
 
 @dataclass(frozen=True)
 class Document:
@@ -129,6 +132,8 @@ def _from_text(content: str, name: str, *, lines: bool, what: str) -> list[Docum
     content = content.removesuffix("\n").removesuffix("\r")
     if not lines:
         return [Document(content, name, newline)]
+    if content.count("\n") >= MAX_DOCUMENTS:
+        raise _too_many(name, "lines")
     # Not str.splitlines, which also splits at form feeds, U+2028 and others: lines out must equal lines in.
     return [
         Document(line.removesuffix("\r"), f"{name}:{number}", newline)
@@ -136,13 +141,18 @@ def _from_text(content: str, name: str, *, lines: bool, what: str) -> list[Docum
     ]
 
 
+def _too_many(name: str, what: str) -> InputError:
+    return InputError(f"{name} holds more than {MAX_DOCUMENTS:,} {what}, which are all held in memory. Split it.")
+
+
 def _from_rows(path: str, kind: RowFormat, *, fields: Sequence[Field], encoding: str, max_bytes: int) -> list[Document]:
     if check_encoding(encoding) != "utf-8":
         raise ConfigError(f"{display_name(path)} holds data rows, which are always UTF-8: leave --encoding out.")
-    documents = [
-        Document("", row.where, values=row.values)
-        for row in read_rows(path, fields=fields, kind=kind, max_row_bytes=max_bytes, max_total_bytes=max_bytes)
-    ]
+    documents = []
+    for row in read_rows(path, fields=fields, kind=kind, max_row_bytes=max_bytes, max_total_bytes=max_bytes):
+        if len(documents) >= MAX_DOCUMENTS:
+            raise _too_many(display_name(path), "rows")
+        documents.append(Document("", row.where, values=row.values))
     if not documents:
         raise InputError(f"{display_name(path)} holds no data rows.")
     return documents

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nlpkit.core.errors import ConfigError, did_you_mean
+from nlpkit.core.errors import ConfigError, did_you_mean, shown
+from nlpkit.core.typed_fields import check_fields, check_table
 
 TEXT = "text"
 """The pseudo-task of language modelling: plain text, or rows with a ``text``."""
@@ -81,11 +82,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.method not in ("scratch", "full", "lora"):
-            raise ConfigError(
-                f"There is no training method {self.method!r}. {did_you_mean(self.method, ('scratch', 'full', 'lora'))}"
-            )
+            hint = did_you_mean(self.method, ("scratch", "full", "lora"))
+            raise ConfigError(f"There is no training method {shown(self.method)}. {hint}")
         if self.prompts not in ("chat", "brief"):
-            raise ConfigError(f"There are no prompts {self.prompts!r}. {did_you_mean(self.prompts, ('chat', 'brief'))}")
+            raise ConfigError(
+                f"There are no prompts {shown(self.prompts)}. {did_you_mean(self.prompts, ('chat', 'brief'))}"
+            )
         if not self.data:
             raise ConfigError("There are no training data. Name a file with --data, or [[data]] in the configuration.")
         weights = [spec.weight for spec in self.data]
@@ -133,6 +135,22 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_TYPES: Mapping[str, Mapping[str, Any]] = {
+    "tokenizer": {"kind": str, "vocab_size": int, "symbols": str | Sequence[str], "path": str},
+    "lora": {"rank": int, "alpha": float, "dropout": float, "targets": Sequence[str]},
+    "evaluation": {"rows": int, "samples": int, "metrics": str | Sequence[str], "max_tokens": int},
+    "train": {"seq_len": int, "seed": int, "zero_init": bool},
+    "model": dict.fromkeys(("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "max_seq_len"), int),
+}
+"""What is used before the classes that these become check all of it."""
+
+
+def _check_path(path: str, what: str) -> None:
+    """Refuse what no file system takes for a path."""
+    if "\0" in path or any(len(part.encode("utf-8", "surrogateescape")) > 255 for part in path.split("/")):
+        raise ConfigError(f"{what} is {shown(path)}, which is no path: a name in it is too long or holds a NUL.")
+
+
 def load_toml(path: str) -> dict[str, Any]:
     """Read a TOML file.
 
@@ -148,6 +166,8 @@ def load_toml(path: str) -> dict[str, Any]:
         values: dict[str, Any] = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"The configuration {path} cannot be read: {error.strerror or error}.") from error
+    except RecursionError:
+        raise ConfigError(f"The configuration {path} is nested too deep.") from None
     except ValueError as error:
         raise ConfigError(f"The configuration {path} is not TOML: {error}.") from error
     return values
@@ -171,12 +191,15 @@ def build_recipe(values: Mapping[str, Any], flags: Mapping[str, Any]) -> Recipe:
     for name in _TABLES:
         given = values.get(name, {})
         if not isinstance(given, Mapping):
-            raise ConfigError(f"[{name}] of the configuration must be a table.")
+            raise ConfigError(f"[{name}] of the configuration must be a table, not {shown(given)}.")
+        if not isinstance(flags.get(name, {}), Mapping):
+            raise ConfigError(f"The options of {name} must be a mapping.")
         joined[name] = {**given, **{k: v for k, v in flags.get(name, {}).items() if v is not None}}
         allowed = _ALLOWED.get(name)
         for key in joined[name]:
             if allowed is not None and key not in allowed:
-                raise ConfigError(f"[{name}] has no option {key!r}. {did_you_mean(key, allowed)}")
+                raise ConfigError(f"[{name}] has no option {shown(key)}. {did_you_mean(key, allowed)}")
+        check_table(joined[name], _TYPES.get(name, {}), f"[{name}]")
     # One way of giving the length replaces the other.
     train = joined["train"]
     lengths = ("max_steps", "epochs", "max_minutes")
@@ -188,38 +211,51 @@ def build_recipe(values: Mapping[str, Any], flags: Mapping[str, Any]) -> Recipe:
     known = {item.name for item in dataclasses.fields(Recipe)}
     for key, value in joined.items():
         if key not in known:
-            raise ConfigError(f"The configuration has no option {key!r}. {did_you_mean(key, known | {'task'})}")
+            raise ConfigError(f"The configuration has no option {shown(key)}. {did_you_mean(key, known | {'task'})}")
         if key in _TEXTS and value is not None and not isinstance(value, str):
-            raise ConfigError(f"The configuration has {value!r} as {key}; it must be text, in quotes.")
+            raise ConfigError(f"The configuration has {shown(value)} as {key}; it must be text, in quotes.")
+        if key in ("output", "base", "adapter") and value is not None:
+            _check_path(value, f"The configuration's {key}")
+    if task is not None and not isinstance(task, str):
+        raise ConfigError(f"The configuration has {shown(task)} as task; it must be text, in quotes.")
     for key in ("data", "eval_data"):
-        joined[key] = tuple(_spec(item, task, key) for item in _listed(joined.get(key, ())))
+        joined[key] = tuple(_spec(item, task, key) for item in _listed(joined.get(key, ()), key))
     for required in ("output", "method"):
         if not joined.get(required):
             raise ConfigError(f"The training needs {required!r}: give --{required}, or set it in the configuration.")
     return Recipe(**joined)
 
 
-def _listed(value: Any) -> Sequence[Any]:
-    return [value] if isinstance(value, (str, Mapping)) else list(value)
+def _listed(value: Any, where: str) -> Sequence[Any]:
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, (str, Mapping)):
+        return [value]
+    raise ConfigError(f"[[{where}]] is {shown(value)}; it must be a table with a path, or the path of a file.")
 
 
 def _spec(item: Any, task: str | None, where: str) -> DataSpec:
     if isinstance(item, DataSpec):
         return item
+    if not isinstance(item, (str, Mapping)):
+        raise ConfigError(f"[[{where}]] is {shown(item)}; it must be a table with a path, or the path of a file.")
     values = {"path": item} if isinstance(item, str) else dict(item)
     known = {entry.name for entry in dataclasses.fields(DataSpec)}
     for key in values:
         if key not in known:
-            raise ConfigError(f"[[{where}]] has no option {key!r}. {did_you_mean(key, known)}")
+            raise ConfigError(f"[[{where}]] has no option {shown(key)}. {did_you_mean(key, known)}")
     values.setdefault("task", task)
     if not isinstance(values.get("path"), str):
-        raise ConfigError(f"[[{where}]] needs a path.")
+        raise ConfigError(f"[[{where}]] needs a path, in quotes.")
     if values["task"] is None:
         raise ConfigError(f"{values['path']}: which task are these data for? Name it with --task; text is plain text.")
     weight = values.get("weight")
     if weight is not None and not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
-        raise ConfigError(f"The weight of {values['path']} is {weight!r}; it must be above 0.")
-    return DataSpec(**values)
+        raise ConfigError(f"The weight of {values['path']} is {shown(weight)}; it must be above 0.")
+    _check_path(values["path"], f"The path in [[{where}]]")
+    spec = DataSpec(**values)
+    check_fields(spec, f"In [[{where}]]")
+    return spec
 
 
 def render_toml(values: Mapping[str, Any]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 from nlpkit.apps.files import check_text, decode_text, display_name, open_input
 from nlpkit.apps.task import Field
-from nlpkit.core.errors import InputError
+from nlpkit.core.errors import InputError, shortened, shown
 
 RowFormat = Literal["jsonl", "csv", "tsv"]
 
@@ -81,14 +82,18 @@ def read_rows(
     seen: dict[Any, int] = {}
     with open_input(path) as stream:
         lines = _lines(stream, name, max_row_bytes=max_row_bytes, max_total_bytes=max_total_bytes, takes=takes)
-        rows = _json_rows(lines, name) if kind == "jsonl" else _table_rows(lines, name, kind, fields)
+        rows = (
+            _json_rows(lines, name)
+            if kind == "jsonl"
+            else _table_rows(lines, name, kind, fields, max_record_bytes=max_row_bytes)
+        )
         for row in rows:
             if unique is not None and unique in row.values:
                 value = row.values[unique]
                 key = value if isinstance(value, (str, int)) else json.dumps(value)
                 if key in seen:
                     raise InputError(
-                        f"{row.where}: {unique!r} is {value!r}, as on line {seen[key]}; it must be unique."
+                        f"{row.where}: {unique!r} is {shown(value)}, as on line {seen[key]}; it must be unique."
                     )
                 seen[key] = row.line
             yield row
@@ -125,7 +130,7 @@ def _json_rows(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Row]:
             continue
         where = f"{name}:{number}"
         try:
-            values = json.loads(line, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+            values = json.loads(line, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
         except json.JSONDecodeError as error:
             hint = " Turn a JSON list into lines with `jq -c '.[]'`." if number == 1 and line.lstrip()[0] == "[" else ""
             raise InputError(
@@ -141,13 +146,43 @@ def _json_rows(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Row]:
         yield Row(values, where, number)
 
 
+class _Record:
+    """Bounds a CSV record: one quote that is not closed makes one cell of the whole rest of a file."""
+
+    def __init__(self, name: str, max_bytes: int) -> None:
+        self._name = name
+        self._max = max_bytes
+        self._chars = 0
+
+    def begin(self) -> None:
+        """Begin a new record."""
+        self._chars = 0
+
+    def lines(self, lines: Iterable[tuple[int, str]]) -> Iterator[str]:
+        """Hand on the lines."""
+        for number, line in lines:
+            self._chars += len(line)
+            if self._chars > self._max:
+                raise InputError(
+                    f"{self._name}:{number}: the row is longer than {self._max / 2**20:g} MB: is there a quote that is "
+                    "not closed?"
+                )
+            yield line
+
+
 def _table_rows(
-    lines: Iterable[tuple[int, str]], name: str, kind: RowFormat, fields: Sequence[Field] | None
+    lines: Iterable[tuple[int, str]],
+    name: str,
+    kind: RowFormat,
+    fields: Sequence[Field] | None,
+    *,
+    max_record_bytes: int,
 ) -> Iterator[Row]:
     by_name = {column.name: column for column in fields or ()}
     # The reader's limit belongs to the whole process; the length of a line is bounded by _lines.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
-    texts = (line for _, line in lines)
+    record = _Record(name, max_record_bytes)
+    texts = record.lines(lines)
     if kind == "tsv":
         reader = csv.reader(texts, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
@@ -157,17 +192,18 @@ def _table_rows(
     try:
         for cells in reader:
             where, number = f"{name}:{first_line}", first_line
+            record.begin()
             first_line = reader.line_num + 1
             if not cells:
                 continue
             if header is None:
                 header = [cell.strip() for cell in cells]
                 if len(set(header)) < len(header) or not all(header):
-                    raise InputError(f"{where}: the header {header!r} has an empty or repeated column name.")
+                    raise InputError(f"{where}: the header {shown(header)} has an empty or repeated column name.")
                 continue
             if len(cells) != len(header):
                 raise InputError(
-                    f"{where}: {len(cells)} cells, but the header names {len(header)} columns: {', '.join(header)}."
+                    f"{where}: {len(cells)} cells, but the header names {len(header)} columns: {shortened(', '.join(header))}."
                 )
             values: dict[str, Any] = dict(zip(header, cells, strict=True))
             yield Row(_typed(values, by_name, where), where, number)
@@ -184,7 +220,7 @@ def _typed(values: dict[str, Any], by_name: dict[str, Field], where: str) -> dic
             continue
         if column is not None and column.kind in (list, dict):
             try:
-                typed[key] = json.loads(cell)
+                typed[key] = json.loads(cell, parse_constant=_no_constant, parse_float=_finite)
             except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"{where}: {key!r} is {cell[:80]!r}; in a table it must be a JSON {column.kind.__name__}."
@@ -197,13 +233,22 @@ def _typed(values: dict[str, Any], by_name: dict[str, Field], where: str) -> dic
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {shown(twice)} occurs twice")
     return values
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(number: str) -> float:
+    """Read a number; one that is too large, such as 1e999, would be infinity, which no result could hold."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {shown(number, 60)} is too large")
+    return value
 
 
 def _check_strings(value: Any, where: str) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal, Protocol
 
 from nlpkit.core.decode.config import DecodeConfig
-from nlpkit.core.errors import ConfigError, InputError, did_you_mean
+from nlpkit.core.errors import ConfigError, InputError, did_you_mean, shown
 from nlpkit.core.tokenizers.base import Message
 
 Example = Mapping[str, Any]
@@ -368,10 +368,14 @@ def _strings(values: Any) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
+_MAX_DIGITS = 18
+"""Of a whole number in a row: Python refuses to read texts of thousands of digits."""
+
+
 def _is_whole(value: Any) -> bool:
     if isinstance(value, str):
-        return value.strip().isdecimal()
-    return isinstance(value, int) and not isinstance(value, bool)
+        return len(value) <= 40 and value.strip().isdecimal() and len(value.strip()) <= _MAX_DIGITS
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_MAX_DIGITS
 
 
 _KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
@@ -407,8 +411,6 @@ def check_example(task: Task, example: Example, *, where: str) -> None:
         value = example[column.name]
         accepts, kind = _KINDS[column.kind]
         if not accepts(value):
-            shown = repr(value)
-            shown = shown if len(shown) <= 80 else shown[:77] + "..."
-            raise InputError(f"{where}: {column.name!r} must be {kind}, not {shown}.")
+            raise InputError(f"{where}: {column.name!r} must be {kind}, not {shown(value, 80)}.")
         if column.kind is str and column.required and not column.may_be_empty and not value.strip():
             raise InputError(f"{where}: {column.name!r} is empty.")

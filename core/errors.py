@@ -31,10 +31,11 @@ def shown(value: object, limit: int = 200) -> str:
     except (ValueError, RecursionError):
         # A number of more digits than Python writes; nesting.
         return f"a {type(value).__name__} that is too large to show"
-    return _shortened(text, limit)
+    return shortened(text, limit)
 
 
-def _shortened(text: str, limit: int) -> str:
+def shortened(text: str, limit: int = 200) -> str:
+    """Return a text without its middle where it is longer than `limit` characters."""
     if len(text) <= limit:
         return text
     tail = limit // 4
@@ -51,7 +52,7 @@ class NlpkitError(Exception):
 
     def __init__(self, *args: object) -> None:
         super().__init__(
-            *(_shortened(without_secrets(arg), MAX_MESSAGE_CHARS) if isinstance(arg, str) else arg for arg in args)
+            *(shortened(without_secrets(arg), MAX_MESSAGE_CHARS) if isinstance(arg, str) else arg for arg in args)
         )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from nlpkit.core.errors import ConfigError, shown
@@ -38,6 +38,23 @@ def check_fields(instance: Any, what: str) -> None:
             raise ConfigError(f"{what} {field.name} is {shown(value)}; it must be {_wanted(hints[field.name])}.")
 
 
+def check_table(values: Mapping[str, Any], types_: Mapping[str, Any], what: str) -> None:
+    """Check the values of a table.
+
+    Args:
+        values: The table.
+        types_: The type of each value, as an annotation; names without one are let through, and so is None.
+        what: What the table is called.
+
+    Raises:
+        ConfigError: A value is of another type.
+    """
+    for name, hint in types_.items():
+        value = values.get(name)
+        if value is not None and not _fits(value, hint):
+            raise ConfigError(f"{what} has {name} = {shown(value)}; it must be {_wanted(hint)}.")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
@@ -50,11 +67,14 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, tuple) and all(_fits(item, inner[0]) for item in value)
     if origin is not None and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
+    if origin is not None and issubclass(origin, Sequence):
+        return isinstance(value, (list, tuple)) and all(_fits(item, inner[0]) for item in value)
     if hint is float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return number and abs(value) <= MAX_NUMBER and math.isfinite(value)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        # Of 63 bits: nothing counts further, and Python does not even write numbers of thousands of digits.
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
     return isinstance(value, hint)
 
 
@@ -68,5 +88,7 @@ def _wanted(hint: Any) -> str:
         return f"a list, and each item {_wanted(inner[0])}"
     if origin is not None and issubclass(origin, Mapping):
         return "a table"
+    if origin is not None and issubclass(origin, Sequence):
+        return f"a list, and each item {_wanted(inner[0])}"
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
     return names.get(hint, f"a {getattr(hint, '__name__', hint)}")

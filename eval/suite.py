@@ -144,7 +144,9 @@ def load_suite(path: str, *, limit: int | None = None, only: Sequence[str] = ())
     """
     try:
         values = tomllib.loads(decode_text(read_bytes(path), where=path))
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deep.") from None
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
     _check(values, _SUITE, path)
     if not values.get("evaluations"):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nlpkit.core.errors import ConfigError, did_you_mean
 from nlpkit.core.model.gpt import GPT
+from nlpkit.core.typed_fields import check_fields
 
 LINEAR_NAMES = ("q", "k", "v", "o", "gate", "up", "down")
 """Names of a block's linear layers, as targets may name them."""
@@ -77,6 +78,7 @@ class LoraConfig:
     use_dora: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "The LoRA option")
         if not 1 <= self.rank <= 4096:
             raise ConfigError(f"The LoRA rank is {self.rank}; it must be from 1 to 4096.")
         if not (math.isfinite(self.alpha) and self.alpha > 0):

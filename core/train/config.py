@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
-from nlpkit.core.errors import ConfigError, did_you_mean
+from nlpkit.core.errors import ConfigError, did_you_mean, shown
+from nlpkit.core.typed_fields import MAX_NUMBER, check_table
 
 Method = Literal["scratch", "full", "lora"]
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
@@ -116,23 +117,33 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
+        for name, kind in (("max_steps", int), ("epochs", float), ("max_minutes", float), ("embed_lr", float)):
+            check_table({name: getattr(self, name)}, {name: kind}, "The training")
+        check_table({name: getattr(self, name) for name in _PLAIN}, _PLAIN, "The training")
         for field in dataclasses.fields(self):
             choices = get_args(hints[field.name])
             value = getattr(self, field.name)
-            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
-                raise ConfigError(f"There is no {field.name} {value!r}. {did_you_mean(str(value), choices)}")
+            if (
+                choices
+                and all(isinstance(choice, str) for choice in choices)
+                and (not isinstance(value, str) or value not in choices)
+            ):
+                raise ConfigError(
+                    f"There is no {field.name} {shown(value)}. {did_you_mean(value if isinstance(value, str) else '', choices)}"
+                )
         for name, low in _AT_LEAST.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number from {low}.")
+                raise ConfigError(f"{name} is {shown(value)}; it must be a whole number from {low}.")
         for name, (low_f, high, open_low, open_high) in _RANGES.items():
             value = getattr(self, name)
-            usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            usable = isinstance(value, (int, float)) and not isinstance(value, bool)
+            usable = usable and abs(value) <= MAX_NUMBER and math.isfinite(value)
             usable = usable and low_f <= value <= high
             if not usable or (open_low and value == low_f) or (open_high and value == high):
                 above, below = ("above" if open_low else "from"), ("below" if open_high else "to")
                 upper = "" if high == math.inf else f" {below} {high:g}"
-                raise ConfigError(f"{name} is {value!r}; it must be a number {above} {low_f:g}{upper}.")
+                raise ConfigError(f"{name} is {shown(value)}; it must be a number {above} {low_f:g}{upper}.")
         lengths = [name for name in sorted(LENGTH) if getattr(self, name) is not None]
         if len(lengths) != 1:
             got = " and ".join(lengths) or "neither"
@@ -188,6 +199,7 @@ class TrainConfig:
         return cls(**values)
 
 
+_PLAIN: Mapping[str, type] = {"zero_init": bool, "checkpointing": bool, "metric": str}
 _AT_LEAST: Mapping[str, int] = {
     "seq_len": 2,
     "batch_size": 1,
