@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import secrets
 import stat
 import sys
 import weakref
@@ -17,8 +16,10 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from nlpkit.apps.files import STDIN, display_name
-from nlpkit.core.errors import OutputError
+from nlpkit.core.asides import aside_name, sweep
+from nlpkit.core.errors import OutputError, without_secrets
 
+_STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 _BREAKS = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 
 
@@ -110,6 +111,9 @@ class Writer:
             raise
 
     def _open(self, path: str) -> TextIO:
+        number = _descriptor(path)
+        if number is not None:
+            return self._open_descriptor(number)
         # Through links: the file that they name is replaced, not the link.
         self._path = target = os.path.realpath(path)
         mode = None
@@ -120,18 +124,31 @@ class Writer:
         if mode is not None and not stat.S_ISREG(mode):
             # A device or a named pipe: there is nothing to rename onto it.
             return open(target, "w", encoding="utf-8", newline="")
+        if mode is not None and _is_stdout(target):
+            raise OutputError(
+                f"{self.name} is where standard output goes already: what stands in it would be lost. Leave -o out."
+            )
         folder = os.path.dirname(target)
         if not os.path.isdir(folder):
             raise OutputError(f"{self.name} cannot be written: there is no folder {display_name(folder)!r}. Create it.")
         if mode is not None and not os.access(target, os.W_OK):
             raise OutputError(f"{self.name} is read-only. Change its mode, or write elsewhere.")
-        self._temporary = os.path.join(folder, f".nlpkit-{os.getpid()}-{secrets.token_hex(4)}.part")
+        sweep(folder)
+        self._temporary = os.path.join(folder, aside_name())
         # Armed before the file is there: a signal may come at any moment, also before the ``with`` block begins.
         weakref.finalize(self, _unlink, self._temporary)
         stream = open(self._temporary, "x", encoding="utf-8", newline="")  # noqa: SIM115
         if mode is not None:
             os.chmod(self._temporary, stat.S_IMODE(mode))
         return stream
+
+    def _open_descriptor(self, number: int) -> TextIO:
+        """Write to what is open already, such as /dev/stdout: as a stream, which nothing can be renamed onto."""
+        if sys.stdout is not None and _fileno(sys.stdout) == number:
+            self._path = None
+            return _open_stdout()
+        self._path = f"/dev/fd/{number}"
+        return os.fdopen(os.dup(number), "w", encoding="utf-8", newline="")
 
     def _discard(self) -> None:
         # Closing flushes, which fails again on a full disk.
@@ -196,7 +213,7 @@ def note(text: str, *, quiet: bool = False, new_line: bool = False) -> None:
     with contextlib.suppress(OSError, ValueError):
         if new_line and sys.stderr.isatty():
             sys.stderr.write("\n")
-        sys.stderr.write(f"nlpkit: {printable(text)}\n")
+        sys.stderr.write(f"nlpkit: {printable(without_secrets(text))}\n")
         sys.stderr.flush()
 
 
@@ -206,6 +223,38 @@ def discard_stdout() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
+
+
+def _fileno(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _is_stdout(path: str) -> bool:
+    number = None if sys.stdout is None else _fileno(sys.stdout)
+    try:
+        return number is not None and os.path.samestat(os.fstat(number), os.stat(path))
+    except OSError:
+        return False
+
+
+def _descriptor(path: str) -> int | None:
+    """Return the number of the open file that a path stands for, through links; None for any other path."""
+    place = os.path.abspath(path)
+    for _ in range(40):
+        folder, base = os.path.split(place)
+        folder = os.path.realpath(folder)
+        if folder == "/dev" and base in _STANDARD:
+            return _STANDARD[base]
+        if base.isdecimal() and len(base) < 10 and re.fullmatch(rf"/dev/fd|/proc/{os.getpid()}(/task/\d+)?/fd", folder):
+            return int(base)
+        place = os.path.join(folder, base)
+        if not os.path.islink(place):
+            return None
+        place = os.path.normpath(os.path.join(folder, os.readlink(place)))
+    return None
 
 
 def _open_stdout() -> TextIO:

@@ -18,8 +18,9 @@ from typing import Any, NoReturn, Protocol
 
 import typer
 
+from nlpkit.apps.files import display_name
 from nlpkit.apps.output import discard_stdout, note, printable, use_utf8
-from nlpkit.core.errors import NlpkitError, OutputError
+from nlpkit.core.errors import MAX_MESSAGE_CHARS, NlpkitError, OutputError, shortened, shown, without_secrets
 from nlpkit.core.threads import calm_openmp
 
 # typer brings its own copy of click or uses the installed one, by version: this is the base of what it raises.
@@ -46,7 +47,7 @@ def run_process(command: Command, arguments: Sequence[str]) -> int:
     """
     use_utf8()
     calm_openmp()
-    with _tidy_on_sigterm():
+    with _tidy_on_signals():
         code = _guarded(command, list(arguments), debug="--debug" in arguments)
     return _flush(code)
 
@@ -93,11 +94,14 @@ def _guarded(command: Command, arguments: list[str], *, debug: bool) -> int:
         return _fail(_OUT_OF_MEMORY, error, debug=debug, code=2)
     except typer.Abort:
         return 130
-    except Exception as error:
+    except BaseException as error:  # a library in Rust may throw what is no Exception
         if isinstance(error, _ClickError):
             return _usage(error, arguments)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail("The disk is full. Free some space and run again.", error, debug=debug, code=2)
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            name = display_name(str(error.filename))
+            return _fail(f"{shown(name)} is no path: {error.strerror}.", error, debug=debug, code=2)
         if "allocate memory" in str(error) or "out of memory" in str(error):
             return _fail(_OUT_OF_MEMORY, error, debug=debug, code=2)
         kind = type(error).__name__
@@ -118,7 +122,7 @@ _OUT_OF_MEMORY = (
 def _fail(message: str, error: BaseException, *, debug: bool, code: int) -> int:
     if debug:
         with contextlib.suppress(OSError):
-            traceback.print_exception(error, file=sys.stderr)
+            sys.stderr.write(without_secrets("".join(traceback.format_exception(error))))
     _complain(message)
     if isinstance(error, (OSError, OutputError)):
         # What did not fit on the disk is still in the buffer, and would fail once more at exit.
@@ -153,7 +157,8 @@ def _value_got(error: Exception, arguments: Sequence[str]) -> str | None:
 
 
 def _complain(message: str) -> None:
-    text = printable(f"nlpkit: error: {' '.join(message.split())}")
+    message = shortened(without_secrets(" ".join(message.split())), MAX_MESSAGE_CHARS)
+    text = printable(f"nlpkit: error: {message}")
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if sys.stderr.isatty():
             text = textwrap.fill(
@@ -178,14 +183,19 @@ def _flush(code: int) -> int:
 
 
 @contextlib.contextmanager
-def _tidy_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that half-written files are removed."""
+def _tidy_on_signals() -> Iterator[None]:
+    """Let the signals that end a process unwind the stack, so that half-written files are removed."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
+    before: dict[int, Any] = {}
     try:
-        before = signal.signal(signal.SIGTERM, leave)
+        for name in ("SIGTERM", "SIGHUP", "SIGQUIT"):
+            number = getattr(signal, name, None)
+            # Who starts a command under nohup wants it to go on.
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, leave)
     except ValueError:
         # Not in the main thread: somebody else's process, and their business.
         yield
@@ -193,4 +203,5 @@ def _tidy_on_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

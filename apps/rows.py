@@ -202,9 +202,8 @@ def _table_rows(
                     raise InputError(f"{where}: the header {shown(header)} has an empty or repeated column name.")
                 continue
             if len(cells) != len(header):
-                raise InputError(
-                    f"{where}: {len(cells)} cells, but the header names {len(header)} columns: {shortened(', '.join(header))}."
-                )
+                named = shortened(", ".join(header))
+                raise InputError(f"{where}: {len(cells)} cells, but the header names {len(header)} columns: {named}.")
             values: dict[str, Any] = dict(zip(header, cells, strict=True))
             yield Row(_typed(values, by_name, where), where, number)
     except csv.Error as error:

@@ -7,6 +7,7 @@ paragraph and exits with `exit_code`; anything that is not an `NlpkitError` is a
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
 
@@ -40,6 +41,14 @@ def shortened(text: str, limit: int = 200) -> str:
         return text
     tail = limit // 4
     return f"{text[: limit - tail - 5]} ... {text[-tail:]}"
+
+
+def why_unwritten(error: BaseException) -> str:
+    """Return in words why something could not be written; the library of safetensors tells of a full disk in a text."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error) or "No space left" in str(error):
+        return "the disk is full"
+    return str(getattr(error, "strerror", None) or error)
 
 
 class NlpkitError(Exception):

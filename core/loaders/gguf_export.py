@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlpkit.core.errors import ModelFileError, NlpkitError, OutputError
+from nlpkit.core.asides import aside_name, sweep
+from nlpkit.core.errors import ModelFileError, NlpkitError, OutputError, why_unwritten
 from nlpkit.core.loaders.gguf import GGUFSource
 from nlpkit.core.loaders.gguf_config import ARCHITECTURES
 from nlpkit.core.loaders.gguf_names import TABLES, Rule, to_gguf, weight_shapes
@@ -74,13 +75,14 @@ def write_gguf(
 
         values |= tokenizer_metadata(tokenizer, vocab_size=config.vocab_size, chat=chat)
     plan = [*_rope_factors(config), *_plan(config, architecture, tensors, DTYPES[dtype])]
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sweep(path.parent)
+    aside = path.with_name(aside_name(path.name))
     try:
         _write(aside, architecture, values, config, plan)
         _verify(aside, config)
         os.replace(aside, path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise OutputError(f"{path} cannot be written: {why_unwritten(error)}.") from error
     finally:
         aside.unlink(missing_ok=True)
 

@@ -8,12 +8,12 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from nlpkit.core.asides import aside_name, sweep
 from nlpkit.core.loaders.cache import cache_home
 from nlpkit.core.model.kernels import HEADER, SOURCE, KernelLinear, Library
 from nlpkit.core.threads import cpu_flags
@@ -60,12 +60,26 @@ def build_library() -> Path | None:
         return None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / "kernels.so"
+        sweep(path.parent)
+        folder = path.parent / aside_name(suffix="")
+        try:
+            folder.mkdir()
+            made = folder / "kernels.so"
             command = [compiler, *_FLAGS, "-o", str(made), str(SOURCE)]
-            subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS)
+            # What the compiler itself writes aside goes with the folder.
+            environment = {**os.environ, "TMPDIR": str(folder)}
+            subprocess.run(
+                command,
+                check=True,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=_SECONDS,
+                env=environment,
+            )
             # Whole or not at all.
             made.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return path

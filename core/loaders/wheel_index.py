@@ -21,6 +21,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.request import url2pathname
 
+from nlpkit.core.errors import without_secrets
 from nlpkit.core.loaders.download import DownloadError, read_url
 
 PYPI = "https://pypi.org/simple"
@@ -147,7 +148,7 @@ def find_link(page_url: str, *, wheel: str) -> str:
         url = urllib.parse.urldefrag(urllib.parse.urljoin(base, href))[0]
         if urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2] == wheel:
             return _with_credentials(url, page_url)
-    raise DownloadError(f"{hide_password(page_url)} has no {wheel}", kind="absent")
+    raise DownloadError(f"{without_secrets(page_url)} has no {wheel}", kind="absent")
 
 
 def local_path(location: str) -> Path | None:
@@ -157,11 +158,6 @@ def local_path(location: str) -> Path | None:
         return Path(url2pathname(parts.path))
     # One letter is a Windows drive.
     return None if len(parts.scheme) > 1 else Path(location).expanduser()
-
-
-def hide_password(url: str) -> str:
-    """Return the URL without the user and password that may be in it, for messages."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
 def _with_credentials(url: str, page_url: str) -> str:

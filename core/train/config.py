@@ -128,9 +128,8 @@ class TrainConfig:
                 and all(isinstance(choice, str) for choice in choices)
                 and (not isinstance(value, str) or value not in choices)
             ):
-                raise ConfigError(
-                    f"There is no {field.name} {shown(value)}. {did_you_mean(value if isinstance(value, str) else '', choices)}"
-                )
+                hint = did_you_mean(value if isinstance(value, str) else "", choices)
+                raise ConfigError(f"There is no {field.name} {shown(value)}. {hint}")
         for name, low in _AT_LEAST.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlpkit.core.errors import OutputError
+from nlpkit.core.asides import aside_name, sweep
+from nlpkit.core.errors import OutputError, why_unwritten
 from nlpkit.core.loaders.adapter import save_adapter
 from nlpkit.core.loaders.brief import FILE_NAME as BRIEF_TASKS
 from nlpkit.core.loaders.brief import write_brief_tasks
@@ -113,7 +113,9 @@ class _Aside:
     def __enter__(self) -> Path:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._aside = Path(tempfile.mkdtemp(prefix=".aside.", dir=self._directory))
+            sweep(self._directory)
+            self._aside = self._directory / aside_name(suffix=".aside")
+            self._aside.mkdir(mode=0o700)
         except OSError as error:
             raise OutputError(f"{self._directory} cannot be written: {error.strerror or error}.") from error
         return self._aside
@@ -135,4 +137,4 @@ class _Aside:
         finally:
             shutil.rmtree(self._aside, ignore_errors=True)
         if isinstance(error, (OSError, SafetensorError)):
-            raise OutputError(f"{self._directory} cannot be written: {error}.") from error
+            raise OutputError(f"{self._directory} cannot be written: {why_unwritten(error)}.") from error
