@@ -2,8 +2,11 @@
 
 ``CACHE/ready`` holds safetensors files: one for the blocks of a model with an adapter, and one for embedding and head,
 which most adapters share. Their names are hashes of everything that decides what is in them: the model's and the
-adapter's files, the number format, the shape of the model, the version of the layout. A file that does not fit is as
-good as absent.
+adapter's files, the number format, the shape of the model, the version of the layout. A file that does not fit, or
+whose bytes are not those that were written, is as good as absent.
+
+A file's header holds the sha256 of the file with zeros in that place. It is computed once for each change of the file:
+a note beside it (``NAME.seen``) says of which file it was found right, and when that was last used.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.loaders.cache import atomic_write, cache_home, sha256_file
+from nlpkit.core.loaders.cache import CHUNK_BYTES, atomic_write, cache_home, sha256_file, write_json
 from nlpkit.core.loaders.safetensors_file import open_safetensors
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT
@@ -30,7 +33,8 @@ from nlpkit.core.model.quantize import joined_parts
 
 MAX_BYTES = 2 << 30
 """Most bytes of all files; the least recently used are removed first."""
-_FORMAT = 2
+_FORMAT = 3
+_ZEROS = "0" * 64
 _DTYPES = {torch.uint8: "U8", torch.float32: "F32", torch.bfloat16: "BF16"}
 _SHARED = ("embed.", "pos_embed.", "head.")
 
@@ -41,7 +45,7 @@ def _digest(said: object) -> str:
 
 def _write(file: IO[bytes], tensors: Mapping[str, Tensor]) -> None:
     """Write safetensors one by one: the library's own functions hold a copy of all of them."""
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": {"sha256": _ZEROS}}
     at = 0
     for name, tensor in tensors.items():
         header[name] = {
@@ -52,9 +56,64 @@ def _write(file: IO[bytes], tensors: Mapping[str, Tensor]) -> None:
         at += tensor.nbytes
     said = json.dumps(header).encode()
     said += b" " * (-len(said) % 8)
-    file.write(len(said).to_bytes(8, "little") + said)
+    head = len(said).to_bytes(8, "little") + said
+    digest = hashlib.sha256(head)
+    file.write(head)
     for tensor in tensors.values():
-        file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+        data = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+        digest.update(data)
+        file.write(data)
+    file.seek(head.index(_ZEROS.encode()))
+    file.write(digest.hexdigest().encode())
+
+
+def _state(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _note(path: Path) -> Path:
+    return path.with_suffix(".seen")
+
+
+def _remember(path: Path) -> None:
+    """Note that the bytes of a file are right; a folder that cannot be written only costs time."""
+    with contextlib.suppress(OSError):
+        write_json(_note(path), _state(path))
+
+
+def _is_whole(path: Path, claimed: str | None) -> bool:
+    """Tell whether the bytes of a file are those that were written."""
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(_note(path).read_text("utf-8")) == _state(path):
+            os.utime(_note(path))
+            return True
+    if claimed is None or len(claimed) != len(_ZEROS):
+        return False
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        head = length.to_bytes(8, "little") + file.read(length)
+        digest = hashlib.sha256(head.replace(claimed.encode(), _ZEROS.encode(), 1))
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    if digest.hexdigest() != claimed:
+        return False
+    _remember(path)
+    return True
+
+
+def _used(path: Path) -> float:
+    """Return when a file was last used."""
+    try:
+        return max(path.stat().st_mtime, _note(path).stat().st_mtime)
+    except OSError:
+        return path.stat().st_mtime
+
+
+def _remove(path: Path) -> None:
+    for one in (path, _note(path)):
+        with contextlib.suppress(OSError):
+            one.unlink()
 
 
 def _linears(config: ModelConfig, dtype: str) -> dict[str, tuple[int, int, int, bool]]:
@@ -123,11 +182,15 @@ class ReadyWeights:
         try:
             for path in self._paths.values():
                 stored = open_safetensors(path)
+                if not _is_whole(path, stored.metadata.get("sha256")):
+                    _remove(path)
+                    return None
                 tensors.update((name, stored.tensor(name)) for name in stored.info)
-                with contextlib.suppress(OSError):
-                    os.utime(path)
             return self._built(library, tensors)
-        except (ModelFileError, KeyError, ValueError, TypeError, AttributeError):
+        except ModelFileError:
+            _remove(path)
+            return None
+        except (OSError, KeyError, ValueError, TypeError, AttributeError):
             return None
 
     def _built(self, library: Library, tensors: dict[str, Tensor]) -> GPT | None:
@@ -175,6 +238,7 @@ class ReadyWeights:
                 self._make_room(path.parent, sum(tensor.nbytes for tensor in inside.values()))
                 with atomic_write(path) as file:
                     _write(file, inside)
+                _remember(path)
         except OSError:
             return False
         return True
@@ -182,12 +246,11 @@ class ReadyWeights:
     def _make_room(self, folder: Path, n_bytes: int) -> None:
         if not folder.is_dir():
             return
-        known = [(path.stat(), path) for path in folder.glob("*.safetensors")]
-        total = sum(stat.st_size for stat, _ in known) + n_bytes
-        for stat, path in sorted(known, key=lambda one: one[0].st_mtime):
+        known = [(_used(path), path.stat().st_size, path) for path in folder.glob("*.safetensors")]
+        total = sum(size for _, size, _ in known) + n_bytes
+        for _, size, path in sorted(known, key=lambda one: one[0]):
             if total <= MAX_BYTES:
                 return
             if path not in self._paths.values():
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    total -= stat.st_size
+                _remove(path)
+                total -= size
