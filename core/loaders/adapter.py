@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _KEY = re.compile(
 )
 _KEPT_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
 """Initialisations that leave the base weights alone; the others subtract from them."""
+_MAX_PATTERN_STEPS = 50_000_000
 _NO_MATTER = frozenset(
     {
         *("auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "r"),
@@ -143,9 +145,35 @@ class Adapter:
 def _by_pattern(patterns: Any, module: str, default: Any) -> Any:
     """Look a module up in a ``rank_pattern`` or ``alpha_pattern`` as PEFT does: the first key that matches its end."""
     for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        compiled, tail = _compiled(pattern)
+        if module.endswith(tail) and compiled.match(module):
             return value
     return default
+
+
+@functools.lru_cache(maxsize=8192)
+def _compiled(pattern: str) -> tuple[re.Pattern[str], str]:
+    """Return a pattern as PEFT matches it, and letters that a name must end in, which is cheaper to ask first."""
+    tail = re.search(r"\w*$", pattern)
+    plain = re.fullmatch(r"[\w.]+", pattern) is not None and tail is not None
+    return re.compile(rf"(.*\.)?({pattern})$"), tail[0] if plain and tail is not None else ""
+
+
+def _check_pattern_work(path: Path, settings: Mapping[str, Any], modules: Iterable[str]) -> None:
+    """Refuse patterns that would be matched for long: each repeat goes over a name once more."""
+    lengths = [len(module) for module in modules]
+    steps = 0
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in settings.get(key) or {}:
+            # With a prefix of any kind in front there is always one.
+            loops = 1 + sum(pattern.count(char) for char in "*+")
+            cheap = _compiled(pattern)[1] != ""
+            steps += sum(20 if cheap else length ** (1 + loops) // math.factorial(1 + loops) for length in lengths)
+            if steps > _MAX_PATTERN_STEPS:
+                raise ModelFileError(
+                    f"{path / CONFIG_NAME} has a rank_pattern or alpha_pattern that takes too long to match with its "
+                    f"{len(lengths):,} modules. Give the modules' own names instead."
+                )
 
 
 def _check_patterns(path: Path, key: str, patterns: Any) -> None:
@@ -235,6 +263,7 @@ def open_adapter(path: str | Path) -> Adapter:
             f"{weights} holds what nlpkit does not read: {listed}. Only LoRA updates of linear layers are supported, "
             "not embeddings or whole layers."
         )
+    _check_pattern_work(path, settings, keys)
     wanted = {"lora_A", "lora_B"} | ({"lora_magnitude_vector"} if settings.get("use_dora") else set())
     for module, parts in keys.items():
         if set(parts) != wanted:

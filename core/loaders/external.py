@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nlpkit.core.errors import ConfigError, ModelFileError
+from nlpkit.core.errors import ConfigError, ModelFileError, NlpkitError, shortened, shown
 from nlpkit.core.loaders.build import check_vocabulary
+from nlpkit.core.loaders.external_files import check_size, checked_config, offline, view_of
 from nlpkit.core.loaders.hf import weight_files
 from nlpkit.core.loaders.json_files import read_json_object
+from nlpkit.core.loaders.safetensors_file import open_safetensors
 from nlpkit.core.model.cache import KVSegment
 
 if TYPE_CHECKING:
@@ -232,6 +234,10 @@ def _check_decoder(path: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalModel:
     """Load a model of another family through `transformers`.
 
@@ -251,11 +257,17 @@ def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalMo
     from nlpkit.core.tokenizers.load import load_tokenizer
 
     config = read_json_object(path / "config.json")
-    family = str(config.get("model_type"))
+    if not isinstance(config.get("model_type"), str):
+        raise ModelFileError(
+            f"{path / 'config.json'} has model_type = {shown(config.get('model_type'))}; it must be a text."
+        )
+    family = str(config["model_type"])
     if dtype not in ("fp32", "bf16"):
         raise ConfigError(f"The family {family!r} runs through transformers, in fp32 or bf16 only, not in {dtype}.")
     files = weight_files(path)
     _check_decoder(path, config)
+    config = checked_config(config, path)
+    stored = [open_safetensors(file) for file in files.values()]
     import transformers
     from transformers.utils import logging
 
@@ -263,16 +275,22 @@ def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalMo
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
     try:
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=torch.float32 if dtype == "fp32" else torch.bfloat16,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with offline(), view_of(path, config, files) as folder:
+            check_size(folder, path, stored)
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.float32 if dtype == "fp32" else torch.bfloat16,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except NlpkitError:
+        raise
     except Exception as error:  # whatever a foreign loader raises on a foreign file is that file's fault
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # What it was shown is a folder of ours.
+        first = shortened(re.sub(r"\S*/nlpkit-[a-z0-9_]{8}\b", lambda _: str(path), first), 600)
         raise ModelFileError(
             f"The family {family!r} of {path} is not one that nlpkit's own core runs, and transformers "
             f"{transformers.__version__} cannot load it either: {first}"
@@ -281,16 +299,16 @@ def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalMo
     # What a file lacks, transformers fills with random numbers, and only warns.
     missing = sorted(map(str, found["missing_keys"]))
     if missing:
-        shown = ", ".join(missing[:_MOST_LISTED])
+        listed = ", ".join(missing[:_MOST_LISTED])
         more = f" and {len(missing) - _MOST_LISTED} more" if len(missing) > _MOST_LISTED else ""
         raise ModelFileError(
-            f"The weights in {path} do not fit a language model of the family {family!r}. Missing: {shown}{more}. Get "
+            f"The weights in {path} do not fit a language model of the family {family!r}. Missing: {listed}{more}. Get "
             "a complete model that was trained to continue text."
         )
     model = model.eval().to(device)
     head = model.get_output_embeddings()
     vocab_size = int(head.weight.shape[0]) if head is not None else int(config["vocab_size"])
-    context = next((config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)), None)
+    context = next((config[key] for key in _CONTEXT_KEYS if _is_count(config.get(key))), None)
     notes = [f"The family {family!r} runs through transformers {transformers.__version__}: right, but slower."]
     if context is None:
         context = _DEFAULT_CONTEXT
