@@ -148,7 +148,7 @@ def _too_many(name: str, what: str) -> InputError:
 def _from_rows(path: str, kind: RowFormat, *, fields: Sequence[Field], encoding: str, max_bytes: int) -> list[Document]:
     if check_encoding(encoding) != "utf-8":
         raise ConfigError(f"{display_name(path)} holds data rows, which are always UTF-8: leave --encoding out.")
-    documents = []
+    documents: list[Document] = []
     for row in read_rows(path, fields=fields, kind=kind, max_row_bytes=max_bytes, max_total_bytes=max_bytes):
         if len(documents) >= MAX_DOCUMENTS:
             raise _too_many(display_name(path), "rows")

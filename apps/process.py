@@ -95,7 +95,7 @@ def _guarded(command: Command, arguments: list[str], *, debug: bool) -> int:
     except typer.Abort:
         return 130
     except BaseException as error:  # a library in Rust may throw what is no Exception
-        if isinstance(error, _ClickError):
+        if isinstance(error, Exception) and isinstance(error, _ClickError):
             return _usage(error, arguments)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail("The disk is full. Free some space and run again.", error, debug=debug, code=2)

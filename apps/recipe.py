@@ -239,7 +239,7 @@ def _spec(item: Any, task: str | None, where: str) -> DataSpec:
         return item
     if not isinstance(item, (str, Mapping)):
         raise ConfigError(f"[[{where}]] is {shown(item)}; it must be a table with a path, or the path of a file.")
-    values = {"path": item} if isinstance(item, str) else dict(item)
+    values: dict[str, Any] = {"path": item} if isinstance(item, str) else dict(item)
     known = {entry.name for entry in dataclasses.fields(DataSpec)}
     for key in values:
         if key not in known:

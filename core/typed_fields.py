@@ -6,17 +6,18 @@ import dataclasses
 import functools
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from nlpkit.core.errors import ConfigError, shown
 
 MAX_NUMBER = 1e30
 """Largest number: products of several stay finite."""
+_MAX_WHOLE = (1 << 63) - 1
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
@@ -31,7 +32,8 @@ def check_fields(instance: Any, what: str) -> None:
     Raises:
         ConfigError: A value is of another type, not finite, or none of the choices.
     """
-    hints = _hints(type(instance))
+    kind: Any = type(instance)
+    hints = _hints(kind)
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         if not _fits(value, hints[field.name]):
@@ -71,10 +73,11 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (list, tuple)) and all(_fits(item, inner[0]) for item in value)
     if hint is float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and abs(value) <= MAX_NUMBER and math.isfinite(value)
+        # torch takes whole numbers of 63 bits.
+        return number and abs(value) <= (_MAX_WHOLE if isinstance(value, int) else MAX_NUMBER) and math.isfinite(value)
     if hint is int:
-        # Of 63 bits: nothing counts further, and Python does not even write numbers of thousands of digits.
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+        # Nothing counts further, and Python does not even write numbers of thousands of digits.
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_WHOLE
     return isinstance(value, hint)
 
 

@@ -159,7 +159,8 @@ def check_size(folder: Path, path: Path, files: list[SafetensorsFile]) -> None:
     if isinstance(layers, int) and layers > min(LIMITS["n_layers"], max(1, n_stored)):
         raise ModelFileError(f"{path / 'config.json'} claims {layers:,} layers, which no model has.")
     with torch.device("meta"):
-        model: Any = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        untyped: Any = transformers.AutoModelForCausalLM
+        model = untyped.from_config(config, trust_remote_code=False)
     n_wanted = sum(parameter.numel() for parameter in model.parameters())
     if n_wanted > 2 * n_stored + 1_000_000:
         raise ModelFileError(

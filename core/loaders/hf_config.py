@@ -105,7 +105,7 @@ def _rope(values: Mapping[str, Any], layer_type: str, theta_key: str, default_th
         scaling = {}
     merged = {**scaling, **nested}
     rope = _Values(merged)
-    kind = rope.text("rope_type", rope.text("type", "default"))
+    kind: Any = rope.text("rope_type", rope.text("type", "default"))
     kind = {"default": "none", "su": "longrope"}.get(kind, kind)
     if kind not in ("none", "linear", "dynamic", "yarn", "llama3", "longrope"):
         raise ModelFileError(f"The model's rotary scaling {shown(kind)} is not known here.")

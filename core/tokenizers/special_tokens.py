@@ -149,7 +149,12 @@ def token_spelling(value: object) -> str | None:
     """Return the spelling out of a string or an AddedToken object; None for anything else or an empty one."""
     if isinstance(value, Mapping):
         value = value.get("content")
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value and _is_text(value) else None
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a string has a UTF-8 form: JSON can spell lone surrogates, which no tokenizer takes."""
+    return not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def ids_of(value: object) -> frozenset[int]:
@@ -174,7 +179,7 @@ def _listed(merged: Mapping[str, Any], *keys: str) -> list[object]:
 def _added_tokens(directory: Path, tokenizer_config: Mapping[str, Any], named: set[str]) -> tuple[AddedSpec, ...]:
     by_id: dict[int, AddedSpec] = {}
     for content, token_id in read_json(directory / "added_tokens.json").items():
-        if isinstance(token_id, int) and 0 <= token_id < _MAX_ID and content:
+        if isinstance(token_id, int) and 0 <= token_id < _MAX_ID and content and _is_text(content):
             by_id[token_id] = AddedSpec(id=token_id, content=content, special=content in named)
     decoder = tokenizer_config.get("added_tokens_decoder")
     for key, spec in decoder.items() if isinstance(decoder, Mapping) else ():

@@ -318,7 +318,8 @@ def _environment() -> _Environment:
         nlpkit_key=_keyed,
     )
     for name in (*_COMPARING_TESTS, ">=", "in"):
-        environment.tests[name] = _bounded_test(name, environment.tests[name])
+        function: Any = environment.tests[name]
+        environment.tests[name] = _bounded_test(name, function)
     del environment.globals["lipsum"]
     environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
     return environment

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import io
 import json
 import random
 import struct
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -21,11 +25,14 @@ import torch
 from safetensors.torch import save
 
 from nlpkit.core.errors import NlpkitError
+from nlpkit.core.language_model import load_model
+from nlpkit.core.loaders.export import save_hf, save_native
 from nlpkit.core.loaders.gguf import GGUFSource
 from nlpkit.core.loaders.gguf_export import write_gguf
 from nlpkit.core.loaders.gguf_names import weight_shapes
 from nlpkit.core.loaders.safetensors_file import open_safetensors
 from nlpkit.core.model.config import ModelConfig, RopeConfig
+from nlpkit.core.tokenizers import template_sandbox
 from nlpkit.core.tokenizers.base import Message
 from nlpkit.core.tokenizers.bpe import HFTokenizer
 from nlpkit.core.tokenizers.chat import ChatTemplate
@@ -37,6 +44,7 @@ resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.property
 
 N_GGUF, N_SAFETENSORS = 2400, 2400
+N_SETTINGS = 300
 MAX_PYTHON_BYTES = 12_000_000
 MAX_NEW_ADDRESS_SPACE = 1 << 30
 ABSURD = (0, 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
@@ -326,3 +334,149 @@ def test_damaged_safetensors_files(tmp_path: Path) -> None:
     assert not outcomes["silent"]
     assert outcomes["refused"] > 1000
     assert outcomes["loaded"] > 50
+
+
+# What a value of a JSON file may become: of another type, out of all bounds, nested, or long.
+JUNK: tuple[Any, ...] = (
+    *(-1, 0, 1, 7, 2**31, 2**63, 10**30, 10**400, -(10**400), 1e308, float("nan"), float("inf"), -0.5, True, None),
+    *(
+        "",
+        "x",
+        "a" * 5000,
+        "9" * 5000,
+        "/dev/zero",
+        "\0",
+        "\ud800",
+        "(a|a|aa)+$",
+        "someone/code",
+        [],
+        {},
+        [[1]],
+        {"a": 1},
+    ),
+    *(
+        [1] * 300,
+        {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 9},
+    ),
+)
+
+
+def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [here] if here else []
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in list(items)[:60]:
+        found += places(inner, (*here, key))
+    return found
+
+
+def damaged(value: Any, rng: random.Random) -> str:
+    """Return a JSON text in which some values are junk."""
+    value = copy.deepcopy(value)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        *way, last = rng.choice(places(value))
+        inner = value
+        for step in way:
+            inner = inner[step]
+        if rng.random() < 0.15 and isinstance(inner, dict):
+            del inner[last]
+        else:
+            inner[last] = copy.deepcopy(rng.choice(JUNK))
+        if not places(value):
+            break
+    return json.dumps(value)
+
+
+def folder_of(path: Path, kind: str) -> Path:
+    """Write a tiny model with a tokenizer."""
+    tokenizer = new_bpe([], [], PRE_TOKENIZERS["smollm"], add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=90, special_tokens=["<|im_start|>", "<|im_end|>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(WORDS * 4, trainer)
+    config = dataclasses.replace(CONFIG, rope=RopeConfig(scaling="yarn", factor=2.0, original_max_seq_len=32))
+    save = save_native if kind == "native" else save_hf
+    chat = ChatTemplate(CHAT, bos_token="<|im_start|>", eos_token="<|im_end|>")
+    save(path, config, weights(), tokenizer=HFTokenizer(tokenizer, bos_id=0, eos_ids=[1]), chat=chat)
+    return path
+
+
+def use_folder(path: Path) -> None:
+    """Load a model, run it once, and use its tokenizer and template."""
+    model = load_model(path, dtype="fp32")
+    ids = model.tokenizer.encode("the cats 12")
+    if model.chat is not None:
+        model.chat.render_tokens([Message("user", "the cat <|im_end|>")], model.tokenizer)
+    str(model.tokenizer.decode(ids))
+    if ids:
+        model.score([(ids, ids)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("native", "nlpkit.json"), ("hf", "config.json"), ("hf", "tokenizer.json"), ("hf", "tokenizer_config.json")],
+)
+def test_damaged_settings(tmp_path: Path, kind: str, name: str) -> None:
+    """A model whose JSON files hold junk runs, or is refused by our own error of one short paragraph."""
+    path = folder_of(tmp_path / "model", kind) / name
+    use_folder(tmp_path / "model")
+    whole = json.loads(path.read_text("utf-8"))
+    outcomes: Counter[str] = Counter()
+    for number in range(N_SETTINGS // 4):
+        rng = random.Random(f"{name} {number}")
+        text = damaged(whole, rng)
+        path.write_text(text, "utf-8")
+        try:
+            use_folder(tmp_path / "model")
+        except NlpkitError as error:
+            outcomes["refused" if 0 < len(str(error)) <= 1_800 else "silent or long"] += 1
+        except Exception as error:
+            raise AssertionError(f"mutant {number} escaped as {type(error).__name__}: {text[:2_000]}") from error
+        else:
+            outcomes["loaded"] += 1
+    assert not outcomes["silent or long"]
+    assert outcomes["refused"] >= 2
+
+
+TEMPLATE_BITS = (
+    *(
+        "{{ messages }}",
+        "{{ messages|tojson }}",
+        "{{ '%9999d' % 1 }}",
+        "{{ '%(a)999d' * 900 % {'a': 1} }}",
+        "{{ ns.a }}",
+    ),
+    *("{% set ns = namespace(a=[1], b=(1,)) %}", "{% for i in range(40) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}"),
+    *("{% for i in range(40) %}{% set ns.b = (ns.b, ns.b) %}{% endfor %}", "{{ ns.a == ns.a }}", "{{ {ns.b: 1} }}"),
+    *("{% if ns.a in [ns.b, ns.a] %}x{% endif %}", "{{ [ns.a, ns.b]|sort }}", "{{ 'a'.encode('punycode') }}"),
+    *("{{ range(9999)|list|tojson(separators=('x' * 99999, ':')) }}", "{{ messages|sort(attribute='content') }}"),
+    *("{{ [1]|select('eq', ns.a)|list }}", "{{ 'ab' * 900000 }}", "{% for m in messages %}{{ m.content }}{% endfor %}"),
+    *(
+        "{{ loop }}",
+        "{{ {}[ns.b] }}",
+        "{{ undefined.a }}",
+        "{{ 1/0 }}",
+        "{{ '{0:{1}}'.format(1, 9) }}",
+        "{%",
+        "%}",
+        "{{",
+    ),
+)
+
+
+def test_damaged_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_sandbox, "BASE_BUDGET", 500_000)
+    outcomes: Counter[str] = Counter()
+    for number in range(N_SETTINGS):
+        rng = random.Random(number)
+        source = "".join(rng.choice(TEMPLATE_BITS) for _ in range(rng.choice((1, 2, 3, 6))))
+        started = time.process_time()
+        try:
+            ChatTemplate(source).render([Message("user", "hi")])
+        except NlpkitError as error:
+            outcomes["refused" if str(error) else "silent"] += 1
+        else:
+            outcomes["rendered"] += 1
+        assert time.process_time() - started < 3, source
+    assert not outcomes["silent"]
+    assert outcomes["refused"] >= 20
+    assert outcomes["rendered"] > 20
