@@ -6,7 +6,7 @@ adapter's files, the number format, the shape of the model, the version of the l
 whose bytes are not those that were written, is as good as absent.
 
 A file's header holds the sha256 of the file with zeros in that place. It is computed once for each change of the file:
-a note beside it (``NAME.seen``) says of which file it was found right, and when that was last used.
+a note in ``CACHE/ready-seen`` says of which file it was found right, and its time when that was last used.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _state(path: Path) -> list[int]:
 
 
 def _note(path: Path) -> Path:
-    return path.with_suffix(".seen")
+    return path.parent.with_name("ready-seen") / f"{path.stem}.json"
 
 
 def _remember(path: Path) -> None:

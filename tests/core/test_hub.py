@@ -248,3 +248,13 @@ def test_killed_download_resumes(hub: StandIn, tmp_path: Path) -> None:
     assert ranges
     assert int(ranges[0].removeprefix("bytes=").rstrip("-")) > 100_000
     assert (path / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+
+
+def test_messages_hold_no_password_of_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nlpkit.core.loaders.hub import _plain_errors
+
+    monkeypatch.setenv("HF_ENDPOINT", "http://user:SECRET@127.0.0.1:9")
+    with pytest.raises(FetchError) as caught, _plain_errors(HubId(repo="org/name")):
+        raise RuntimeError("cannot reach http://user:SECRET@127.0.0.1:9/api?token=SECRET")
+    assert "SECRET" not in str(caught.value)
+    assert "http://127.0.0.1:9" in str(caught.value)

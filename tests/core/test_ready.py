@@ -56,9 +56,9 @@ def test_what_was_saved_is_loaded_and_hashed_once(kept: Any, monkeypatch: pytest
 def test_without_its_note_a_file_is_hashed_and_the_note_made(kept: Any) -> None:
     ready, _ = kept
     for path in ready._paths.values():
-        path.with_suffix(".seen").unlink()
+        module._note(path).unlink()
     assert load(ready) == "model"
-    assert all(path.with_suffix(".seen").exists() for path in ready._paths.values())
+    assert all(module._note(path).exists() for path in ready._paths.values())
 
 
 @pytest.mark.parametrize("part", ["blocks", "shared"])
@@ -93,14 +93,14 @@ def test_the_least_recently_used_go_first(kept: Any, tmp_path: Path, monkeypatch
     old, older = path.with_name("a" * 32 + ".safetensors"), path.with_name("b" * 32 + ".safetensors")
     for number, other in enumerate((older, old)):
         other.write_bytes(bytes(1_000))
-        other.with_suffix(".seen").write_text("[]")
+        module._note(other).write_text("[]")
         os.utime(other, (1_000, 1_000))
-        os.utime(other.with_suffix(".seen"), (2_000 + number, 2_000 + number))
+        os.utime(module._note(other), (2_000 + number, 2_000 + number))
     assert time.time() > 3_000
     total = sum(one.stat().st_size for one in path.parent.glob("*.safetensors"))
     monkeypatch.setattr(module, "MAX_BYTES", total - 500)
     ready._make_room(path.parent, 0)
     assert not older.exists()
-    assert not older.with_suffix(".seen").exists()
+    assert not module._note(older).exists()
     assert old.exists()
     assert path.exists()
