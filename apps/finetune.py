@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.files import check_text, decode_text, display_name, open_input
+from nlpkit.apps.languages import parse_language
 from nlpkit.apps.recipe import TEXT, DataSpec
 from nlpkit.apps.rows import read_rows, row_format
 from nlpkit.apps.task import BaseTask, Example, Field, Task, check_example, load_task
@@ -94,6 +95,20 @@ def learned_prompts(spec: DataSpec) -> set[str]:
     if alike or spec.path == "-":
         return {task.name}
     return {task.brief_name(_prepared(task, example, where)) for where, example in read_examples(spec, task)}
+
+
+def learned_languages(spec: DataSpec) -> set[tuple[str, str]]:
+    """Return the pairs of source and target language that the rows of a source name; none where they name none."""
+    task = find_task(spec.task)
+    names = {"source_lang", "target_lang"}
+    if task is None or spec.path == "-" or not names <= {column.name for column in task.fields}:
+        return set()
+    pairs = {(str(row.get("source_lang")), str(row.get("target_lang"))) for _, row in read_examples(spec, task)}
+    return {
+        (parse_language(source), parse_language(target))
+        for source, target in pairs
+        if source.strip().lower() not in ("none", "auto")
+    }
 
 
 def training_texts(specs: tuple[DataSpec, ...]) -> Iterator[str]:

@@ -109,7 +109,7 @@ def merge_model(
     rounded = float((_logits(merged, ids) - expected).abs().max())
     write = save_native if to == "native" else save_hf
     write(Path(output), source.config, tensors, tokenizer=tokenizer, chat=source.chat_template())
-    before, added = read_brief_tasks(source.path), read_brief_tasks(opened.path)
+    before, added = source.brief_tasks(), read_brief_tasks(opened.path)
     write_brief_tasks(
         Path(output),
         before.names | added.names,

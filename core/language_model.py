@@ -59,6 +59,7 @@ class LanguageModel:
         max_seq_len: Context, in tokens.
         notes: What a user should know about how this model runs.
         brief_tasks: Names of the tasks whose brief prompts it was tuned with.
+        languages: Pairs of source and target language that it learned to translate; empty where nothing is said.
         embeddings: Its embedding tables by name, which a model loaded with `like` may share.
     """
 
@@ -80,6 +81,7 @@ class LanguageModel:
         adapter_files: Mapping[str, Path] | None = None,
         notes: Sequence[str] = (),
         brief_tasks: Iterable[str] = (),
+        languages: Iterable[tuple[str, str]] = (),
         embeddings: Mapping[str, torch.Tensor] | None = None,
         gpt: GPT | None = None,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
@@ -96,6 +98,7 @@ class LanguageModel:
         self.n_parameters = n_parameters
         self.notes = tuple(notes)
         self.brief_tasks = frozenset(brief_tasks)
+        self.languages = tuple(languages)
         self.embeddings = dict(embeddings or {})
         self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens)
         self.max_seq_len = self.engine.max_seq_len
@@ -286,6 +289,7 @@ def load_model(
     *,
     adapter: str | Path | None = None,
     adapter_name: str | None = None,
+    called: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -299,6 +303,7 @@ def load_model(
         name: ``default``, another catalogue name, a GGUF file, a model directory, or a Hugging Face id.
         adapter: Directory of a LoRA adapter in PEFT layout, to merge into the weights or (int4) to keep beside them.
         adapter_name: What to call it; by default its path.
+        called: What to call the model; by default `name`.
         dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``. ``auto`` is int8 where the compiled kernels run the
             model, else bf16 where the device multiplies it natively, else fp32.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -324,14 +329,14 @@ def load_model(
         from nlpkit.core.loaders.hf import is_known_family
 
         if not is_known_family(path):
-            return _load_foreign(name, path, adapter, chosen, target, batch_tokens)
+            return _load_foreign(called or name, path, adapter, chosen, target, batch_tokens)
     source = open_model(path)
     if dtype == "auto" and runs_kernels(source.config, target):
         chosen = "int8"
     if like is not None and (like.path, like.dtype, like.device) != (path, chosen, target.type):
         like = None
     named = None if adapter is None else (Path(adapter), adapter_name or str(adapter))
-    return _load_own(name, source, named, chosen, target, batch_tokens, like)
+    return _load_own(called or name, source, named, chosen, target, batch_tokens, like)
 
 
 def _load_foreign(
@@ -375,12 +380,15 @@ def _load_own(
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(source.path))
     opened: Adapter | None = None
     files: dict[str, Path] = {}
-    brief_tasks = read_brief_tasks(source.path).names
+    tuned = source.brief_tasks()
+    brief_tasks, languages = tuned.names, tuned.languages
     if adapter is not None:
         opened = open_adapter(adapter[0])
         check_base(opened, source.files())
         files = dict(opened.files)
-        brief_tasks |= read_brief_tasks(opened.path).names
+        added = read_brief_tasks(opened.path)
+        brief_tasks |= added.names
+        languages = added.languages or languages
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
     known = {} if like is None else like.embeddings
     kind: Literal["int8", "int4"] | None = "int8" if dtype == "int8" else "int4" if dtype == "int4" else None
@@ -448,6 +456,7 @@ def _load_own(
         family=source.config.family,
         n_parameters=source.config.n_parameters,
         brief_tasks=brief_tasks,
+        languages=languages,
         embeddings=embeddings,
         batch_tokens=batch_tokens,
     )

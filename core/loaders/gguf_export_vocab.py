@@ -47,6 +47,7 @@ def tokenizer_metadata(tokenizer: Tokenizer, *, vocab_size: int, chat: ChatTempl
             )
     adds_bos = tokenizer.adds_bos and tokenizer.bos_id is not None
     values["tokenizer.ggml.add_bos_token"] = adds_bos
+    values["tokenizer.ggml.add_eos_token"] = False
     if tokenizer.bos_id is not None:
         values["tokenizer.ggml.bos_token_id"] = tokenizer.bos_id
     ends = sorted(tokenizer.eos_ids)
@@ -150,6 +151,9 @@ def _sentencepiece(directory: Path, vocab_size: int) -> dict[str, Any]:
         "tokenizer.ggml.add_space_prefix": model.add_dummy_prefix,
         "tokenizer.ggml.remove_extra_whitespaces": model.remove_extra_whitespaces,
     }
+    unknown = next((index for index, kind in types.items() if kind is PieceType.UNKNOWN), None)
+    if unknown is not None:
+        values["tokenizer.ggml.unknown_token_id"] = unknown
     if model.charsmap:
         values["tokenizer.ggml.precompiled_charsmap"] = model.charsmap
     return values

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nlpkit.core.errors import ModelFileError
+from nlpkit.core.loaders.brief import BriefTasks, read_brief_tasks
 from nlpkit.core.loaders.hf_config import config_from_hf
 from nlpkit.core.loaders.json_files import read_json_object
 from nlpkit.core.loaders.keymaps import FAMILIES, KeyMap
@@ -79,6 +80,10 @@ class WeightDirectory:
         from nlpkit.core.tokenizers.chat import load_chat_template
 
         return load_chat_template(self.path)
+
+    def brief_tasks(self) -> BriefTasks:
+        """Return what the directory says that the model was tuned for; nothing where it does not say."""
+        return read_brief_tasks(self.path)
 
     def files(self) -> Mapping[str, Path]:
         """Return the weight files by name."""

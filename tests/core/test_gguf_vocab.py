@@ -284,7 +284,10 @@ def test_damaged_vocabularies_are_refused(name: str) -> None:
     [
         (lambda v: v.pop("tokenizer.ggml.scores"), "scores does not give"),
         (lambda v: v["tokenizer.ggml.scores"].__setitem__(3, np.nan), "not finite"),
-        (lambda v: v["tokenizer.ggml.token_type"].__setitem__(0, 1), "exactly one token of type unknown"),
+        (
+            lambda v: (v["tokenizer.ggml.token_type"].__setitem__(0, 1), v.pop("tokenizer.ggml.unknown_token_id")),
+            "exactly one token of type unknown",
+        ),
         (lambda v: v["tokenizer.ggml.token_type"].__setitem__(1, 2), "exactly one token of type unknown"),
         (lambda v: v["tokenizer.ggml.tokens"].__setitem__(9, "<unk>"), "empty or appears twice"),
         (lambda v: v["tokenizer.ggml.tokens"].__setitem__(9, ""), "empty or appears twice"),
