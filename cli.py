@@ -417,7 +417,9 @@ def models_average(
 @command(models_app, "convert")
 def models_convert(
     name: Annotated[str, typer.Argument(help="Name, file, folder or hub id.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="hf, native or gguf-f16.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="hf, native, or gguf-f16, -f32, -q8_0, -q6_k, -q5_1, -q4_1.")
+    ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Folder or file to write.")],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No bars on stderr.")] = False,
 ) -> int:

@@ -389,8 +389,9 @@ def load(
     Raises:
         NlpkitError: There is no such model, or it cannot be used.
     """
-    with show_download(options.model, quiet=quiet) as bar:
-        if find_entry(options.model) is None:
+    own = None if adapter is None else adapter.model
+    with contextlib.nullcontext() if own is not None else show_download(options.model, quiet=quiet) as bar:
+        if own is None and find_entry(options.model) is None:
             # A wrong name is told at once and not after the seconds that torch takes to import.
             resolve_model(options.model, progress=bar)
         if lean:
@@ -398,9 +399,10 @@ def load(
         from nlpkit.core.language_model import load_model
 
         lm = load_model(
-            options.model,
-            adapter=None if adapter is None else adapter.path,
-            adapter_name=None if adapter is None else adapter.name,
+            options.model if own is None else str(own),
+            adapter=None if adapter is None or own is not None else adapter.path,
+            adapter_name=None if adapter is None or own is not None else adapter.name,
+            called=None if adapter is None or own is None else adapter.name,
             dtype=options.dtype,
             device=options.device,
             threads=options.threads,

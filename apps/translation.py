@@ -27,6 +27,8 @@ BRIEF_BEAMS = 4
 
 COPY_LENGTH = 24
 """Shorter texts may well be the same in both languages (names, titles)."""
+SURE = 0.9
+"""A detected language of at least this confidence counts as if it were given."""
 _FIRST_UNSPACED = "\u2e80"
 """From here on most scripts write words without spaces between them."""
 
@@ -72,6 +74,7 @@ class Translation(BaseTask):
             return {**example, "target_lang": target}
         else:
             source, notes["_confidence"] = detect_language(str(example["source"]))
+            notes["_sure"] = source is not None and notes["_confidence"] >= SURE
             if source == target:
                 # Naming one language twice would only confuse the model; the result says what was seen.
                 source, notes["_same"] = None, True

@@ -21,6 +21,7 @@ class FakeLM:
     adapter = None
     adapter_sha256: str | None = None
     brief_tasks: frozenset[str] = frozenset()
+    languages: tuple[tuple[str, str], ...] = ()
     dtype = "fp32"
     chat = None
 
