@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nlpkit.apps.task import BRIEF, Example, Task
+from nlpkit.apps.protected import MAX_MASKS
+from nlpkit.apps.task import BRIEF, LEARNED, MASKS, Example, Task
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -19,8 +20,14 @@ def brief_prompt(lm: LanguageModel, task: Task, example: Example) -> str | None:
 
 
 def note_prompt(lm: LanguageModel, task: Task, example: Example) -> Example:
-    """Note in a prepared example whether it is asked briefly: tasks cut, merge and warn by that."""
-    return {**example, BRIEF: True} if brief_prompt(lm, task, example) is not None else example
+    """Note in a prepared example whether it is asked briefly, and then what the model learned.
+
+    Tasks cut, merge and warn by that.
+    """
+    if brief_prompt(lm, task, example) is None:
+        return example
+    masks = all(lm.has_token(f"⟦{number}⟧") for number in range(1, MAX_MASKS + 1))
+    return {**example, BRIEF: True, LEARNED: lm.languages, MASKS: masks}
 
 
 def prompt_ids(lm: LanguageModel, task: Task, example: Example) -> list[int]:

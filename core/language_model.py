@@ -150,6 +150,10 @@ class LanguageModel:
             return self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True)
         return self.encode("\n\n".join(message.content for message in messages))
 
+    def has_token(self, text: str) -> bool:
+        """Tell whether a text is one entry of the vocabulary."""
+        return self.tokenizer.token_to_id(text) is not None
+
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text, without special ones."""
         return len(self.tokenizer.encode(text))

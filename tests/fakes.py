@@ -39,6 +39,9 @@ class FakeModel:
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(map(chr, token_ids))
 
+    def has_token(self, text: str) -> bool:
+        return False
+
     def count_tokens(self, text: str) -> int:
         return len(text)
 

@@ -22,6 +22,7 @@ class FakeLM:
     adapter_sha256: str | None = None
     brief_tasks: frozenset[str] = frozenset()
     languages: tuple[tuple[str, str], ...] = ()
+    vocabulary: frozenset[str] = frozenset()
     dtype = "fp32"
     chat = None
 
@@ -49,6 +50,9 @@ class FakeLM:
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         return self.encode("".join(f"<{message.role}>{message.content}</>" for message in messages))
+
+    def has_token(self, text: str) -> bool:
+        return text in self.vocabulary
 
     def count_tokens(self, text: str) -> int:
         return len(self.encode(text))
