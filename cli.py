@@ -319,6 +319,27 @@ def bench(
     return 0
 
 
+@command(app)
+def mix(
+    plan: Annotated[str, typer.Argument(metavar="PLAN.toml", help="What to mix: see docs/training.md.")],
+    data: Annotated[str, typer.Option(metavar="PATH", help="Folder of the parallel files.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="File to write: .jsonl or .jsonl.gz.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
+) -> int:
+    """Mix parallel files into rows to train translation on: thinned, filtered, decontaminated, made noisy."""
+    from pathlib import Path
+
+    from nlpkit.apps.mixing import describe, load_plan
+    from nlpkit.apps.mixing import mix as mix_rows
+    from nlpkit.apps.output import note
+
+    report = mix_rows(load_plan(plan), Path(data), Path(output))
+    note(describe(report), quiet=quiet)
+    with Writer(None) as writer:
+        writer.write(output)
+    return 0
+
+
 @command(models_app, "list")
 def models_list(sink: SinkOptions) -> int:
     """List the models that have a short name."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from nlpkit.apps.files import check_text, decode_text, display_name, open_input
 from nlpkit.apps.languages import parse_language
 from nlpkit.apps.recipe import TEXT, DataSpec
-from nlpkit.apps.rows import read_rows, row_format
+from nlpkit.apps.rows import Row, read_rows, row_format
 from nlpkit.apps.task import BaseTask, Example, Field, Task, check_example, load_task
+from nlpkit.apps.tokenizing import WORTH_FORKING, Part, can_fork, in_part, tokenize_in_parallel
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError, TokenizerError
 from nlpkit.core.tokenizers.base import Message, Tokenizer
 from nlpkit.core.train.config import LongPolicy
@@ -45,20 +49,34 @@ def read_examples(spec: DataSpec, task: Task | None) -> Iterator[tuple[str, Exam
     Raises:
         InputError: A row cannot be used; file and line are named.
     """
-    fields = _TEXT_FIELDS if task is None else task.fields
-    for count, row in enumerate(read_rows(spec.path, fields=fields)):
+    for count, row in enumerate(read_rows(spec.path, fields=_columns(task))):
         if spec.limit is not None and count >= spec.limit:
             return
-        if not spec.takes(count):
-            continue
-        values = {**spec.fields, **row.values}
-        if task is None:
-            text = values.get("text")
-            if not isinstance(text, str) or not text.strip():
-                raise InputError(f"{row.where}: a row to learn plain text from needs a 'text' that is not empty.")
-        else:
-            check_example(task, values, where=row.where)
-        yield row.where, values
+        if spec.takes(count):
+            yield row.where, _checked_row(spec, task, row)
+
+
+def _columns(task: Task | None) -> Sequence[Field]:
+    return _TEXT_FIELDS if task is None else task.fields
+
+
+def _checked_row(spec: DataSpec, task: Task | None, row: Row) -> Example:
+    values = {**spec.fields, **row.values}
+    if task is None:
+        text = values.get("text")
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"{row.where}: a row to learn plain text from needs a 'text' that is not empty.")
+    else:
+        check_example(task, values, where=row.where)
+    return values
+
+
+def _workers(spec: DataSpec) -> int:
+    """Return how many processes tokenize a source: as many as torch has threads, where the file is large."""
+    whole = spec.limit is None and spec.folds is None and spec.path != "-"
+    if not whole or not can_fork() or Path(spec.path).stat().st_size < WORTH_FORKING:
+        return 1
+    return torch.get_num_threads()
 
 
 def read_blocks(path: str) -> Iterator[str]:
@@ -111,8 +129,13 @@ def learned_languages(spec: DataSpec) -> set[tuple[str, str]]:
     }
 
 
-def training_texts(specs: tuple[DataSpec, ...]) -> Iterator[str]:
-    """Yield all text that a tokenizer should learn from, prompts and targets."""
+def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Iterator[str]:
+    """Yield all text that a tokenizer should learn from, prompts and targets.
+
+    Args:
+        specs: The data.
+        brief: Whether the model is asked with brief prompts.
+    """
     for spec in specs:
         task = find_task(spec.task)
         if task is None and row_format(spec.path) is None:
@@ -123,6 +146,11 @@ def training_texts(specs: tuple[DataSpec, ...]) -> Iterator[str]:
                 yield str(example["text"])
                 continue
             prepared = _prepared(task, example, where)
+            asked = task.brief(prepared) if brief else None
+            if asked is not None:
+                yield asked
+                yield f" {task.target(prepared) or ''}"
+                continue
             yield from (message.content for message in task.prompt(prepared))
             yield task.target(prepared) or ""
 
@@ -317,9 +345,17 @@ def open_source(
             if not empty and coder.tokenizer.eos_ids:
                 yield TokenRow([coder.end_id(chat=False)], 0, f"{display_name(spec.path)}: its end")
             return
+        if workers > 1:
+            yield from tokenize_in_parallel(part, workers)
+            return
         for where, example in read_examples(spec, task):
             yield coder.row(task, example, where)
 
+    def part(which: Part) -> Iterator[tuple[int, TokenRow]]:
+        for row in read_rows(spec.path, fields=_columns(task), takes=functools.partial(in_part, part=which)):
+            yield row.line, coder.row(task, _checked_row(spec, task, row), row.where)
+
+    workers = _workers(spec) if row_format(spec.path) == "jsonl" else 1
     key = source_key(spec, coder, seq_len=seq_len, policy=policy, sha256=sha256)
     store = build_store(
         folder / f"{Path(spec.path).name.split('.')[0] or 'stdin'}-{key[:12]}",

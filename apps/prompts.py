@@ -5,6 +5,7 @@ Tasks, evaluation and scoring all come here, so that a prompt, its hash and the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nlpkit.apps.protected import MAX_MASKS
@@ -14,9 +15,17 @@ if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
 
 
+FORMER = ".1"
+"""Behind a brief prompt's name: the model learned the form that it had before."""
+
+
 def brief_prompt(lm: LanguageModel, task: Task, example: Example) -> str | None:
     """Return the brief prompt of a prepared example, or None where the model is asked as any other."""
-    return task.brief(example) if task.brief_name(example) in lm.brief_tasks else None
+    name = task.brief_name(example)
+    if name not in lm.brief_tasks:
+        return None
+    former: Callable[[Example], str] | None = getattr(task, "former_brief", None)
+    return former(example) if former is not None and name + FORMER in lm.brief_tasks else task.brief(example)
 
 
 def note_prompt(lm: LanguageModel, task: Task, example: Example) -> Example:
@@ -44,7 +53,7 @@ def prompt_ids(lm: LanguageModel, task: Task, example: Example) -> list[int]:
 def target_ids(lm: LanguageModel, task: Task, example: Example, target: str) -> list[int]:
     """Return the token ids of a target behind a prepared example's prompt.
 
-    It is tokenized on its own. A brief prompt ends with a word, so there the target begins with a space; training does
+    It is tokenized on its own. Behind a brief prompt the target begins with a space; training does
     the same (`nlpkit.apps.finetune.Coder.row`).
     """
     return lm.tokenizer.encode(target if brief_prompt(lm, task, example) is None else f" {target}")

@@ -59,7 +59,7 @@ class Recipe:
         prompts: ``chat``, or ``brief`` for the tasks' short prompts, which the result is then asked with as well.
         preset: Size of a model from scratch.
         model: Fields of the model's configuration that differ from the preset.
-        tokenizer: ``kind``, ``vocab_size`` or ``path`` of a model from scratch.
+        tokenizer: ``kind``, ``vocab_size`` and ``symbols``, or ``path``, of a model from scratch.
         lora: Options of `nlpkit.core.model.lora.LoraConfig`.
         train: Options of `nlpkit.core.train.config.TrainConfig`.
         evaluation: ``rows`` to generate for, ``samples`` to show, ``metrics`` to compute, ``max_tokens``.
@@ -127,7 +127,7 @@ class Recipe:
 _TEXTS = ("output", "method", "base", "adapter", "prompts", "preset")
 _TABLES = ("model", "tokenizer", "lora", "train", "evaluation")
 _ALLOWED: Mapping[str, tuple[str, ...]] = {
-    "tokenizer": ("kind", "vocab_size", "path"),
+    "tokenizer": ("kind", "vocab_size", "symbols", "path"),
     "lora": ("rank", "alpha", "dropout", "targets", "use_rslora", "use_dora"),
     "evaluation": ("rows", "samples", "metrics", "max_tokens"),
 }
@@ -179,9 +179,11 @@ def build_recipe(values: Mapping[str, Any], flags: Mapping[str, Any]) -> Recipe:
                 raise ConfigError(f"[{name}] has no option {key!r}. {did_you_mean(key, allowed)}")
     # One way of giving the length replaces the other.
     train = joined["train"]
-    for mine, other in (("max_steps", "epochs"), ("epochs", "max_steps")):
-        if flags.get("train", {}).get(mine) is not None and flags.get("train", {}).get(other) is None:
-            train.pop(other, None)
+    lengths = ("max_steps", "epochs", "max_minutes")
+    told = [name for name in lengths if flags.get("train", {}).get(name) is not None]
+    for name in lengths:
+        if told and name not in told:
+            train.pop(name, None)
     task = joined.pop("task", None)
     known = {item.name for item in dataclasses.fields(Recipe)}
     for key, value in joined.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -52,6 +52,7 @@ def read_rows(
     unique: str | None = None,
     max_row_bytes: int = MAX_ROW_BYTES,
     max_total_bytes: int = MAX_TOTAL_BYTES,
+    takes: Callable[[int], bool] | None = None,
 ) -> Iterator[Row]:
     """Read the rows of one file, one at a time. It is UTF-8; gzip is seen through; blank lines are skipped.
 
@@ -66,6 +67,7 @@ def read_rows(
         unique: A column whose value must not occur twice, such as ``id``; rows without it are let through.
         max_row_bytes: Longest line.
         max_total_bytes: Most bytes, after decompression.
+        takes: Asked for each line of JSON, counted from 1; those for which it says no are skipped unread.
 
     Yields:
         The rows, in order.
@@ -78,7 +80,7 @@ def read_rows(
     name = display_name(path)
     seen: dict[Any, int] = {}
     with open_input(path) as stream:
-        lines = _lines(stream, name, max_row_bytes=max_row_bytes, max_total_bytes=max_total_bytes)
+        lines = _lines(stream, name, max_row_bytes=max_row_bytes, max_total_bytes=max_total_bytes, takes=takes)
         rows = _json_rows(lines, name) if kind == "jsonl" else _table_rows(lines, name, kind, fields)
         for row in rows:
             if unique is not None and unique in row.values:
@@ -92,7 +94,14 @@ def read_rows(
             yield row
 
 
-def _lines(stream: IO[bytes], name: str, *, max_row_bytes: int, max_total_bytes: int) -> Iterator[tuple[int, str]]:
+def _lines(
+    stream: IO[bytes],
+    name: str,
+    *,
+    max_row_bytes: int,
+    max_total_bytes: int,
+    takes: Callable[[int], bool] | None,
+) -> Iterator[tuple[int, str]]:
     total = 0
     number = 0
     while data := stream.readline(max_row_bytes + 1):
@@ -106,7 +115,8 @@ def _lines(stream: IO[bytes], name: str, *, max_row_bytes: int, max_total_bytes:
             raise InputError(f"{name} holds more than {max_total_bytes / 2**30:g} GB. Split it.")
         if number > 1 and data.startswith(b"\xef\xbb\xbf"):
             raise InputError(f"{name}:{number}: a byte order mark in the middle of the file. Remove it.")
-        yield number, decode_text(data, where=f"{name}:{number}")
+        if takes is None or takes(number):
+            yield number, decode_text(data, where=f"{name}:{number}")
 
 
 def _json_rows(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Row]:

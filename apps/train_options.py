@@ -69,6 +69,9 @@ class HowOptions:
     epochs: Annotated[float | None, typer.Option(help="Passes over the data; 1 by default.", rich_help_panel=_HOW)] = (
         None
     )
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Minutes of training; for wsd and constant.", rich_help_panel=_HOW)
+    ] = None
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Packed rows at once; 8 by default.", rich_help_panel=_HOW)
     ] = None
@@ -83,19 +86,32 @@ class HowOptions:
         typer.Option(help="Rows that do not fit.", rich_help_panel=_HOW),
     ] = None
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=_HOW)] = None
+    embed_lr: Annotated[
+        float | None, typer.Option(help="Peak rate of embeddings and norms, with muon.", rich_help_panel=_HOW)
+    ] = None
     schedule: Annotated[
         Literal["cosine", "linear", "wsd", "constant"] | None,
         typer.Option(help="How the rate falls; cosine by default.", rich_help_panel=_HOW),
     ] = None
     warmup: Annotated[float | None, typer.Option(help="Steps; below 1 a share of them.", rich_help_panel=_HOW)] = None
     optimizer: Annotated[
-        Literal["adamw", "lion", "adafactor"] | None,
+        Literal["adamw", "muon", "lion", "adafactor"] | None,
         typer.Option(help="adamw by default.", rich_help_panel=_HOW),
     ] = None
     weight_decay: Annotated[float | None, typer.Option(help="On matrices only.", rich_help_panel=_HOW)] = None
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm; 0 is off.", rich_help_panel=_HOW)] = None
     dropout: Annotated[float | None, typer.Option(help="0 by default.", rich_help_panel=_HOW)] = None
     label_smoothing: Annotated[float | None, typer.Option(help="0 by default.", rich_help_panel=_HOW)] = None
+    prompt_loss: Annotated[
+        float | None, typer.Option(help="Weight of the loss on prompts, early on; 0 by default.", rich_help_panel=_HOW)
+    ] = None
+    prompt_loss_steps: Annotated[
+        float | None, typer.Option(help="For so many steps; below 1 a share of them.", rich_help_panel=_HOW)
+    ] = None
+    zero_init: Annotated[
+        bool | None,
+        typer.Option("--zero-init/--no-zero-init", help="Blocks from scratch begin as 0.", rich_help_panel=_HOW),
+    ] = None
     ema: Annotated[float | None, typer.Option(help="Average the weights with this decay.", rich_help_panel=_HOW)] = None
     average: Annotated[
         int | None,
@@ -165,6 +181,9 @@ class LoraOptions:
         return {name: value for name, value in values.items() if value is not None}
 
 
+_KINDS = ("bpe", "sentencepiece", "sentencepiece-bpe", "char")
+
+
 @dataclass(frozen=True, kw_only=True)
 class NewModelOptions:
     """Options of a model from scratch."""
@@ -174,7 +193,9 @@ class NewModelOptions:
     ] = None
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="KIND|PATH", help="bpe, sentencepiece, char; or a folder.", rich_help_panel=_NEW),
+        typer.Option(
+            metavar="KIND|PATH", help="bpe, sentencepiece, sentencepiece-bpe, char; or a folder.", rich_help_panel=_NEW
+        ),
     ] = None
     vocab_size: Annotated[int | None, typer.Option(min=1, help="Of a new tokenizer.", rich_help_panel=_NEW)] = None
 
@@ -182,7 +203,7 @@ class NewModelOptions:
         """Return the options of the tokenizer that were given."""
         values: dict[str, Any] = {}
         if self.tokenizer is not None:
-            values["kind" if self.tokenizer in ("bpe", "sentencepiece", "char") else "path"] = self.tokenizer
+            values["kind" if self.tokenizer in _KINDS else "path"] = self.tokenizer
         if self.vocab_size is not None:
             values["vocab_size"] = self.vocab_size
         return values

@@ -39,7 +39,7 @@ from nlpkit.core.tokenizers.chat import ChatTemplate
 from nlpkit.core.tokenizers.load import load_tokenizer
 from nlpkit.core.tokenizers.train import CHATML, END_OF_TEXT, TURN_END, train_tokenizer
 from nlpkit.core.train.checkpoint import has_checkpoints
-from nlpkit.core.train.config import TrainConfig
+from nlpkit.core.train.config import LENGTH, TrainConfig
 from nlpkit.core.train.distributed import Process
 from nlpkit.core.train.init import new_model
 from nlpkit.core.train.loop import Trainer
@@ -102,7 +102,7 @@ def _config(recipe: Recipe, *, context: int, n_parameters: int, device: torch.de
     values.setdefault("seq_len", min(512, context))
     if recipe.method != "scratch":
         values.setdefault("weight_decay", 0.01)
-    if values.get("epochs") is None and values.get("max_steps") is None:
+    if all(values.get(name) is None for name in LENGTH):
         values["epochs"] = 1.0
     return TrainConfig.from_dict({**values, "method": recipe.method})
 
@@ -142,7 +142,12 @@ def _tokenizer_from_scratch(recipe: Recipe, folder: Path) -> tuple[Any, ChatTemp
                 f"Training in {folder} cannot go on: what its tokenizer was made from changed ({files}, or the "
                 "tokenizer's options). Run with what it began with, or start anew in another folder."
             )
-        made = train_tokenizer(options["kind"], training_texts(recipe.data), vocab_size=options["vocab_size"])
+        made = train_tokenizer(
+            options["kind"],
+            training_texts(recipe.data, brief=recipe.prompts == "brief"),
+            vocab_size=options["vocab_size"],
+            symbols=options.get("symbols", ()),
+        )
         aside = folder / ".tokenizer.aside"
         shutil.rmtree(aside, ignore_errors=True)
         made.save(aside)
@@ -196,7 +201,9 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
         shape = preset_config(
             str(recipe.preset), vocab_size=tokenizer.vocab_size, seq_len=seq_len, overrides=recipe.model
         )
-        model = new_model(shape, seed=int(recipe.train.get("seed") or 0))
+        model = new_model(
+            shape, seed=int(recipe.train.get("seed") or 0), zero_outputs=bool(recipe.train.get("zero_init"))
+        )
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
         config = _config(recipe, context=shape.max_seq_len, n_parameters=n_parameters, device=device)
         identity = {"the tokenizer": tokenizer.fingerprint}

@@ -132,10 +132,15 @@ class Translation(BaseTask):
         return [Message("user", f"Translate{origin} to {target}.{hint}\n\n{example['source']}")]
 
     def brief(self, example: Example) -> str | None:
-        """Give the text and the name of the language; the text itself shows its own.
+        """Give the name of the language and the text, which itself shows its own.
 
-        Glossary terms have no place here: decoding includes them.
+        The language comes first, so that what is made of the text can already be meant for it. Glossary terms have no
+        place here: decoding includes them.
         """
+        return f"{language_name(example['target_lang'])}: {example['source']}\n"
+
+    def former_brief(self, example: Example) -> str:
+        """Give the brief prompt that models learned before: the language last (see `nlpkit.apps.prompts.FORMER`)."""
         return f"{example['source']}\n{language_name(example['target_lang'])}:"
 
     def parse(self, completion: str, example: Example) -> Prediction:

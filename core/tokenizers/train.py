@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 import tokenizers
@@ -14,9 +14,11 @@ from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.tokenizers.special_tokens import AddedSpec
 from nlpkit.core.tokenizers.tokenizer_json import byte_to_char, check_unicode
 
-TokenizerKind = Literal["bpe", "sentencepiece", "char"]
+TokenizerKind = Literal["bpe", "sentencepiece", "sentencepiece-bpe", "char"]
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = (END_OF_TEXT, TURN_START, TURN_END)
+SENTENCES = 1_000_000
+"""Lines that SentencePiece learns from; the first ones of a text that has more."""
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' "
     "+ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -25,16 +27,23 @@ CHATML = (
 
 
 def train_tokenizer(
-    kind: str, texts: Iterable[str], *, vocab_size: int, special: tuple[str, ...] = SPECIAL
+    kind: str,
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    special: tuple[str, ...] = SPECIAL,
+    symbols: Sequence[str] = (),
 ) -> HFTokenizer | SentencePieceTokenizer:
     """Train a tokenizer that can encode any text.
 
     Args:
         kind: ``bpe`` (byte-level; Radford et al. 2019), ``sentencepiece`` (unigram with byte fallback; Kudo 2018,
-            arXiv:1804.10959) or ``char`` (one token for each byte that occurs, as nanoGPT's character models for
+            arXiv:1804.10959), ``sentencepiece-bpe`` (its byte-pair encoding with byte fallback, as in GGUF files of
+            Llama) or ``char`` (one token for each byte that occurs, as nanoGPT's character models for
             ASCII text).
         texts: What to learn from; read once, as a stream.
         vocab_size: Ids to have, special ones included; ``char`` has as many as it needs.
+        symbols: Texts that are always one piece wherever they occur; for SentencePiece alone.
         special: Special tokens. `END_OF_TEXT` and `TURN_END`, where they are among them, end a completion.
 
     Returns:
@@ -53,12 +62,15 @@ def train_tokenizer(
         )
     if END_OF_TEXT not in special:
         raise ConfigError(f"The special tokens need {END_OF_TEXT} among them.")
+    if symbols and not kind.startswith("sentencepiece"):
+        raise ConfigError(f"Only SentencePiece takes symbols that are always one piece; the kind is {kind!r}.")
     checked = _checked(texts)
     if kind == "char":
         return _train_char(checked, special)
     if kind == "bpe":
         return _train_bpe(checked, vocab_size, special)
-    return _train_sentencepiece(checked, vocab_size, special)
+    algorithm = "bpe" if kind == "sentencepiece-bpe" else "unigram"
+    return _train_sentencepiece(checked, vocab_size, special, algorithm, symbols)
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:
@@ -110,7 +122,9 @@ def _train_char(texts: Iterator[str], special: tuple[str, ...]) -> HFTokenizer:
     return _wrap(tokenizer, special)
 
 
-def _train_sentencepiece(texts: Iterator[str], vocab_size: int, special: tuple[str, ...]) -> SentencePieceTokenizer:
+def _train_sentencepiece(
+    texts: Iterator[str], vocab_size: int, special: tuple[str, ...], algorithm: str, symbols: Sequence[str]
+) -> SentencePieceTokenizer:
     import sentencepiece
 
     model = io.BytesIO()
@@ -120,7 +134,7 @@ def _train_sentencepiece(texts: Iterator[str], vocab_size: int, special: tuple[s
             sentence_iterator=_lines(iter(counted)),
             model_writer=model,
             vocab_size=vocab_size,
-            model_type="unigram",
+            model_type=algorithm,
             byte_fallback=True,
             character_coverage=0.9995,
             hard_vocab_limit=False,
@@ -129,14 +143,14 @@ def _train_sentencepiece(texts: Iterator[str], vocab_size: int, special: tuple[s
             # A dummy prefix would make a completion's first word depend on whether something stands before it.
             add_dummy_prefix=False,
             split_digits=True,
-            user_defined_symbols=["\n"],
+            user_defined_symbols=["\n", *symbols],
             control_symbols=[token for token in special if token != END_OF_TEXT],
             eos_piece=END_OF_TEXT,
             bos_id=-1,
             pad_id=-1,
             unk_id=0,
             eos_id=1,
-            input_sentence_size=2_000_000,
+            input_sentence_size=SENTENCES,
             shuffle_input_sentence=False,
             num_threads=1,
             minloglevel=2,

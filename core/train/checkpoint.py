@@ -129,6 +129,7 @@ def _finish(
         "step": trainer.step,
         "total_steps": trainer.total_steps,
         "warmup_steps": trainer.warmup_steps,
+        "elapsed": trainer.elapsed,
         "data": trainer.packer.state.to_dict(),
         "config": trainer.config.to_dict(),
         "model": trainer.model.config.to_dict(),
@@ -277,6 +278,9 @@ def resume(trainer: Trainer, checkpoint: Checkpoint, *, identity: Mapping[str, s
             place(tensor, stored.tensor(name))
     trainer.weights.publish()
     trainer.step = checkpoint.step
+    trainer.elapsed = float(manifest.get("elapsed", 0.0))
+    if trainer.config.max_minutes is not None and not other_length(trainer, checkpoint):
+        trainer.total_steps = int(manifest["total_steps"])
     trainer.warmup_steps = begun_warmup(trainer, checkpoint)
     trainer.packer.restore(DataState(**manifest["data"]))
     notes: list[str] = []

@@ -12,7 +12,7 @@ from nlpkit.core.errors import ConfigError, did_you_mean
 
 Method = Literal["scratch", "full", "lora"]
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
-OptimizerName = Literal["adamw", "lion", "adafactor"]
+OptimizerName = Literal["adamw", "muon", "lion", "adafactor"]
 Precision = Literal["fp32", "bf16"]
 Parallel = Literal["ddp", "fsdp"]
 LongPolicy = Literal["auto", "drop", "truncate", "split", "error"]
@@ -31,22 +31,31 @@ class TrainConfig:
         seq_len: Slots of a packed row, in tokens.
         batch_size: Packed rows in one micro-batch of one process.
         accumulate: Micro-batches in one step of one process.
-        max_steps: Optimizer updates; None goes by `epochs`.
-        epochs: Passes over the data; None goes by `max_steps`. Exactly one of the two is set.
+        max_steps: Optimizer updates.
+        epochs: Passes over the data.
+        max_minutes: Minutes of training by the clock, evaluations and checkpoints not counted; only for ``wsd`` and
+            ``constant``. When wsd's decay begins, the number of steps that is left is settled, so what follows can be
+            resumed exactly. Exactly one of `max_steps`, `epochs` and `max_minutes` is set.
         lr: Peak learning rate.
+        embed_lr: Peak learning rate of what Muon does not train (embeddings, norms, head); None takes `lr`.
         min_lr: Final learning rate as a fraction of the peak.
         warmup: Steps of linear warm-up; a value below 1 is a fraction of all steps.
         schedule: ``cosine``, ``linear``, ``wsd`` (constant, then a linear decay; Hu et al. 2024, arXiv:2404.06395) or
             ``constant``.
         decay: Length of wsd's decay as a fraction of all steps.
-        optimizer: ``adamw`` (Loshchilov and Hutter 2017, arXiv:1711.05101), ``lion`` (Chen et al. 2023,
-            arXiv:2302.06675) or ``adafactor`` (Shazeer and Stern 2018, arXiv:1804.04235).
+        optimizer: ``adamw`` (Loshchilov and Hutter 2017, arXiv:1711.05101), ``muon`` (Jordan et al. 2024) for the
+            matrices of the blocks with AdamW for the rest, ``lion`` (Chen et al. 2023, arXiv:2302.06675) or
+            ``adafactor`` (Shazeer and Stern 2018, arXiv:1804.04235).
         beta1: Decay of the mean of gradients.
         beta2: Decay of the mean of squares (adamw), or of the momentum (lion).
         eps: Added to AdamW's denominator.
         weight_decay: Applied to matrices only: not to norms, biases or embeddings.
         clip: Largest norm of all gradients together; 0 turns clipping off.
         label_smoothing: Probability mass spread evenly over the vocabulary (Szegedy et al. 2015, arXiv:1512.00567).
+        prompt_loss: Weight of the loss on prompt tokens beside that on targets, early in training; 0 is off.
+        prompt_loss_steps: Steps with that loss; a value below 1 is a fraction of all steps.
+        zero_init: Let the output projections of attention and MLP begin at 0 in a model from scratch, so that every
+            block begins as the identity (Zhang et al. 2019, arXiv:1901.09321).
         dropout: On embeddings, attention weights and sublayer outputs.
         ema: Decay of an exponential moving average of the weights, which is then evaluated and saved; 0 is off.
         average: At the end take the mean of the weights of so many last evaluations, or of checkpoints where nothing is
@@ -72,7 +81,9 @@ class TrainConfig:
     accumulate: int = 1
     max_steps: int | None = None
     epochs: float | None = None
+    max_minutes: float | None = None
     lr: float = 3e-4
+    embed_lr: float | None = None
     min_lr: float = 0.1
     warmup: float = 0.03
     schedule: Schedule = "cosine"
@@ -84,6 +95,9 @@ class TrainConfig:
     weight_decay: float = 0.1
     clip: float = 1.0
     label_smoothing: float = 0.0
+    prompt_loss: float = 0.0
+    prompt_loss_steps: float = 0.3
+    zero_init: bool = False
     dropout: float = 0.0
     ema: float = 0.0
     average: int = 0
@@ -119,13 +133,29 @@ class TrainConfig:
                 above, below = ("above" if open_low else "from"), ("below" if open_high else "to")
                 upper = "" if high == math.inf else f" {below} {high:g}"
                 raise ConfigError(f"{name} is {value!r}; it must be a number {above} {low_f:g}{upper}.")
-        if (self.max_steps is None) == (self.epochs is None):
-            got = "neither" if self.max_steps is None else "both"
-            raise ConfigError(f"How long to train is given by either max_steps or epochs; got {got}.")
+        lengths = [name for name in sorted(LENGTH) if getattr(self, name) is not None]
+        if len(lengths) != 1:
+            got = " and ".join(lengths) or "neither"
+            raise ConfigError(f"How long to train is given by one of max_steps, epochs and max_minutes; got {got}.")
         if self.max_steps is not None and (not isinstance(self.max_steps, int) or self.max_steps < 1):
             raise ConfigError(f"max_steps is {self.max_steps!r}; it must be a whole number from 1.")
         if self.epochs is not None and not 0 < self.epochs < 1e6:
             raise ConfigError(f"epochs is {self.epochs!r}; it must be a number above 0.")
+        if self.max_minutes is not None:
+            if not 0 < self.max_minutes < 1e6:
+                raise ConfigError(f"max_minutes is {self.max_minutes!r}; it must be a number above 0.")
+            if self.schedule not in ("wsd", "constant"):
+                raise ConfigError(
+                    f"With the schedule {self.schedule} the rate depends on the number of steps, which max_minutes "
+                    "does not tell. Choose wsd or constant."
+                )
+            for name in ("warmup", "prompt_loss_steps"):
+                if 0 < getattr(self, name) < 1 and (name == "warmup" or self.prompt_loss):
+                    raise ConfigError(f"{name} is a share of all steps, which max_minutes does not tell: give steps.")
+        if self.embed_lr is not None and not 0 < self.embed_lr <= 1000:
+            raise ConfigError(f"embed_lr is {self.embed_lr!r}; it must be a number above 0.")
+        if self.embed_lr is not None and self.optimizer != "muon":
+            raise ConfigError(f"embed_lr goes with muon alone; the optimizer is {self.optimizer}.")
         if self.patience and not self.eval_every:
             raise ConfigError(f"patience {self.patience} counts evaluations, but eval_every is 0: set it as well.")
         if self.average == 1:
@@ -181,6 +211,8 @@ _RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
     "weight_decay": (0, 100, False, False),
     "clip": (0, math.inf, False, False),
     "label_smoothing": (0, 1, False, True),
+    "prompt_loss": (0, 1, False, False),
+    "prompt_loss_steps": (0, math.inf, False, False),
     "dropout": (0, 1, False, True),
     "ema": (0, 1, False, True),
 }
@@ -191,7 +223,7 @@ FREE_ON_RESUME = frozenset(
 )
 """Options that may change when training resumes: they do not change what is learned, up to rounding."""
 
-LENGTH = frozenset({"max_steps", "epochs"})
+LENGTH = frozenset({"max_steps", "epochs", "max_minutes"})
 """Options that say how long to train; `nlpkit.core.train.length` tells when they may change."""
 
 

@@ -180,6 +180,11 @@ class TokenStore:
         """Name the rows: one by one, as they were stored."""
         return f"rows {self.n_rows}"
 
+    def facts(self, index: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
+        """Return where rows start among all tokens, their lengths and their prompts' lengths, ``(rows,)`` each."""
+        found = self._index[index]
+        return tuple(found[name].astype(np.int64) for name in ("start", "length", "prompt"))
+
     def slots(self, index: int) -> int:
         """Return the slots that a row takes."""
         return int(self._index["length"][index]) - 1

@@ -14,7 +14,7 @@ from nlpkit.core.model.layers import LayerNorm, RMSNorm
 STD = 0.02
 
 
-def init_weights(model: GPT, *, seed: int) -> None:
+def init_weights(model: GPT, *, seed: int, zero_outputs: bool = False) -> None:
     """Initialise a model as GPT-2 does (Radford et al. 2019, section 2.3; values from its released code).
 
     Matrices and embeddings are normal with standard deviation 0.02; those that write to the residual stream are
@@ -24,13 +24,15 @@ def init_weights(model: GPT, *, seed: int) -> None:
     Args:
         model: The model, on a real device.
         seed: Decides the values, whatever the device.
+        zero_outputs: Whether the matrices that write to the residual stream are 0 instead.
     """
     generator = torch.Generator().manual_seed(seed)
     residual = STD / math.sqrt(2 * model.config.n_layers)
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
-                std = residual if name.endswith((".o", ".down")) else STD
+                writes = name.endswith((".o", ".down"))
+                std = 0.0 if writes and zero_outputs else residual if writes else STD
                 # Drawn on the CPU: generators of other devices give other numbers.
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
                 if isinstance(module, nn.Linear) and module.bias is not None:
@@ -42,10 +44,10 @@ def init_weights(model: GPT, *, seed: int) -> None:
                 module.bias.zero_()
 
 
-def new_model(config: ModelConfig, *, seed: int) -> GPT:
-    """Return a freshly initialised model in fp32 on the CPU."""
+def new_model(config: ModelConfig, *, seed: int, zero_outputs: bool = False) -> GPT:
+    """Return a freshly initialised model in fp32 on the CPU; see `init_weights`."""
     with torch.device("meta"):
         model = GPT(config)
     model.to_empty(device="cpu")
-    init_weights(model, seed=seed)
+    init_weights(model, seed=seed, zero_outputs=zero_outputs)
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
+from nlpkit.core.train.ahead import Ahead, StepData
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.distributed import SINGLE, Process, gathered, shard, whole
 from nlpkit.core.train.loss import loss_sum
@@ -22,6 +24,8 @@ from nlpkit.core.train.prepare import prepare_model, run_eagerly
 from nlpkit.core.train.schedule import learning_rate, warmup_steps
 
 _LOGITS_AT_ONCE = 1 << 25
+UNSETTLED = 1 << 40
+"""Steps of a training whose length the clock has not settled yet: more than any has."""
 _MEASURED_AT_ONCE = 4096
 """Slots of a pass that only measures the loss."""
 
@@ -69,7 +73,16 @@ class _Objective(nn.Module):
         )
         # In evaluation nothing is compiled: see `Trainer.evaluating`.
         compiled = self.compiled and self.training
-        return loss_sum(self.model, hidden, batch.labels, smoothing=self.smoothing, chunk=self.chunk, compiled=compiled)
+        return loss_sum(
+            self.model,
+            hidden,
+            batch.labels,
+            weights=batch.weights,
+            at=batch.labelled,
+            smoothing=self.smoothing,
+            chunk=self.chunk,
+            compiled=compiled,
+        )
 
 
 class Trainer:
@@ -79,8 +92,9 @@ class Trainer:
         model: The model.
         config: How it is trained.
         packer: Where its data come from.
-        total_steps: Steps of the whole training.
+        total_steps: Steps of the whole training; `UNSETTLED` until the clock has settled it.
         warmup_steps: Steps of warm-up.
+        elapsed: Seconds of all steps done, in this process and before.
         rows_per_step: Packed rows of a step, of all micro-batches and processes.
         step: Steps done.
         compiled: Whether the blocks are compiled.
@@ -138,7 +152,9 @@ class Trainer:
             exact.clear()
         self.optimizer = build_optimizer(config, self.weights.masters)
         self.average = MovingAverage(self.weights, config.ema) if config.ema else None
+        self._ahead = Ahead(packer, self._step_data)
         self.step = 0
+        self.elapsed = 0.0
         self._autocast = config.dtype == "bf16" and not masters and config.parallel == "ddp"
 
     def make_step(self) -> StepInfo | None:
@@ -149,27 +165,31 @@ class Trainer:
         """
         began = time.perf_counter()
         config, world = self.config, self.process.world
-        bins = self.packer.take(self.rows_per_step)
-        if not bins:
+        data = self._ahead.take()
+        if data is None:
             return None
-        slots, targets = self.packer.count(bins)
+        slots, targets = data.slots, data.targets
         # Randomness is a function of seed, step and process: nothing that happens between steps changes it.
         torch.manual_seed((config.seed * 1_000_003 + self.step) * 1009 + self.process.rank)
         self._objective.train()
         self.weights.clear_gradients()
         plain = torch.zeros((), dtype=torch.float64, device=self.process.device)
-        used = min(config.accumulate, -(-len(bins) // (config.batch_size * world)))
-        for micro in range(used):
-            first = (micro * world + self.process.rank) * config.batch_size
-            mine = bins[first : first + config.batch_size]
-            batch = collate(self.packer, mine, n_rows=config.batch_size).to(self.process.device)
+        prompt_loss = self._prompt_loss()
+        # Labels on prompts: all slots but the targets have one.
+        counted = targets + prompt_loss * (slots - targets)
+        used = len(data.batches)
+        for micro, batch in enumerate(data.batches):
+            if prompt_loss:
+                batch = batch.with_prompt_loss(prompt_loss)
+            batch = batch.to(self.process.device)
             with self.process.synchronised(self.objective, last=micro == used - 1):
                 total, unsmoothed = self._loss(batch)
                 # Wrappers for several processes average gradients; the loss is a sum over all of them.
-                torch.autograd.backward(total * (world / max(1, targets)))
+                torch.autograd.backward(total * (world / max(1, counted)))
             plain += unsmoothed
-        loss = float(self.process.sum(plain)) / max(1, targets)
-        norm = self._clip()
+        # The one moment in a step when the host waits for the device.
+        loss_sum_, norm = torch.stack((self.process.sum(plain), self._clip())).tolist()
+        loss = loss_sum_ / max(1, targets)
         lr = learning_rate(config, self.step, self.total_steps, warmup=self.warmup_steps)
         problem = None
         if not math.isfinite(loss):
@@ -178,13 +198,16 @@ class Trainer:
             problem = f"the gradient of step {self.step + 1} is {norm}"
         if problem is None:
             for group in self.optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("lr_scale", 1.0)
             self.optimizer.step()
             self.weights.publish()
             self.step += 1
             if self.average is not None:
                 self.average.update(self.step)
         self.weights.clear_gradients()
+        seconds = time.perf_counter() - began
+        self.elapsed += seconds
+        self._settle_length()
         return StepInfo(
             step=self.step,
             loss=loss,
@@ -192,10 +215,47 @@ class Trainer:
             grad_norm=norm,
             tokens=slots,
             targets=targets,
-            seconds=time.perf_counter() - began,
-            epoch=self.packer.epoch,
+            seconds=seconds,
+            epoch=data.epoch,
             problem=problem,
         )
+
+    def _step_data(self, packer: Packer) -> StepData | None:
+        """Pack the rows of one step and make this process's micro-batches of them."""
+        config, world = self.config, self.process.world
+        bins = packer.take(self.rows_per_step)
+        if not bins:
+            return None
+        slots, targets = packer.count(bins)
+        batches = []
+        for micro in range(min(config.accumulate, -(-len(bins) // (config.batch_size * world)))):
+            first = (micro * world + self.process.rank) * config.batch_size
+            batch = collate(packer, bins[first : first + config.batch_size], n_rows=config.batch_size)
+            batches.append(batch.pinned() if self.process.device.type == "cuda" else batch)
+        state = copy.copy(packer.state)
+        return StepData(batches=batches, slots=slots, targets=targets, state=state, epoch=packer.epoch)
+
+    def _prompt_loss(self) -> float:
+        """Return the weight of the loss on prompt tokens in the next step."""
+        config = self.config
+        until = config.prompt_loss_steps * (self.total_steps if config.prompt_loss_steps < 1 else 1)
+        return config.prompt_loss if self.step < until else 0.0
+
+    def _settle_length(self) -> None:
+        """Settle the number of steps once the clock says that the rate must fall now, or that time is up."""
+        config = self.config
+        if config.max_minutes is None or self.total_steps != UNSETTLED:
+            return
+        decay = config.decay if config.schedule == "wsd" else 0.0
+        if self.elapsed >= 60 * config.max_minutes * (1 - decay):
+            self.total_steps = self.step if decay == 0 else max(self.step + 1, round(self.step / (1 - decay)))
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps of the whole training, estimated where the clock decides."""
+        if self.total_steps != UNSETTLED or self.config.max_minutes is None or not self.step:
+            return self.total_steps
+        return max(self.step + 1, round(60 * self.config.max_minutes * self.step / max(self.elapsed, 1e-9)))
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         cast = torch.autocast(self.process.device.type, torch.bfloat16, enabled=self._autocast)
@@ -221,10 +281,10 @@ class Trainer:
         self._ran = True
         return result
 
-    def _clip(self) -> float:
+    def _clip(self) -> Tensor:
         parameters = [master for master in self.weights.masters.values() if master.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
-        return float(whole(norm))
+        return whole(norm).double()
 
     @contextlib.contextmanager
     def evaluating(self, values: Mapping[str, Tensor] | None = None) -> Iterator[GPT]:
@@ -286,6 +346,8 @@ def count_steps(config: TrainConfig, packer: Packer, *, world: int = 1) -> int:
     """Return the steps of the whole training."""
     if config.max_steps is not None:
         return config.max_steps
+    if config.max_minutes is not None:
+        return UNSETTLED
     return -(-packer.count_bins() // (config.batch_size * config.accumulate * world))
 
 
@@ -299,8 +361,8 @@ def train(trainer: Trainer, *, until: int | None = None) -> Iterator[StepInfo]:
     Yields:
         What each step did. One with a `problem` is the last.
     """
-    end = trainer.total_steps if until is None else min(until, trainer.total_steps)
-    while trainer.step < end:
+    # The clock may settle the number of steps on the way.
+    while trainer.step < (trainer.total_steps if until is None else min(until, trainer.total_steps)):
         info = trainer.make_step()
         if info is None:
             return

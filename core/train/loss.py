@@ -66,6 +66,7 @@ class _HeadLoss(torch.autograd.Function):
         model: GPT,
         hidden: Tensor,
         labels: Tensor,
+        weights: Tensor | None,
         smoothing: float,
         chunk: int,
         compiled: bool,
@@ -94,14 +95,17 @@ class _HeadLoss(torch.autograd.Function):
                 part.requires_grad_(wanted[0])
                 logits = model.logits(part)
             chosen, mean, slope = softmax_part(logits.detach(), target, smoothing)
-            nll = -chosen[:rows].double().sum()
-            plain += nll
+            share = None if weights is None else weights[start : start + rows].double()
+            nll = -chosen[:rows].double()
+            plain += (nll if share is None else nll * (share == 1)).sum()
             if smoothing:
-                nll = (1 - smoothing) * nll - smoothing * mean[:rows].double().sum()
-            total += nll
+                nll = (1 - smoothing) * nll - smoothing * mean[:rows].double()
+            total += (nll if share is None else nll * share).sum()
             if not any(wanted):
                 continue
             slope[rows:] = 0
+            if share is not None:
+                slope[:rows] *= share[:, None].to(slope.dtype)
             wants = [part, *inputs] if wanted[0] else inputs
             found = list(torch.autograd.grad(logits, wants, slope))
             if hidden_gradient is not None:
@@ -124,18 +128,26 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         hidden, parameters = ctx.found
         ctx.found = None
-        scale = float(grad_outputs[0])
+        scale = grad_outputs[0]
         if hidden is not None:
-            hidden = hidden.mul_(scale)
+            hidden = hidden.mul_(scale.to(hidden.dtype))
         scaled = [
-            None if gradient is None else gradient.mul_(scale).to(dtype)
+            None if gradient is None else gradient.mul_(scale.to(gradient.dtype)).to(dtype)
             for gradient, dtype in zip(parameters, ctx.dtypes, strict=True)
         ]
-        return None, hidden, None, None, None, None, None, *scaled
+        return None, hidden, None, None, None, None, None, None, *scaled
 
 
 def loss_sum(
-    model: GPT, hidden: Tensor, labels: Tensor, *, smoothing: float = 0.0, chunk: int = 256, compiled: bool = False
+    model: GPT,
+    hidden: Tensor,
+    labels: Tensor,
+    *,
+    weights: Tensor | None = None,
+    at: Tensor | None = None,
+    smoothing: float = 0.0,
+    chunk: int = 256,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Sum the cross-entropy over the positions that have a label.
 
@@ -143,21 +155,26 @@ def loss_sum(
         model: Its head is applied.
         hidden: Final hidden states, shape ``(batch, seq, d_model)``.
         labels: Shape ``(batch, seq)``; below 0 there is no loss, and nothing goes through the head.
+        weights: Weight of each position's loss, same shape as `labels`: 1 on targets, below 1 elsewhere. None is 1.
+        at: Numbers of the positions that have a label, counted row by row, where the caller knows them: on a GPU
+            looking for them would make the host wait.
         smoothing: Label smoothing.
         chunk: Positions whose logits are held at once.
         compiled: Whether to compile what comes after the logits.
 
     Returns:
-        The sum to minimise, in nats, differentiable; and the same without smoothing. Scalars in fp64.
+        The weighted sum to minimise, in nats, differentiable; and the sum over the positions of weight 1 without
+        smoothing. Scalars in fp64.
     """
-    target = labels >= 0
     parameters = head_parameters(model)
+    if at is None:
+        at = (labels.flatten() >= 0).nonzero()[:, 0]
+    states, chosen, shares = hidden.flatten(0, 1), labels.flatten(), None if weights is None else weights.flatten()
     # Where every position has a label, as in plain text, none need be gathered.
-    every = bool(target.all())
-    states = hidden.flatten(0, 1) if every else hidden[target]
-    chosen = labels.flatten() if every else labels[target]
+    if at.shape[0] < chosen.shape[0]:
+        states, chosen, shares = states[at], chosen[at], None if shares is None else shares[at]
     grad = torch.is_grad_enabled()
     wanted = (grad and states.requires_grad, *(grad and parameter.requires_grad for parameter in parameters))
     apply: Any = _HeadLoss.apply
-    total, plain = apply(model, states, chosen, smoothing, chunk, compiled, wanted, *parameters)
+    total, plain = apply(model, states, chosen, shares, smoothing, chunk, compiled, wanted, *parameters)
     return total, plain

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nlpkit.core.errors import ConfigError
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.distributed import place
+from nlpkit.core.train.muon import Muon
 
 
 def decays(name: str, parameter: Tensor) -> bool:
@@ -61,6 +63,11 @@ class Lion(Optimizer):
                 average.lerp_(gradient, 1 - beta2)
 
 
+def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Tell whether Muon takes a weight: a matrix between hidden states, no table of embeddings and no output head."""
+    return parameter.dim() == 2 and ".blocks." in f".{name}"
+
+
 def build_optimizer(config: TrainConfig, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
     """Build the optimizer over named fp32 parameters.
 
@@ -69,19 +76,31 @@ def build_optimizer(config: TrainConfig, parameters: Mapping[str, nn.Parameter])
         parameters: Weights to train, by name.
 
     Returns:
-        The optimizer, with one group that decays and one that does not.
+        The optimizer. Each group has an ``lr_scale``: its learning rate as a multiple of the configuration's.
     """
+    betas = (config.beta1, config.beta2)
+    if config.optimizer == "muon":
+        hidden = [p for n, p in parameters.items() if _is_hidden_matrix(n, p)]
+        rest = [p for n, p in parameters.items() if not _is_hidden_matrix(n, p)]
+        if not hidden:
+            raise ConfigError("muon is for matrices inside the blocks, and none of them is to be trained.")
+        scale = (config.embed_lr or config.lr) / config.lr
+        parts: list[dict[str, Any]] = [
+            {"params": hidden, "muon": True, "weight_decay": config.weight_decay, "lr_scale": 1.0},
+            {"params": rest, "muon": False, "weight_decay": 0.0, "lr_scale": scale},
+        ]
+        return Muon([part for part in parts if part["params"]], lr=config.lr, betas=betas, eps=config.eps)
     groups: list[dict[str, Any]] = [
         {"params": [p for n, p in parameters.items() if decays(n, p)], "weight_decay": config.weight_decay},
         {"params": [p for n, p in parameters.items() if not decays(n, p)], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "lion":
-        return Lion(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+        return Lion(groups, lr=config.lr, betas=betas)
     if config.optimizer == "adafactor":
         return torch.optim.Adafactor(groups, lr=config.lr)
     fused = all(type(p) is nn.Parameter and p.device.type in ("cpu", "cuda") for p in parameters.values())
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=fused)
 
 
 class Weights:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import bisect
 import copy
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nlpkit.core.errors import ConfigError
-from nlpkit.core.train.data import NO_LABEL, RowSource, TextWindows
+from nlpkit.core.train.data import NO_LABEL, RowSource, TextWindows, TokenStore
 
 WINDOW_BINS = 128
 """Bins' worth of rows that are sorted by length together: enough for bins that are nearly full."""
@@ -278,6 +279,9 @@ class Batch:
         positions: Positions, counted from 0 in each packed row; same shape.
         segments: Number of the packed row from 1, 0 for padding; same shape. None where every row is one segment.
         branches: Rows that share their beginning: 0 in it, else which of them; same shape. None where there are none.
+        weights: Weight of each label's loss; same shape. None where all count alike.
+        labelled: Numbers of the slots with a label, counted row by row, shape ``(labels,)``; known here so that no
+            device has to be asked.
     """
 
     token_ids: Tensor
@@ -285,6 +289,17 @@ class Batch:
     positions: Tensor
     segments: Tensor | None
     branches: Tensor | None = None
+    weights: Tensor | None = None
+    labelled: Tensor | None = None
+
+    def pinned(self) -> Batch:
+        """Return the batch in memory that a GPU copies from without making the host wait."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        names = (item.name for item in dataclasses.fields(self))
+        changed = {name: change(part) for name in names if (part := getattr(self, name)) is not None}
+        return dataclasses.replace(self, **changed)
 
     def mask(self) -> Tensor | None:
         """Return the block-diagonal causal mask, shape ``(batch, 1, seq, seq)``, or None where plain causal does."""
@@ -300,9 +315,21 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        segments = None if self.segments is None else self.segments.to(device)
-        branches = None if self.branches is None else self.branches.to(device)
-        return Batch(self.token_ids.to(device), self.labels.to(device), self.positions.to(device), segments, branches)
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def with_prompt_loss(self, weight: float) -> Batch:
+        """Return the batch with labels on prompt tokens too, whose loss counts `weight` times as much."""
+        following, after = torch.full_like(self.labels, NO_LABEL), self.positions[:, 1:] == self.positions[:, :-1] + 1
+        for numbers in (self.segments, self.branches):
+            if numbers is not None:
+                after = after & (numbers[:, 1:] == numbers[:, :-1])
+        if self.segments is not None:
+            after = after & (self.segments[:, 1:] > 0)
+        following[:, :-1] = torch.where(after, self.token_ids[:, 1:], NO_LABEL)
+        prompt = self.labels < 0
+        labels = torch.where(prompt, following, self.labels)
+        weights = torch.where(prompt, weight, 1.0)
+        return dataclasses.replace(self, labels=labels, weights=weights, labelled=_labelled(labels))
 
 
 def collate(packer: Packer, bins: Sequence[Sequence[Draw]], *, n_rows: int) -> Batch:
@@ -322,22 +349,70 @@ def collate(packer: Packer, bins: Sequence[Sequence[Draw]], *, n_rows: int) -> B
     positions = np.zeros(shape, np.int64)
     segments = np.zeros(shape, np.int32)
     branches = np.zeros(shape, np.int32)
-    for row, draws in enumerate(bins):
-        at = 0
-        for number, draw in enumerate(draws, 1):
-            layout = packer.sources[draw.source].layout(draw.index, draw.epoch)
-            here = slice(at, at + len(layout.inputs))
-            ids[row, here], labels[row, here] = layout.inputs, layout.labels
-            positions[row, here], branches[row, here] = layout.positions, layout.branches
-            segments[row, here] = number
-            at += len(layout.inputs)
+    stores = [source if isinstance(source, TokenStore) else None for source in packer.sources]
+    if None not in stores and bins:
+        _fill(packer, bins, ids, labels, positions, segments)
+    else:
+        for row, draws in enumerate(bins):
+            at = 0
+            for number, draw in enumerate(draws, 1):
+                layout = packer.sources[draw.source].layout(draw.index, draw.epoch)
+                here = slice(at, at + len(layout.inputs))
+                ids[row, here], labels[row, here] = layout.inputs, layout.labels
+                positions[row, here], branches[row, here] = layout.positions, layout.branches
+                segments[row, here] = number
+                at += len(layout.inputs)
+    made = torch.from_numpy(labels)
     return Batch(
         torch.from_numpy(ids),
-        torch.from_numpy(labels),
+        made,
         torch.from_numpy(positions),
         None if packer.single else torch.from_numpy(segments),
         torch.from_numpy(branches) if branches.any() else None,
+        labelled=_labelled(made),
     )
+
+
+def _labelled(labels: Tensor) -> Tensor:
+    return (labels.flatten() >= 0).nonzero()[:, 0]
+
+
+def _fill(
+    packer: Packer,
+    bins: Sequence[Sequence[Draw]],
+    ids: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    positions: npt.NDArray[np.int64],
+    segments: npt.NDArray[np.int32],
+) -> None:
+    """Do for stores of rows, all rows at once, what their layouts say one by one."""
+    which = np.array([draw.source for draws in bins for draw in draws])
+    index = np.array([draw.index for draws in bins for draw in draws])
+    rows = np.repeat(np.arange(len(bins)), [len(draws) for draws in bins])
+    number = np.concatenate([np.arange(1, len(draws) + 1) for draws in bins])
+    start, slots, prompt = (np.zeros(len(index), np.int64) for _ in range(3))
+    for source in np.unique(which):
+        mine = which == source
+        facts = cast("TokenStore", packer.sources[source]).facts(index[mine])
+        start[mine], slots[mine], prompt[mine] = facts[0], facts[1] - 1, np.maximum(facts[2], 1)
+    # Where in its bin each row begins: the slots before it, less those of earlier bins.
+    before = np.cumsum(slots) - slots
+    first = np.searchsorted(rows, rows)
+    place = rows * ids.shape[1] + before - before[first]
+    within = np.arange(slots.sum()) - np.repeat(before, slots)
+    slot = np.repeat(place, slots) + within
+    tokens, following = np.empty(len(slot), np.int64), np.empty(len(slot), np.int64)
+    of_slot = np.repeat(which, slots)
+    at = np.repeat(start, slots) + within
+    for source in np.unique(which):
+        mine = of_slot == source
+        stored = cast("TokenStore", packer.sources[source]).all_tokens
+        tokens[mine], following[mine] = stored[at[mine]], stored[at[mine] + 1]
+    ids.flat[slot] = tokens
+    positions.flat[slot] = within
+    segments.flat[slot] = np.repeat(number, slots)
+    learned = within >= np.repeat(prompt, slots) - 1
+    labels.flat[slot[learned]] = following[learned]
 
 
 def batches(packer: Packer, *, batch_size: int) -> Iterator[Batch]:

@@ -246,7 +246,7 @@ class Session:
             values = {name: getattr(info, name) for name in
                       ("loss", "lr", "grad_norm", "tokens", "targets", "seconds", "epoch")}  # fmt: skip
             self._log.write("train", info.step, values)
-        self.watcher.on_step(info, self.trainer.total_steps)
+        self.watcher.on_step(info, self.trainer.expected_steps)
 
     def _measure(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Measure the model as it is, or with other weights."""
