@@ -70,6 +70,7 @@ def translate(
         str | None, typer.Option(metavar="PATH", help="TSV: a term and its translation on each line.")
     ] = None,
     n_best: Annotated[int | None, typer.Option(min=1, help="Give the N best translations.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a sentence is not to be trusted.")] = False,
 ) -> int:
     """Translate text."""
     from nlpkit.apps.documents import read_glossary
@@ -91,6 +92,7 @@ def translate(
         flags={"target_lang": "--to", "source_lang": "--from", "glossary": "--glossary", "n": "--n-best"},
         defaults={"source_lang": "auto"},
         overrides={"n": n_best},
+        strict=strict,
     )
 
 

@@ -49,6 +49,7 @@ class TaskCommand:
         decode: Shared options.
         source: Shared options.
         sink: Shared options.
+        strict: Whether a result that is not to be trusted counts as a failed input for the exit code.
         what: What the text is called in errors.
         ways: How it can be given, for the error when it is not.
     """
@@ -63,6 +64,7 @@ class TaskCommand:
     decode: DecodeOptions
     source: InputOptions
     sink: OutputOptions
+    strict: bool = False
     what: str = "text"
     ways: str = "as an argument, as a file with -f PATH, or through a pipe"
 
@@ -70,7 +72,7 @@ class TaskCommand:
         """Do it all.
 
         Returns:
-            The exit code: 0, or 3 if inputs failed under ``--keep-going``.
+            The exit code: 0, or 3 if inputs failed under ``--keep-going`` or results are doubtful under ``--strict``.
 
         Raises:
             NlpkitError: Something cannot be used. All that can be checked without the model is checked first.
@@ -106,7 +108,10 @@ class TaskCommand:
                 self._batch(pool, rows, documents, overrides, writer, tally)
         names = " and ".join(lm.name if lm.adapter is None else f"{lm.name}+{lm.adapter}" for lm in models)
         tally.report(names, stats=self.sink.stats, quiet=self.sink.quiet)
-        return 3 if tally.failed else 0
+        if self.strict and tally.doubtful:
+            which = "the result is" if tally.inputs == 1 else f"{tally.doubtful} of {tally.inputs} results are"
+            note(f"{which} not to be trusted; --strict makes that exit code 3", quiet=self.sink.quiet)
+        return 3 if tally.failed or (self.strict and tally.doubtful) else 0
 
     def _overrides(self) -> dict[str, Any]:
         overrides = {**self.decode.overrides(), **{k: v for k, v in self.overrides.items() if v is not None}}
@@ -296,6 +301,7 @@ class Tally:
     began: float = field(default_factory=time.perf_counter)
     inputs: int = 0
     failed: int = 0
+    doubtful: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     truncated: int = 0
@@ -315,6 +321,7 @@ class Tally:
         self.input_tokens += result.used_tokens
         self.output_tokens += result.output_tokens
         self.truncated += result.truncated
+        self.doubtful += bool(result.fields.get("flagged"))
         if result.chunks or result.error is not None:
             self.reasons[result.finish_reason] += 1
         notes = list(result.warnings)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from nlpkit.apps.completions import LINE_BREAK, clean, clean_preview, ends_too_soon, may_be_quoted, strip_quotes
 from nlpkit.apps.confidence import REASONS, Signals
+from nlpkit.apps.glossary import Match, find_terms
 from nlpkit.apps.language_detection import detect_language
 from nlpkit.apps.language_pairs import describe_pairs
 from nlpkit.apps.languages import language_name, parse_language
@@ -63,9 +63,6 @@ SHOWN = 3
 
 SHOWN_LENGTH = 40
 """Most characters of a quoted sentence."""
-
-_FIRST_UNSPACED = "\u2e80"
-"""From here on most scripts write words without spaces between them."""
 
 _STATE, _PIECE, _ASKED, _TERMS = "_state", "_piece", "_asked", "_terms"
 
@@ -127,8 +124,9 @@ class Translation(BaseTask):
         target = language_name(example["target_lang"])
         source = str(example.get("source_lang") or "auto")
         origin = "" if source == "auto" else f" from {language_name(source)}"
-        terms = _terms_in(str(example["source"]), example.get("glossary") or {})
-        hint = "".join(f' Translate "{term}" as "{wanted}".' for term, wanted in terms.items())
+        terms = find_terms(str(example["source"]), example.get("glossary") or {})
+        hints = dict.fromkeys(f' Translate "{term.term}" as "{term.target}".' for term in terms)
+        hint = "".join(hints)
         return [Message("user", f"Translate{origin} to {target}.{hint}\n\n{example['source']}")]
 
     def brief(self, example: Example) -> str | None:
@@ -171,8 +169,9 @@ class Translation(BaseTask):
         wishes: dict[str, Any] = {"beam_size": BRIEF_BEAMS} if chunk.get(BRIEF) else {}
         state = chunk.get(_STATE)
         piece = state.pieces[chunk[_PIECE]] if isinstance(state, State) else None
-        terms = chunk[_TERMS] if _TERMS in chunk else _terms_in(str(chunk["source"]), chunk.get("glossary") or {})
-        wanted = [*terms.values()]
+        again = piece is not None and piece.tries > 0
+        # Of an inflected term an inflected translation is wanted, which only the model knows: at first it is free.
+        wanted = [term.target for term in chunk.get(_TERMS, ()) if again or _is_plain(term)]
         if piece is not None and piece.tries and piece.best is not None:
             wishes["beam_size"] = RETRY_BEAMS
             if {"loop", "cut"}.intersection(piece.best.signals.reasons):
@@ -213,15 +212,14 @@ class Translation(BaseTask):
                 asked,
                 part.prediction.text,
                 signals,
-                part.example[_TERMS],
+                terms=part.example[_TERMS],
                 retry_for=_retry_reasons(example, asked),
             )
         state = replace(state, pieces=tuple(pieces))
         if state.due:
             return Prediction("", {_STATE: state})
-        text = state.text()
-        facts = _facts(state, example, text)
-        return Prediction(text, facts, _warnings(state, example, facts))
+        facts = _facts(state, example)
+        return Prediction(state.text(), facts, _warnings(state, example, facts))
 
     def reduce(self, prediction: Prediction, example: Example) -> Example | None:
         """Go on with the sentences that have not arrived."""
@@ -235,8 +233,8 @@ class Translation(BaseTask):
 
     def max_tokens(self, example: Example, prompt_tokens: int) -> int:
         """Allow twice the prompt, for no language pair needs more and a loop ends soon, and what the glossary adds."""
-        terms = _terms_in(str(example["source"]), example.get("glossary") or {})
-        return 2 * prompt_tokens + 16 + sum(len(wanted.encode()) for wanted in terms.values())
+        terms = example.get(_TERMS) or ()
+        return 2 * prompt_tokens + 16 + sum(len(term.target.encode()) for term in terms)
 
 
 def _retry_reasons(example: Example, asked: Asked) -> frozenset[str]:
@@ -270,16 +268,16 @@ def _chunk(example: Example, state: State, index: int) -> Example:
     # A second try without masks: the model may have stumbled over them.
     lost = piece.tries and piece.best is not None and "placeholders" in piece.best.signals.reasons
     asked: Asked = ask_about(piece.text, masks=bool(example.get(MASKS)) and not lost)
-    terms = {}
+    terms: tuple[Match, ...] = ()
     if piece.leg + 1 == len(piece.route):
-        terms = _terms_in(piece.source, example.get("glossary") or {})
+        terms = find_terms(piece.source, example.get("glossary") or {}, language=piece.language)
     language = piece.language if piece.leg == 0 else piece.route[piece.leg - 1]
     return {
         **example,
         "source": asked.text,
         "source_lang": language or "auto",
         "target_lang": piece.route[piece.leg],
-        "glossary": terms,
+        "glossary": {term.term: term.target for term in terms},
         _STATE: state,
         _PIECE: index,
         _ASKED: asked,
@@ -287,7 +285,12 @@ def _chunk(example: Example, state: State, index: int) -> Example:
     }
 
 
-def _facts(state: State, example: Example, text: str) -> dict[str, Any]:
+def _is_plain(match: Match) -> bool:
+    """Tell whether a term stands in the text as it stands in the glossary, as far as the number of letters tells."""
+    return match.end - match.start == len(match.term)
+
+
+def _facts(state: State, example: Example) -> dict[str, Any]:
     pieces, target = state.pieces, str(example["target_lang"])
     source = example.get("source_lang")
     done = [piece for piece in pieces if piece.best is not None]
@@ -315,11 +318,11 @@ def _facts(state: State, example: Example, text: str) -> dict[str, Any]:
     }
     if "_confidence" in example:
         facts["source_lang_confidence"] = example["_confidence"]
-    terms = _terms_in(str(example["source"]), example.get("glossary") or {})
+    terms = {term.term: term.target for piece in done for term in piece.terms}
     if terms:
-        hits = {term: wanted for term, wanted in terms.items() if wanted.casefold() in text.casefold()}
-        facts["glossary_hits"] = hits
-        facts["glossary_misses"] = {term: wanted for term, wanted in terms.items() if term not in hits}
+        missed = {term for piece in done for term in piece.missed}
+        facts["glossary_hits"] = {term: wanted for term, wanted in terms.items() if term not in missed}
+        facts["glossary_misses"] = {term: wanted for term, wanted in terms.items() if term in missed}
     return facts
 
 
@@ -376,16 +379,3 @@ def _doubts(poor: Sequence[Piece], total: int) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1].rstrip() + "…"
-
-
-def _terms_in(text: str, glossary: Mapping[str, str]) -> dict[str, str]:
-    return {term: wanted for term, wanted in glossary.items() if _occurs(term, text)}
-
-
-def _occurs(term: str, text: str) -> bool:
-    pattern = re.escape(term.strip().casefold())
-    if not pattern:
-        return False
-    if not any(char >= _FIRST_UNSPACED for char in term):
-        pattern = rf"(?<!\w){pattern}(?!\w)"
-    return re.search(pattern, text.casefold()) is not None

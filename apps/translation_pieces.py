@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from nlpkit.apps.chunking import cut_long
 from nlpkit.apps.confidence import LOW, Signals, confidence
-from nlpkit.apps.language_detection import detect_language
+from nlpkit.apps.glossary import Match, followed
+from nlpkit.apps.language_detection import detect_language, dominant_script
 from nlpkit.apps.language_pairs import Pairs, find_route, foreign_script
-from nlpkit.apps.languages import same_language
+from nlpkit.apps.languages import LANGUAGES, same_language
 from nlpkit.apps.letter_case import lower_caps
 from nlpkit.apps.protected import Masked, cut_to_masks, find_protected, mask, unmask
 from nlpkit.apps.text_layout import Layout, read_layout, write_layout
@@ -37,12 +38,19 @@ class Attempt:
         confidence: How likely it is right, from 0 to 1.
         signals: What that rests on.
         checked: What was noticed.
+        missed: Glossary terms that were not followed.
     """
 
     text: str
     confidence: float
     signals: Signals
     checked: Checked
+    missed: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> tuple[bool, int, float]:
+        """What makes one try better than another: nothing wrong, then glossary terms, then confidence."""
+        return not SERIOUS.intersection(self.signals.reasons), -len(self.missed), self.confidence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,7 @@ class Piece:
         best: The best try for the next language, or for the last one.
         certainty: Product of the confidences of the languages gone through before.
         earlier: What was wrong on the way to these, if that was too much.
+        terms: Glossary terms in it.
     """
 
     segment: int
@@ -80,6 +89,12 @@ class Piece:
     best: Attempt | None = None
     certainty: float = 1.0
     earlier: tuple[str, ...] = ()
+    terms: tuple[Match, ...] = ()
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Glossary terms that were not followed."""
+        return () if self.best is None else self.best.missed
 
     @property
     def is_open(self) -> bool:
@@ -209,7 +224,8 @@ def plan_pieces(text: str, wish: Wish, *, limit: int | None, count_tokens: Calla
         for part in _fitting(segment, wish.masks, limit, count_tokens):
             body = part.strip()
             lead, trail = part[: len(part) - len(part.lstrip())], part[len(part.rstrip()) :] if body else ""
-            pieces.append(_directed(Piece(segment=index, lead=lead, source=body, trail=trail, text=body), wish))
+            pieces.append(Piece(segment=index, lead=lead, source=body, trail=trail, text=body))
+    pieces = [_directed(piece, wish, near) for piece, near in zip(pieces, _languages_near(pieces, wish), strict=True)]
     return State(layout=layout, pieces=tuple(pieces), legs=max((len(piece.route) for piece in pieces), default=0))
 
 
@@ -222,14 +238,34 @@ def _fitting(segment: str, masks: bool, limit: int | None, count_tokens: Callabl
     return parts
 
 
-def _directed(piece: Piece, wish: Wish) -> Piece:
-    """Say where a piece has to go, by its language."""
+def _languages_near(pieces: Sequence[Piece], wish: Wish) -> list[str | None]:
+    """Return for each piece the language that it is in if its own words do not tell.
+
+    That is the language of the text, or else of the sentence before it or of the first that tells, but never the one
+    wanted: what does not tell is not left alone for what stands beside it.
+    """
+    if wish.source is not None:
+        return [wish.source] * len(pieces)
+    told = [sure_language(piece.source) for piece in pieces]
+    told = [None if one is None or same_language(one, wish.target) else one for one in told]
+    before = next((one for one in told if one is not None), None)
+    near = []
+    for one in told:
+        before = one or before
+        near.append(before)
+    return near
+
+
+def _directed(piece: Piece, wish: Wish, near: str | None) -> Piece:
+    """Say where a piece has to go, by its language, or by what is near where that does not tell."""
     if not _has_words(piece.source):
         return piece
     sure = sure_language(piece.source)
     if sure is not None and same_language(sure, wish.target):
         return replace(piece, language=sure, kept=True)
-    language = wish.source if wish.given or sure is None else sure
+    if near is not None and LANGUAGES[near].script != dominant_script(piece.source)[0]:
+        near = None
+    language = wish.source if wish.given else sure or near
     if language is not None and same_language(language, wish.target):
         return replace(piece, language=language, kept=True)
     strange = sure is None and not wish.given and foreign_script(wish.learned, piece.source) is not None
@@ -259,7 +295,13 @@ def sure_language(text: str) -> str | None:
 
 
 def tried(
-    piece: Piece, asked: Asked, written: str, signals: Signals, terms: Mapping[str, str], *, retry_for: Collection[str]
+    piece: Piece,
+    asked: Asked,
+    written: str,
+    signals: Signals,
+    *,
+    terms: tuple[Match, ...] = (),
+    retry_for: Collection[str] = (),
 ) -> Piece:
     """Take what the model wrote about a piece.
 
@@ -268,8 +310,8 @@ def tried(
         asked: What it was asked.
         written: What it wrote, cleaned.
         signals: What decoding says; ``reasons`` are those that decoding knows.
-        terms: Glossary terms that had to occur.
-        retry_for: Reasons for which a translation is tried again.
+        terms: Glossary terms in the piece.
+        retry_for: Reasons for which a translation is tried again; if there are any, a missed term is one too.
 
     Returns:
         The piece; with the next language where this one is done, with one more try where it is not.
@@ -284,12 +326,14 @@ def tried(
         reasons.remove("length")
     ratio = len(text) / max(1, len(piece.text))
     signals = replace(signals, ratio=ratio, reasons=tuple(dict.fromkeys(reasons)), pivot=piece.pivots)
-    attempt = Attempt(text=text, confidence=confidence(signals), signals=signals, checked=checked)
+    missed = tuple(dict.fromkeys(term.term for term in terms if not followed(term, text, language=target)))
+    attempt = Attempt(text=text, confidence=confidence(signals), signals=signals, checked=checked, missed=missed)
     best = piece.best if piece.tries and piece.best is not None else attempt
-    if attempt.confidence > best.confidence:
+    if attempt.rank > best.rank:
         best = attempt
-    piece = replace(piece, tries=piece.tries + 1, best=best)
-    if piece.tries < TRIES and set(retry_for).intersection(best.signals.reasons):
+    piece = replace(piece, tries=piece.tries + 1, best=best, terms=terms)
+    poor = set(retry_for).intersection(best.signals.reasons) or (retry_for and missed)
+    if poor and piece.tries < TRIES:
         return piece
     # What breaks a program or a page is worse than what was not translated.
     text = piece.text if "placeholders" in best.signals.reasons else best.text or piece.text
