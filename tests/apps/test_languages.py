@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nlpkit.apps.language_codes import CODES, HINTS, NAMES, WRONG_CODES
 from nlpkit.apps.language_detection import detect_language, dominant_script
 from nlpkit.apps.languages import LANGUAGES, language_name, parse_language, same_language
 from nlpkit.core.errors import ConfigError
@@ -31,6 +32,46 @@ from nlpkit.core.errors import ConfigError
         ("norsk bokmål", "nb"),
         ("Haitian Creole", "ht"),
         (" Spanish ", "es"),
+        ("pol", "pl"),
+        ("ces", "cs"),
+        ("cze", "cs"),
+        ("ukr", "uk"),
+        ("ind", "id"),
+        ("deu_Latn", "de"),
+        ("zho_Hans", "zh-Hans"),
+        ("zho_Hant", "zh-Hant"),
+        ("zh-Hant-TW", "zh-Hant"),
+        ("zh-CN", "zh-Hans"),
+        ("cmn", "zh"),
+        ("arb_Arab", "ar"),
+        ("srp_Cyrl", "sr"),
+        ("sr-Latn-RS", "sr"),
+        ("es-419", "es"),
+        ("de_DE.UTF-8", "de"),
+        ("ca_ES@valencia", "ca"),
+        ("en-US-x-private", "en"),
+        ("de-1996", "de"),
+        ("cz", "cs"),
+        ("jp", "ja"),
+        ("cn", "zh-Hans"),
+        ("gr", "el"),
+        ("dk", "da"),
+        ("iw", "he"),
+        ("Chinese (Simplified)", "zh-Hans"),
+        ("Chinese, Traditional", "zh-Hant"),
+        ("Chinese (Taiwan)", "zh-Hant"),
+        ("Brazilian Portuguese", "pt"),
+        ("Portuguese (Brazil)", "pt"),
+        ("Latin American Spanish", "es"),
+        ("Spanish; Castilian", "es"),
+        ("Castilian", "es"),
+        ("American English", "en"),
+        ("Serbian (Latin)", "sr"),
+        ("Latin", "la"),
+        ("Modern Greek", "el"),
+        ("Farsi", "fa"),
+        ("Französisch", "fr"),
+        ("allemand", "de"),
     ],
 )
 def test_names(name: str, code: str) -> None:
@@ -46,11 +87,51 @@ def test_every_name_in_the_table_is_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("germn", "Did you mean 'German'"), ("qq", "such as 'de'"), ("", "such as 'de'")]
+    ("name", "hint"),
+    [
+        ("germn", "Did you mean 'German'"),
+        ("Deutch", "Did you mean 'German'"),
+        ("Portugese", "Did you mean 'Portuguese'"),
+        ("qq", "such as 'de'"),
+        ("", "such as 'de'"),
+        ("klingon", "such as 'de'"),
+        ("de-!!", "such as 'de'"),
+        ("Old High Martian", "such as 'de'"),
+        ("se", "Did you mean 'Swedish'"),
+        ("Swiss German", "Did you mean 'German'"),
+        ("auto", "Only the source"),
+        ("(Brazil)", "such as 'de'"),
+    ],
 )
 def test_unknown_names(name: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=hint):
         parse_language(name)
+
+
+def test_codes_name_languages_of_the_catalogue() -> None:
+    for codes in (CODES, WRONG_CODES, NAMES):
+        for name, code in codes.items():
+            assert code in LANGUAGES
+            assert parse_language(name) == code
+    assert {language.code for language in LANGUAGES.values()} - set(CODES) == {"zh-Hans", "zh-Hant"}
+    assert all(name in {language.name for language in LANGUAGES.values()} for name in HINTS.values())
+    assert not set(HINTS) & {*CODES, *WRONG_CODES, *NAMES}
+
+
+@pytest.mark.property
+@given(st.text(max_size=40))
+def test_any_name_is_known_or_refused(name: str) -> None:
+    try:
+        code = parse_language(name)
+    except ConfigError:
+        return
+    assert code in LANGUAGES
+
+
+def test_long_names_are_refused_soon() -> None:
+    for name in ("de" + "-de" * 30_000 + "!", "german" * 20_000, "(" * 100_000):
+        with pytest.raises(ConfigError):
+            parse_language(name)
 
 
 def test_scripts_of_one_language() -> None:
