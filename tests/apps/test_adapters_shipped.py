@@ -204,9 +204,9 @@ class TestCommands:
         assert loads.names == [("default", "translation")]
         assert loads.paths == [folder / "translation"]
         (model,) = loads.models
-        assert model.decode(model.requests[0].prompt_ids) == "Hello.\nGerman:"
+        assert model.decode(model.requests[0].prompt_ids) == "German: Hello.\n"
         assert (record["adapter"], record["adapter_sha256"]) == ("translation", "f" * 64)
-        assert record["prediction"] == "GERMAN:"
+        assert record["prediction"] == "GERMAN: HELLO."
 
     @pytest.mark.parametrize("options", [("--adapter", "none"), ("--model", str(ROOT))])
     def test_none_and_other_models(self, cli: Cli, loads: Loads, options: tuple[str, str]) -> None:
@@ -237,7 +237,7 @@ class TestCommands:
         path = ship_model("translation")
         (record,) = self.records(cli("translate", "Hello.", "--to", "German", "--json"))
         assert loads.names == [("translation", None)]
-        assert (record["model"], record["adapter"], record["prediction"]) == ("translation", None, "GERMAN:")
+        assert (record["model"], record["adapter"], record["prediction"]) == ("translation", None, "GERMAN: HELLO.")
         for more, used in (
             (("--adapter", "none"), ("default", None)),
             (("--adapter", "translation"), ("default", "translation")),
@@ -275,8 +275,8 @@ class TestCommands:
 
     def test_lines_and_blanks(self, cli: Cli, loads: Loads) -> None:
         result = cli("translate", "--to", "de", "--lines", stdin=b"one\n\ntwo\n")
-        assert (result.code, result.out) == (0, "GERMAN:\n\nGERMAN:\n")
-        assert cli("translate", "--to", "de", "--lines", "--json", stdin=b"one\n\n").out.count('"translation"') == 2
+        assert (result.code, result.out) == (0, "GERMAN: ONE\n\nGERMAN: TWO\n")
+        assert cli("translate", "--to", "de", "--lines", "--json", stdin=b"one\n\n").out.count('"adapter": "translation"') == 2
         # Neither a blank line nor a bad row has a model loaded for it.
         del loads.names[:]
         assert cli("write", "--form", "sonnet", "--lines", stdin=b"\none\n").code == 0
@@ -354,7 +354,7 @@ class TestToolkit:
     def test_each_tasks_model_is_loaded_when_it_is_used(self, toolkit: nlpkit.Toolkit, loads: Loads) -> None:
         assert loads.names == []
         assert repr(toolkit) == "Toolkit('default')"
-        assert toolkit.translate(["a b", "c d"], target_lang="de")[1].text == "GERMAN:"
+        assert toolkit.translate(["a b", "c d"], target_lang="de")[1].text == "GERMAN: C D"
         assert toolkit.translate("more of it", target_lang="fr").adapter == "translation"
         assert loads.names == [("default", "translation")]
         assert toolkit.summarize("It rains.").text == "SUMMARY:"
@@ -472,7 +472,7 @@ class TestPackage:
         assert entry is not None
         assert open_adapter(adapter.path).modules
         assert (adapter.path / adapters.WEIGHTS).stat().st_size <= 11_000_000
-        inverse = {"qa-inverse"} if adapter.name == "qa" else set()
+        inverse = {"qa": {"qa-inverse"}, "translation": {"translation.1"}}.get(adapter.name, set())
         assert adapter.tuned.names == {adapter.name} | inverse
         assert adapter.tuned.base_sha256 == entry.sha256
         assert load_task(adapter.name).name == adapter.name
