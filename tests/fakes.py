@@ -46,7 +46,7 @@ class FakeModel:
 
     def _complete(self, request: Request, index: int = 0) -> Completion:
         self.requests.append(request)
-        text = self.reply(self.decode(request.prompt_ids).split("\n")[-1])
+        text = self.reply(self.decode(request.prompt_ids).removesuffix("\n").split("\n")[-1])
         limit = request.config.max_tokens
         ids = self.encode(text[:limit])
         return Completion(

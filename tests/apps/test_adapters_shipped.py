@@ -166,9 +166,9 @@ class TestCommands:
         assert loads.names == [("default", "translation")]
         assert loads.paths == [folder / "translation"]
         (model,) = loads.models
-        assert model.decode(model.requests[0].prompt_ids) == "Hello.\nGerman:"
+        assert model.decode(model.requests[0].prompt_ids) == "German: Hello.\n"
         assert (record["adapter"], record["adapter_sha256"]) == ("translation", "f" * 64)
-        assert record["prediction"] == "GERMAN:"
+        assert record["prediction"] == "GERMAN: HELLO."
 
     @pytest.mark.parametrize("options", [("--adapter", "none"), ("--model", str(ROOT))])
     def test_none_and_other_models(self, cli: Cli, loads: Loads, options: tuple[str, str]) -> None:
@@ -206,7 +206,7 @@ class TestCommands:
         assert [record["index"] for record in records] == list(range(5))
         assert [record["adapter"] for record in records] == ["translation", None, "translation", None, "translation"]
         assert [record["prediction"] for record in records] == [
-            "GERMAN:", "TEXT 1 IS.", "FRENCH:", "TEXT 3 IS.", "GERMAN:",
+            "GERMAN: TEXT 0 IS.", "TEXT 1 IS.", "FRENCH: TEXT 2 IS.", "TEXT 3 IS.", "GERMAN: TEXT 4 IS.",
         ]  # fmt: skip
         assert sorted(loads.names, key=str) == [("default", "translation"), ("default", None)]
         noted = ["works without it" in "".join(record["warnings"]) for record in records]
@@ -214,7 +214,7 @@ class TestCommands:
 
     def test_lines_and_blanks(self, cli: Cli, loads: Loads) -> None:
         result = cli("translate", "--to", "de", "--lines", stdin=b"one\n\ntwo\n")
-        assert (result.code, result.out) == (0, "GERMAN:\n\nGERMAN:\n")
+        assert (result.code, result.out) == (0, "GERMAN: ONE\n\nGERMAN: TWO\n")
         assert cli("translate", "--to", "de", "--lines", "--json", stdin=b"one\n\n").out.count('"translation"') == 2
         # Neither a blank line nor a bad row has a model loaded for it.
         del loads.names[:]
@@ -286,7 +286,7 @@ class TestToolkit:
     def test_each_tasks_model_is_loaded_when_it_is_used(self, toolkit: nlpkit.Toolkit, loads: Loads) -> None:
         assert loads.names == []
         assert repr(toolkit) == "Toolkit('default')"
-        assert toolkit.translate(["a b", "c d"], target_lang="de")[1].text == "GERMAN:"
+        assert toolkit.translate(["a b", "c d"], target_lang="de")[1].text == "GERMAN: C D"
         assert toolkit.translate("more of it", target_lang="fr").adapter == "translation"
         assert loads.names == [("default", "translation")]
         assert toolkit.summarize("It rains.").text == "SUMMARY:"
@@ -379,8 +379,8 @@ class TestPackage:
         assert entry is not None
         assert open_adapter(adapter.path).modules
         assert (adapter.path / adapters.WEIGHTS).stat().st_size <= 11_000_000
-        inverse = {"qa-inverse"} if adapter.name == "qa" else set()
-        assert adapter.tuned.names == {adapter.name} | inverse
+        more = {"qa": {"qa-inverse"}, "translation": {"translation.1"}}
+        assert adapter.tuned.names == {adapter.name} | more.get(adapter.name, set())
         assert adapter.tuned.base_sha256 == entry.sha256
         assert load_task(adapter.name).name == adapter.name
         for name in ("recipe.toml", "README.md"):

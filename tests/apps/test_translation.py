@@ -232,13 +232,13 @@ class TestBriefPrompts:
 
     def test_the_prompt_is_the_text_and_the_language(self, fake_lm) -> None:
         result, lm = self.translate(fake_lm, "The dog sleeps.", lambda *_: " Der Hund schläft.")
-        assert lm.prompts == ["The dog sleeps.\nGerman:"]
+        assert lm.prompts == ["German: The dog sleeps.\n"]
         assert result.text == "Der Hund schläft."
 
     def test_chunks_are_of_the_learned_length(self, fake_lm) -> None:
         text = " ".join(f"Number {n} is here." for n in range(100))
-        result, lm = self.translate(fake_lm, text, lambda prompt, _: " " + prompt.removesuffix("\nGerman:"))
-        sizes = [lm.count_tokens(prompt.removesuffix("\nGerman:")) for prompt in lm.prompts]
+        result, lm = self.translate(fake_lm, text, lambda prompt, _: " " + prompt.removeprefix("German: ").strip())
+        sizes = [lm.count_tokens(prompt.removeprefix("German: ").strip()) for prompt in lm.prompts]
         assert max(sizes) <= 120
         assert result.chunks == len(sizes) <= 7
         assert result.text == text
@@ -296,6 +296,6 @@ class TestBriefPrompts:
         result, lm = self.translate(
             fake_lm, "The dog and the cat.", lambda *_: " Der Köter und die Katze.", glossary=terms
         )
-        assert lm.prompts == ["The dog and the cat.\nGerman:"]
+        assert lm.prompts == ["German: The dog and the cat.\n"]
         assert result.fields["glossary_hits"] == {"dog": "Köter"}
         assert result.warnings == ("glossary terms not followed: cat",)
