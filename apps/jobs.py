@@ -186,11 +186,15 @@ class Run:
             ranked = [list(one.completions) for one in generations]
             n = min((len(one.completions) for one in generations), default=1)
             choices = [(i,) * len(generations) for i in range(n)]
-        predictions, scores = [], []
+        predictions: list[Prediction] = []
+        scores: list[float] = []
         for choice in choices:
             chosen = [rivals[place] for rivals, place in zip(ranked, choice, strict=True)]
             parts = [self._part(job, index, completion) for index, completion in enumerate(chosen)]
-            predictions.append(self.task.merge(parts, job.example))
+            prediction = self.task.merge(parts, job.example)
+            if self.task.combines and prediction.text in [known.text for known in predictions]:
+                continue
+            predictions.append(prediction)
             scores.append(sum(map(_ranking, chosen)))
         return predictions, scores
 

@@ -24,7 +24,7 @@ def brief_prompt(lm: LanguageModel, task: Task, example: Example) -> str | None:
     name = task.brief_name(example)
     if name not in lm.brief_tasks:
         return None
-    former: Callable[[Example], str] | None = getattr(task, "former_brief", None)
+    former: Callable[[Example], str | None] | None = getattr(task, "former_brief", None)
     return former(example) if former is not None and name + FORMER in lm.brief_tasks else task.brief(example)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from nlpkit.apps.chunking import cut_to_fit
 from nlpkit.apps.completions import LINE_BREAK, clean, clean_preview, ends_too_soon, may_be_quoted, strip_quotes
 from nlpkit.apps.confidence import REASONS, Signals
 from nlpkit.apps.glossary import Match, find_terms
@@ -64,7 +65,7 @@ SHOWN = 3
 SHOWN_LENGTH = 40
 """Most characters of a quoted sentence."""
 
-_STATE, _PIECE, _ASKED, _TERMS = "_state", "_piece", "_asked", "_terms"
+_STATE, _PIECE, _ASKED, _TERMS, _CUT = "_state", "_piece", "_asked", "_terms", "_cut"
 
 
 class Translation(BaseTask):
@@ -190,7 +191,7 @@ class Translation(BaseTask):
             most = LEARNED_CHUNK_TOKENS if example.get(BRIEF) else CHUNK_TOKENS
             limit = max(1, min(budget.max_text_tokens, most))
             state = plan_pieces(str(example["source"]), _wish(example), limit=limit, count_tokens=budget.count_tokens)
-        return [_chunk(example, state, index) for index in state.due]
+        return [_chunk(example, state, index, budget) for index in state.due]
 
     def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
         """Take the translations to where they belong; the text, if all have arrived, and what is to be known of it."""
@@ -205,7 +206,8 @@ class Translation(BaseTask):
         pieces = list(state.pieces)
         for part in parts:
             index, asked = part.example[_PIECE], part.example[_ASKED]
-            reasons = [name for name, holds in (("loop", part.loops), ("cut", part.finish_reason == "length")) if holds]
+            cut = part.finish_reason == "length" or bool(part.example.get(_CUT))
+            reasons = [name for name, holds in (("loop", part.loops), ("cut", cut)) if holds]
             signals = Signals(logprob=part.logprob, min_logprob=part.min_logprob, ratio=1.0, reasons=tuple(reasons))
             pieces[index] = tried(
                 pieces[index],
@@ -263,11 +265,15 @@ def _wish(example: Example) -> Wish:
     )
 
 
-def _chunk(example: Example, state: State, index: int) -> Example:
+def _chunk(example: Example, state: State, index: int, budget: Budget | None = None) -> Example:
     piece = state.pieces[index]
     # A second try without masks: the model may have stumbled over them.
     lost = piece.tries and piece.best is not None and "placeholders" in piece.best.signals.reasons
     asked: Asked = ask_about(piece.text, masks=bool(example.get(MASKS)) and not lost)
+    is_long = budget is not None and budget.count_tokens(asked.text) > budget.max_text_tokens
+    if budget is not None and is_long and (piece.leg or piece.tries):
+        # What came out of the step before may be longer than any sentence that was cut to fit.
+        asked = replace(asked, text=cut_to_fit(asked.text, budget.max_text_tokens, budget.count_tokens).rstrip())
     terms: tuple[Match, ...] = ()
     if piece.leg + 1 == len(piece.route):
         terms = find_terms(piece.source, example.get("glossary") or {}, language=piece.language)
@@ -282,6 +288,7 @@ def _chunk(example: Example, state: State, index: int) -> Example:
         _PIECE: index,
         _ASKED: asked,
         _TERMS: terms,
+        _CUT: is_long and (piece.leg or piece.tries),
     }
 
 

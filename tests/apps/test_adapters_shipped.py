@@ -276,7 +276,10 @@ class TestCommands:
     def test_lines_and_blanks(self, cli: Cli, loads: Loads) -> None:
         result = cli("translate", "--to", "de", "--lines", stdin=b"one\n\ntwo\n")
         assert (result.code, result.out) == (0, "GERMAN: ONE\n\nGERMAN: TWO\n")
-        assert cli("translate", "--to", "de", "--lines", "--json", stdin=b"one\n\n").out.count('"adapter": "translation"') == 2
+        assert (
+            cli("translate", "--to", "de", "--lines", "--json", stdin=b"one\n\n").out.count('"adapter": "translation"')
+            == 2
+        )
         # Neither a blank line nor a bad row has a model loaded for it.
         del loads.names[:]
         assert cli("write", "--form", "sonnet", "--lines", stdin=b"\none\n").code == 0

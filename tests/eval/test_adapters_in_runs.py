@@ -37,9 +37,9 @@ def test_by_default_the_tasks_own(cli: Cli, loads: Loads, write_jsonl: Write, pa
     assert loads.names == [("default", "translation")]
     assert record["name"] == "default+translation"
     assert Path(record["folder"]).name == "translation-d-default+translation"
-    assert record["example_prompt"] == [{"role": "brief", "content": f"{pairs[0]['source']}\nGerman:"}]
+    assert record["example_prompt"] == [{"role": "brief", "content": f"German: {pairs[0]['source']}\n"}]
     (model,) = loads.models
-    assert model.decode(model.requests[0].prompt_ids).endswith("\nGerman:")
+    assert model.decode(model.requests[0].prompt_ids).startswith("German: ")
 
 
 def test_none_another_model_and_another_language(cli: Cli, loads: Loads, write_jsonl: Write, pairs: list[Any]) -> None:
@@ -91,13 +91,13 @@ class TestShots:
         assert record["name"] == "default+translation, 2 shots"
         (prompt,) = record["example_prompt"]
         *shots, own = prompt["content"].split("\n\n")
-        assert own == f"{pairs[20]['source']}\nGerman:"
+        assert own == f"German: {pairs[20]['source']}\n"
         assert len(shots) == 2
         for shot in shots:
-            source, _, answer = shot.partition("\nGerman: ")
+            source, _, answer = shot.removeprefix("German: ").partition("\n ")
             assert {"source": source, "target": answer, "target_lang": "de", "source_lang": "en"} in pairs[:9]
         model = loads.models[0]
-        assert model.decode(model.requests[0].prompt_ids).count("\nGerman:") == 3
+        assert model.decode(model.requests[0].prompt_ids).count("German: ") == 3
 
     def test_an_example_without_a_brief_form_takes_it_from_all(
         self, loads: Loads, write_jsonl: Write, fakes: Any
