@@ -23,6 +23,7 @@ from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.train.output import write_model
 
 Cli = Callable[..., Any]
+FAST = ("--threads", "1")
 SYMBOLS = ["\n", *(f"⟦{number}⟧" for number in range(1, 9))]
 
 
@@ -72,7 +73,7 @@ def shipped(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_it_needs_neither_a_second_file_nor_the_default_model(cli: Cli, shipped: Path) -> None:
     (own,) = adapters.shipped_models()
     assert own.tuned.languages == tuple(PAIRS)
-    result = cli("translate", "The dog is black. - 12 -\n\n  {name} x\n", "--to", "de", "--json")
+    result = cli("translate", "The dog is black. - 12 -\n\n  {name} x\n", "--to", "de", "--json", *FAST)
     assert result.code == 0
     record = json.loads(result.out)
     assert (record["model"], record["adapter"]) == ("translation", None)
@@ -85,7 +86,7 @@ def test_it_needs_neither_a_second_file_nor_the_default_model(cli: Cli, shipped:
 
 
 def test_what_a_random_model_says_is_not_trusted(cli: Cli, shipped: Path) -> None:
-    command = ("translate", "The dog is black.", "--to", "fr")
+    command = ("translate", "The dog is black.", "--to", "fr", *FAST)
     result = cli(*command)
     assert result.code == 0
     assert "this translation is not to be trusted" in result.err
@@ -96,13 +97,13 @@ def test_what_a_random_model_says_is_not_trusted(cli: Cli, shipped: Path) -> Non
 
 
 def test_alternatives_differ(cli: Cli, shipped: Path) -> None:
-    result = cli("translate", "The dog is black. The dog is x.", "--to", "fr", "--n-best", "3", "--json")
+    result = cli("translate", "The dog is black. The dog is x.", "--to", "fr", "--n-best", "3", "--json", *FAST)
     texts = [other["text"] for other in json.loads(result.out)["alternatives"]]
     assert len(set(texts)) == len(texts)
 
 
 def test_from_python(shipped: Path) -> None:
-    toolkit = nlpkit.load()
+    toolkit = nlpkit.load(threads=1)
     results = toolkit.translate(["The dog is black.", "Der Hund ist schwarz und nicht weiß."], target_lang="de")
     assert results[1].text == "Der Hund ist schwarz und nicht weiß."
     assert results[1].fields["kept"] == 1
@@ -110,5 +111,5 @@ def test_from_python(shipped: Path) -> None:
 
 
 def test_a_gguf_file_with_model_knows_its_languages(file: Path) -> None:
-    result = nlpkit.load(str(file)).translate("Der Hund ist schwarz und nicht weiß.", target_lang="fr")
+    result = nlpkit.load(str(file), threads=1).translate("Der Hund ist schwarz und nicht weiß.", target_lang="fr")
     assert result.fields["via"] == "en"
