@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -128,12 +128,14 @@ def unmask(translation: str, masked: Masked) -> str | None:
     got = list(_MASK.finditer(translation))
     if Counter(match.group() for match in got) != wanted or any(match.group(1) is None for match in got):
         return None
-    sides = {match.group(1): _sides(masked.text, match) for match in _MASK.finditer(masked.text)}
+    sides: dict[str, deque[tuple[str, str]]] = {}
+    for match in _MASK.finditer(masked.text):
+        sides.setdefault(match.group(1), deque()).append(_sides(masked.text, match))
     parts: list[str] = []
     done = 0
     for match in got:
         value = masked.values[int(match.group(1)) - 1]
-        left, right = sides[match.group(1)]
+        left, right = sides[match.group(1)].popleft()
         parts += [_joined(translation[done : match.start()], left, value), value]
         done = match.end()
         following = translation[done : done + 1]

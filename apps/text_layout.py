@@ -274,8 +274,12 @@ def _runs_over(group: Sequence[_Line]) -> bool:
 def _decided(group: list[_Line], width: int) -> list[list[_Line]]:
     if len(group) == 1 or _runs_over(group):
         return [group]
-    # Nothing but capitals behind the line ends: wrapped only if others are, to the same width.
-    full = width >= SURE_WIDTH and all(_is_full(one, two, width) for one, two in pairwise(group))
+    # Nothing but capitals behind the line ends: wrapped if others are, to the same width, or if many long lines without
+    # a stop have no room for the next word, which verse hardly ever does.
+    pairs = list(pairwise(group))
+    full = width >= SURE_WIDTH and all(_is_full(one, two, width) for one, two in pairs)
+    unstopped = sum(one.body[-1:].isalnum() for one, _ in pairs)
+    full = full or (len(pairs) >= 3 and _width(group) >= SURE_WIDTH and unstopped * 2 > len(pairs))
     return [group] if full else [[line] for line in group]
 
 

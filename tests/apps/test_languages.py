@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nlpkit.apps.language_codes import CODES, HINTS, NAMES, WRONG_CODES
-from nlpkit.apps.language_detection import detect_language, dominant_script
+from nlpkit.apps.language_detection import detect_language, dominant_script, sure_language
 from nlpkit.apps.languages import LANGUAGES, language_name, parse_language, same_language
 from nlpkit.core.errors import ConfigError
 
@@ -171,6 +172,66 @@ def test_thin_evidence_gives_no_answer(text: str) -> None:
     assert detect_language(text)[0] is None
 
 
+@pytest.mark.parametrize(
+    "text", ["Bom dia", "Ciao bella", "東京", "犬", "北京大学", "Mein Haus", "Le chat", "los niños", "no"]
+)
+def test_a_word_or_two_never_tell(text: str) -> None:
+    found, confidence = detect_language(text)
+    assert found is None
+    assert confidence < 0.5
+
+
+@pytest.mark.parametrize(("text", "code"), [("犬は黒い", "ja"), ("你好吗", "zh"), ("Γεια", "el"), ("안녕", "ko")])
+def test_scripts_tell_even_then(text: str, code: str) -> None:
+    assert detect_language(text)[0] == code
+
+
+def test_few_words_are_less_certain_than_many() -> None:
+    few, many = detect_language("Der und die")[1], detect_language("Der Hund und die Katze sind nicht im Haus.")[1]
+    assert few <= 0.7 < many
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Der Hund ist schwarz.", "de"),
+        ("Le chien est noir.", "fr"),
+        ("El perro es negro.", "es"),
+        ("The dog is black.", "en"),
+        ("C'est l'heure qu'il a choisie.", "fr"),
+        ("Öffnen Sie {file} mit `foo bar` und drücken Sie Ctrl+C.", "de"),
+        ("He wrote about the words der, die and das.", "en"),
+        ("犬は黒い。", "ja"),
+        ("Ο καιρός είναι καλός.", "el"),
+    ],
+)
+def test_sentences_that_are_certain(text: str, code: str) -> None:
+    assert sure_language(text) == code
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "OK", "Tom", "Cancel", "Tom Miller", "Mary-Jane McDonald, New York, Boston", "der die das", "12345 67890",
+        "The Rolling Stones", "Der Spiegel", "犬", "https://a.org/the/of/and/is", "`the dog is black`", "XYZ ABC DEF GHI",
+        "Het weer is vandaag heel mooi en wij gaan naar het park.", "Il tempo è molto bello e andiamo al parco.",
+        "Hunden är svart och katten är vit.", "O cachorro não é preto e a gata também não.",
+    ],
+)  # fmt: skip
+def test_what_is_not_certain(text: str) -> None:
+    assert sure_language(text) is None
+
+
+def test_long_texts_are_sampled() -> None:
+    for text in ("the dog is black and ", "é", "l'a", "a@", "“", "://", "中"):
+        long = text * (400_000 // len(text))
+        start = time.perf_counter()
+        detect_language(long)
+        sure_language(long)
+        assert time.perf_counter() - start < 5
+    assert sure_language("The dog is black. " * 10_000) == "en"
+
+
 def test_candidates_restrict_the_choice_but_not_the_script() -> None:
     text = "Das Wetter ist heute sehr schön."
     assert detect_language(text, ["de", "en"])[0] == "de"
@@ -198,6 +259,7 @@ def test_latin_text_is_never_another_script(text: str) -> None:
 @pytest.mark.property
 @given(st.text(max_size=200))
 def test_any_text_is_survived(text: str) -> None:
+    assert sure_language(text) in {None, *LANGUAGES}
     found, confidence = detect_language(text)
     assert found is None or found in LANGUAGES
     assert 0 <= confidence <= 1

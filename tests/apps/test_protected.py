@@ -30,7 +30,7 @@ def values(text: str) -> list[str]:
         ("variable", "$count  $HOME  $user->name  :name  :count_all  :smile:  :+1:"),
         ("token", "@token@  __name__  ##USER##  [[link]]  [b]  [/b]  [url=a.b]"),
         ("tag", '<0>  </0>  <b>  </b>  <br/>  <Link>  <a href="x.html">  <img src=\'a\' />  <xliff:g id="a">  <!--x-->  <input disabled>'),
-        ("entity", "&amp;  &#10;  &hellip;  &#x2019;  &lt;"),
+        ("entity", "&lt;name&gt;  &lt;/b&gt;  &amp;  &#10;  &hellip;  &#x2019;  &lt;"),
         ("escape", '\\n  \\t  \\"  \\\'  \\u00e9  \\x41  \\\\'),
         ("code", "`a b`  ``c ` d``  snake_case  camelCase()  foo.bar()  os.path.join  --option  --dry-run=yes  std::sort  open_door(2)  #ff00aa"),
         ("path", "/usr/bin  ./a.txt  ../b  ~/c  C:\\x  C:\\Users\\Tom\\a.txt  src/main.c:12  \\\\host\\share"),
@@ -99,6 +99,9 @@ def test_neighbours_share_a_mask_and_equals_only_if_they_must() -> None:
     assert mask(many).text == ", a ".join(["⟦1⟧"] * 9)
     assert mask(many).fits
     assert unmask(mask(many).text, mask(many)) == many
+    sides = "<b>a</b> " * 9 + "(<b>) x</b>y"
+    assert mask(sides).fits
+    assert unmask(mask(sides).text, mask(sides)) == sides
     different = " and ".join(f"%{number}$s" for number in range(1, 12))
     assert not mask(different).fits
     pieces = cut_to_masks(different)
@@ -194,7 +197,9 @@ TEXTS = st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES), max_s
 
 
 @pytest.mark.property
-@given(TEXTS)
+@given(
+    st.one_of(TEXTS, st.lists(st.sampled_from(["<b>", "</b>", " ", "a", ", "]), min_size=30, max_size=60).map("".join))
+)
 def test_masking_loses_nothing(text: str) -> None:
     spans = find_protected(text)
     assert all(one.end <= two.start for one, two in pairwise(spans))
