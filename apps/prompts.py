@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nlpkit.apps.protected import MAX_MASKS
 from nlpkit.apps.task import BRIEF, LEARNED, MASKS, Example, Task
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ def note_prompt(lm: LanguageModel, task: Task, example: Example) -> Example:
     """
     if brief_prompt(lm, task, example) is None:
         return example
+    from nlpkit.apps.protected import MAX_MASKS
+
     masks = all(lm.has_token(f"⟦{number}⟧") for number in range(1, MAX_MASKS + 1))
     return {**example, BRIEF: True, LEARNED: lm.languages, MASKS: masks}
 

@@ -366,7 +366,8 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         start.model,
         weights,
         tokenizer=coder.tokenizer,
-        chat=coder.chat,
+        # What never saw a chat must not be taken for a model that answers in one.
+        chat=None if coder.brief and recipe.method == "scratch" else coder.chat,
         dtype=dtype,
         brief_tasks=brief_tasks,
         languages=languages,

@@ -10,7 +10,7 @@ from nlpkit.apps.chunking import cut_to_fit
 from nlpkit.apps.completions import LINE_BREAK, clean, clean_preview, ends_too_soon, may_be_quoted, strip_quotes
 from nlpkit.apps.confidence import REASONS, Signals
 from nlpkit.apps.glossary import Match, find_terms
-from nlpkit.apps.language_detection import detect_language
+from nlpkit.apps.language_detection import detect_language, sure_language
 from nlpkit.apps.language_pairs import describe_pairs
 from nlpkit.apps.languages import language_name, parse_language
 from nlpkit.apps.protected_grammar import HARD_KINDS, find_protected
@@ -30,7 +30,6 @@ from nlpkit.apps.task import (
 )
 from nlpkit.apps.translation_pieces import (
     SERIOUS,
-    SURE_LANGUAGE,
     Asked,
     Piece,
     State,
@@ -52,6 +51,9 @@ LEARNED_CHUNK_TOKENS = 120
 
 BRIEF_BEAMS = 4
 """Beams of a tuned model: likelier translations read better, and sentences are short."""
+
+SURE_LANGUAGE = 0.9
+"""A language that is detected in a text with this confidence counts as if it were given."""
 
 RETRY_BEAMS = 8
 """Beams of a second try."""
@@ -114,7 +116,9 @@ class Translation(BaseTask):
             return {**example, "target_lang": target}
         else:
             source, notes["_confidence"] = detect_language(str(example["source"]))
-            notes["_sure"] = source is not None and notes["_confidence"] >= SURE_LANGUAGE
+            beyond_doubt = sure_language(str(example["source"]))
+            source = beyond_doubt or source
+            notes["_sure"] = beyond_doubt is not None or notes["_confidence"] >= SURE_LANGUAGE
             if source == target:
                 # Naming one language twice would only confuse the model; the result says what was seen.
                 source, notes["_same"] = None, True

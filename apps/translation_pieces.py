@@ -9,16 +9,13 @@ from functools import lru_cache
 from nlpkit.apps.chunking import cut_long
 from nlpkit.apps.confidence import LOW, Signals, confidence
 from nlpkit.apps.glossary import Match, followed
-from nlpkit.apps.language_detection import detect_language, dominant_script
+from nlpkit.apps.language_detection import dominant_script, sure_language
 from nlpkit.apps.language_pairs import Pairs, find_route, foreign_script
 from nlpkit.apps.languages import LANGUAGES, same_language
 from nlpkit.apps.letter_case import lower_caps
 from nlpkit.apps.protected import Masked, cut_to_masks, find_protected, mask, unmask
 from nlpkit.apps.text_layout import Layout, read_layout, write_layout
 from nlpkit.apps.translation_checks import Checked, check_translation
-
-SURE_LANGUAGE = 0.9
-"""A detected language of at least this confidence counts as if it were given."""
 
 TRIES = 2
 """How often a sentence is decoded, at the most, for each language that it goes through."""
@@ -246,7 +243,7 @@ def _languages_near(pieces: Sequence[Piece], wish: Wish) -> list[str | None]:
     """
     if wish.source is not None:
         return [wish.source] * len(pieces)
-    told = [sure_language(piece.source) for piece in pieces]
+    told = [_sure(piece.source) for piece in pieces]
     told = [None if one is None or same_language(one, wish.target) else one for one in told]
     before = next((one for one in told if one is not None), None)
     near = []
@@ -260,7 +257,7 @@ def _directed(piece: Piece, wish: Wish, near: str | None) -> Piece:
     """Say where a piece has to go, by its language, or by what is near where that does not tell."""
     if not _has_words(piece.source):
         return piece
-    sure = sure_language(piece.source)
+    sure = _sure(piece.source)
     if sure is not None and same_language(sure, wish.target):
         return replace(piece, language=sure, kept=True)
     if near is not None and LANGUAGES[near].script != dominant_script(piece.source)[0]:
@@ -287,11 +284,9 @@ def _has_words(text: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def sure_language(text: str) -> str | None:
-    """Return the language of a text where it is certain, by its script or its words."""
-    lowered, _ = lower_caps(text)
-    code, certainty = detect_language(lowered)
-    return code if certainty >= SURE_LANGUAGE else None
+def _sure(text: str) -> str | None:
+    """Return the language of a sentence where it is beyond doubt; capitals make no difference."""
+    return sure_language(lower_caps(text)[0])
 
 
 def tried(

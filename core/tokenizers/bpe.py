@@ -19,10 +19,10 @@ from nlpkit.core.tokenizers.tokenizer_json import (
     apply_added,
     byte_to_char,
     char_to_byte,
-    check_unicode,
     load_tokenizer_json,
     load_vocab_and_merges,
 )
+from nlpkit.core.tokenizers.unicode import check_unicode
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _Kind = Literal["byte_level", "metaspace", "other"]

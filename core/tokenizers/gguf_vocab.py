@@ -10,12 +10,13 @@ import numpy as np
 
 from nlpkit.core.errors import ModelFileError, NlpkitError, TokenizerError, did_you_mean
 from nlpkit.core.tokenizers.base import Tokenizer
-from nlpkit.core.tokenizers.chat import ChatTemplate
 from nlpkit.core.tokenizers.gguf_pre import PRE_TOKENIZERS, PreTokenizer
 from nlpkit.core.tokenizers.spm_model import Piece, PieceType, SpmAlgorithm, write_spm_model
 
 if TYPE_CHECKING:
     import tokenizers
+
+    from nlpkit.core.tokenizers.chat import ChatTemplate
 
 END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|end|>")
 """Control tokens that end an assistant's turn; files of chat models often name only the end of the text."""
@@ -207,6 +208,8 @@ def build_chat_template(metadata: Mapping[str, Any]) -> ChatTemplate | None:
         return None
     if not isinstance(source, str):
         raise ModelFileError("The file's tokenizer.chat_template is no text. Get another file.")
+    from nlpkit.core.tokenizers.chat import ChatTemplate
+
     tokens = metadata.get("tokenizer.ggml.tokens")
 
     def spelling(key: str) -> str:

@@ -14,7 +14,7 @@ import sentencepiece
 
 from nlpkit.core.errors import TokenizerError
 from nlpkit.core.tokenizers.special_tokens import AddedSpec, read_special_tokens
-from nlpkit.core.tokenizers.tokenizer_json import check_unicode
+from nlpkit.core.tokenizers.unicode import check_unicode
 
 MAX_MODEL_BYTES = 256 * 2**20
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
