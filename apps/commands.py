@@ -140,7 +140,9 @@ class TaskCommand:
         except NlpkitError as error:
             if self.source.keep_going:
                 return error, None
-            raise
+            if document.values is None or str(error).startswith(document.name):
+                raise
+            raise type(error)(f"{document.name}: {error}") from error
 
     def _merge(self, document: Document) -> dict[str, Any]:
         fixed = {name: value for name, value in self.fixed.items() if value is not None}
