@@ -151,7 +151,12 @@ def test_what_both_sides_share_is_masked_in_the_order_of_the_source() -> None:
     later, _ = mask_pair(source, target, 0.999)
     assert MASKS[7] in later
     assert MASKS[0] not in later
-    assert mask_pair("Two 1000 and 1000.", "Zwei 1000 und 1000.", 0.1) == ("Two 1000 and 1000.", "Zwei 1000 und 1000.")
+    for one, other in (
+        ("Two 10,000 and 10,000.", "Zwei 10,000 und 10,000."),
+        ("Use get_name and set_name.", "get_name verwenden."),
+        ("In 1998 it was 5.", "1998 waren es 5."),
+    ):
+        assert mask_pair(one, other, 0.1) == (one, other)
 
 
 def test_noise_changes_the_source_and_leaves_the_target_right() -> None:
