@@ -203,9 +203,9 @@ class Run:
         return Part(
             chunk,
             self.task.parse(completion.text, chunk),
-            _mean_logprob(completion),
-            len(completion.token_ids),
-            min(completion.logprobs, default=0.0),
+            completion.mean_logprob,
+            completion.n_tokens,
+            completion.min_logprob,
             completion.finish_reason,
             self._loops(job, index, completion),
         )
@@ -362,10 +362,6 @@ def best_choices(scores: Sequence[Sequence[float]], n: int) -> list[tuple[int, .
                 seen.add(following)
                 heapq.heappush(heap, (loss + scores[place][index] - scores[place][index + 1], following))
     return found
-
-
-def _mean_logprob(completion: Completion) -> float:
-    return completion.logprob / len(completion.token_ids) if completion.token_ids else 0.0
 
 
 def _ranking(completion: Completion) -> float:

@@ -11,7 +11,7 @@ import pytest
 from tiny_pairs import PAIRS, pairs_tokenizer, save_base, save_pairs, train_arguments
 
 from nlpkit.apps.adapters import find_adapter
-from nlpkit.apps.finetune import Coder, open_source, training_texts
+from nlpkit.apps.finetune import Coder, learned_languages, open_source, training_texts
 from nlpkit.apps.planning import Planner
 from nlpkit.apps.prompts import brief_prompt
 from nlpkit.apps.recipe import DataSpec, build_recipe, load_toml, render_toml
@@ -66,6 +66,8 @@ def test_the_result_says_it_and_is_asked_so(
     adapted = {"adapter": output, "name": str(base)} if method == "lora" else {"name": str(output)}
     lm = load_model(**adapted, dtype="fp32")
     assert lm.brief_tasks == {"translation"}
+    # The pairs are those of the rows, not those that a detector saw.
+    assert lm.languages == (("en", "de"),)
     assert planned(lm, "translation", EXAMPLE) == lm.encode("German: Thank you\n")
     # Other tasks are asked as ever, and so is the model without what was learned.
     question = {"context": TEXT, "question": "Who?"}
@@ -79,6 +81,21 @@ def test_the_result_says_it_and_is_asked_so(
     # The dev rows were asked so as well.
     scores = [row["chrf"] for row in read_metrics(output / "metrics.jsonl") if row["kind"] == "eval"]
     assert scores[-1] > (50 if method == "full" else 1)
+
+
+def test_learned_languages_are_those_that_rows_name(tmp_path: Path) -> None:
+    rows = [
+        {"source": "a", "target": "b", "source_lang": "English", "target_lang": "de"},
+        {"source": "b", "target": "a", "source_lang": "deu", "target_lang": "en"},
+        {"source": "c", "target": "d", "target_lang": "fr"},
+        {"source": "c", "target": "d", "source_lang": "auto", "target_lang": "es"},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = DataSpec(path=str(path), task="translation")
+    assert learned_languages(spec) == {("en", "de"), ("de", "en")}
+    assert learned_languages(DataSpec(path="-", task="translation")) == set()
+    assert learned_languages(DataSpec(path=str(path), task="qa")) == set()
 
 
 def test_rows_are_prompt_space_answer_end(data: Path, tokenizer: Any, tmp_path: Path) -> None:
