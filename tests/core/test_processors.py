@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from nlpkit.core.decode import processors
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
-from nlpkit.core.decode.special_ids import SpecialIds
 from nlpkit.core.decode.row import process
 from nlpkit.core.decode.sampler import sample, truncate, uniform
+from nlpkit.core.decode.special_ids import SpecialIds
 from nlpkit.core.errors import ConfigError
 
 VOCAB = 23
