@@ -183,6 +183,7 @@ class GPT(nn.Module):
         longest: int,
         *,
         wanted: Tensor | None = None,
+        homes: Tensor | None = None,
     ) -> Tensor:
         """Do what `hidden` does, for tokens of several rows without any padding between them.
 
@@ -194,6 +195,7 @@ class GPT(nn.Module):
             longest: One more than the largest position.
             wanted: The tokens whose states are wanted, by number and in order: the last layer leaves out the others.
                 None is all.
+            homes: The row in which each position of each token's text lies; see `Kernels.run`.
 
         Returns:
             Normalised hidden states, shape ``(tokens, d_model)``, or ``(wanted, d_model)``.
@@ -202,7 +204,7 @@ class GPT(nn.Module):
             raise RuntimeError("only compiled kernels run rows without padding")
         x, positions = self._embedded(token_ids, positions)[:, None], positions[:, None]
         rotary = (self._rotary, self._rotary_local)
-        hidden = self.kernels.run(x, rows, positions, cache, rotary, longest=longest, wanted=wanted)
+        hidden = self.kernels.run(x, rows, positions, cache, rotary, longest=longest, wanted=wanted, homes=homes)
         return hidden[:, 0] if wanted is None else hidden
 
     def hidden(
