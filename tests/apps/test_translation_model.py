@@ -16,6 +16,7 @@ from tiny_models import tiny_config, tiny_gpt
 
 import nlpkit
 from nlpkit.apps import adapters
+from nlpkit.core.errors import ModelFileError
 from nlpkit.core.loaders import catalogue
 from nlpkit.core.loaders.brief import FILE_NAME
 from nlpkit.core.loaders.export import convert_model
@@ -83,6 +84,21 @@ def test_it_needs_neither_a_second_file_nor_the_default_model(cli: Cli, shipped:
     (shipped.parent / FILE_NAME).write_text(own.tuned.to_json())
     assert adapters.shipped_models()[0].tuned == own.tuned
     assert cli("translate", "The dog is black.", "--to", "ja").code == 2
+
+
+def test_it_is_shipped_from_a_training(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nlpkit.apps.adapters import ship
+
+    monkeypatch.setattr(ship, "MODELS", tmp_path)
+    monkeypatch.setattr(adapters, "MODELS", tmp_path)
+    for _ in range(2):  # the second takes the place of the first
+        ship.ship_model(file.parent / "native", "translation", "q8_0")
+    (own,) = adapters.shipped_models()
+    assert sorted(path.name for path in own.path.iterdir()) == ["model.gguf", FILE_NAME]
+    assert own.tuned.languages == tuple(PAIRS)
+    assert (own.path / adapters.MODEL).read_bytes() == file.read_bytes()
+    with pytest.raises(ModelFileError, match="does not say that it learned qa"):
+        ship.ship_model(file.parent / "native", "qa", "q8_0")
 
 
 def test_what_a_random_model_says_is_not_trusted(cli: Cli, shipped: Path) -> None:
