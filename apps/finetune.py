@@ -290,6 +290,7 @@ def open_source(
     seed: int,
     sha256: str,
     shift: bool = True,
+    join: bool = True,
     report: Callable[[int], None] | None = None,
 ) -> Source:
     """Tokenize one source into a folder, or take it from there if it is the same.
@@ -304,6 +305,7 @@ def open_source(
         seed: Decides where plain text is cut.
         sha256: Hash of the file.
         shift: Whether plain text is cut anew in each epoch.
+        join: Whether rows with a common beginning may be learned together.
         report: Called with the number of rows read so far.
 
     Returns:
@@ -356,4 +358,4 @@ def open_source(
         windows = TextWindows(store.all_tokens, seq_len, seed=seed, shift=shift)
         return Source(spec, windows, windows, store, name)
     trees = SharedPrefixRows(store, seq_len)
-    return Source(spec, store, trees if trees.saved >= WORTH_SHARING else store, store, name)
+    return Source(spec, store, trees if join and trees.saved >= WORTH_SHARING else store, store, name)

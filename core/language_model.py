@@ -175,12 +175,18 @@ class LanguageModel:
             max_bytes: Most bytes of all files in it; the least recently used are removed first.
 
         Raises:
-            ConfigError: `max_bytes` is negative, or this model was not loaded from files.
+            ConfigError: `max_bytes` is negative, this model was not loaded from files, or what it computes for a
+                beginning depends on the length of the whole text.
             OutputError: The folder cannot be made.
         """
         from nlpkit.core.decode.prefix_store import PrefixStore
         from nlpkit.core.decode.prefixes import PrefixCache
 
+        if self._gpt is not None and self._gpt.config.depends_on_length:
+            raise ConfigError(
+                "Prefixes of this model cannot be kept on disk: its rotary embedding depends on the length of the "
+                f"whole text ({self._gpt.config.rope.scaling} scaling). Leave the option out."
+            )
         known = self.describe()
         if not known["sha256"]:
             raise ConfigError("Prefixes can be kept only for a model that was loaded from files.")
