@@ -437,6 +437,9 @@ def _load_own(
             found = built()
             ready.save(found)
     model = built() if found is None else found
+    chat = source.chat_template() if like is None else like.chat
+    problem = None if chat is None else chat.problem
+    notes = () if problem is None else (f"This model can continue texts but not chat. {problem}",)
     embeddings = embeddings or {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
     return LanguageModel(
         name=name,
@@ -448,7 +451,8 @@ def _load_own(
         new_runner=lambda: GPTRunner(model),
         gpt=model,
         tokenizer=tokenizer,
-        chat=source.chat_template() if like is None else like.chat,
+        chat=chat,
+        notes=notes,
         files=source.files(),
         adapter_files=files,
         family=source.config.family,

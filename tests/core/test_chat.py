@@ -250,13 +250,16 @@ def test_fingerprint() -> None:
     ],
 )
 def test_invalid_templates(source: str) -> None:
+    template = ChatTemplate(source)
+    assert "cannot be compiled" in str(template.problem)
     with pytest.raises(ModelFileError, match="cannot be compiled"):
-        ChatTemplate(source)
+        template.render(HI)
+    assert ChatTemplate("{{ messages }}").problem is None
 
 
 def test_oversized_template() -> None:
     with pytest.raises(ModelFileError, match="characters"):
-        ChatTemplate("x" * (MAX_SOURCE_CHARS + 1))
+        ChatTemplate("x" * (MAX_SOURCE_CHARS + 1)).render(HI)
 
 
 ESCAPES = [
