@@ -439,7 +439,9 @@ def _load_own(
     model = built() if found is None else found
     chat = source.chat_template() if like is None else like.chat
     problem = None if chat is None else chat.problem
-    notes = () if problem is None else (f"This model can continue texts but not chat. {problem}",)
+    notes = list(getattr(tokenizer, "notes", ()))
+    if problem is not None:
+        notes.append(f"This model can continue texts but not chat. {problem}")
     embeddings = embeddings or {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
     return LanguageModel(
         name=name,

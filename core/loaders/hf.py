@@ -71,7 +71,8 @@ def refuse_whole_numbers(file: SafetensorsFile, *, unless: re.Pattern[str] | Non
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise ModelFileError(
             f"{file.path} holds weights that are not floating-point numbers: {', '.join(strange[:5])}{more}. Another "
-            "library quantized them. Get the model in BF16, F16 or F32, or as GGUF; nlpkit quantizes it itself (--dtype)."
+            "library quantized them. Get the model in BF16, F16 or F32, or as GGUF; nlpkit quantizes it itself "
+            "(--dtype)."
         )
 
 

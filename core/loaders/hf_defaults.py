@@ -1,4 +1,4 @@
-"""What a field of a ``config.json`` is where the file leaves it out: the defaults of each family's class in `transformers`.
+"""What a field is that a ``config.json`` leaves out: the defaults of each family's class in `transformers`.
 
 Files state only what differs from the class, some of them very little. `tests/parity/test_config_defaults.py` compares
 these tables with the classes.
@@ -125,8 +125,8 @@ REFUSED: Mapping[str, frozenset[str]] = {
     "gemma2": frozenset({"use_bidirectional_attention"}),
     "gemma3_text": frozenset({"use_bidirectional_attention"}),
 }
-"""Fields that change what a model computes in a way that our own core does not: of every family (under ``""``), and more
-of some. They may be false or empty only."""
+"""Fields that change what a model computes in a way that our own core does not: of every family (under ``""``), and
+more of some. They may be false or empty only."""
 
 NO_MATTER = frozenset(
     {

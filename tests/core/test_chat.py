@@ -181,7 +181,9 @@ class Plain:
     eos_ids: frozenset[int] = frozenset()
     fingerprint = ""
 
-    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_bos: bool = False, parse_special: bool = False, at_start: bool = True
+    ) -> list[int]:
         return [len(text), int(parse_special and "<s>" in text)]
 
     def decode(self, token_ids: object, *, skip_special: bool = True) -> str:

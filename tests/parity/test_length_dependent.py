@@ -58,7 +58,9 @@ class Numbers:
 
     vocab_size, bos_id, adds_bos, eos_ids, fingerprint = 97, None, False, frozenset({2}), "numbers"
 
-    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_bos: bool = False, parse_special: bool = False, at_start: bool = True
+    ) -> list[int]:
         return [int(word) for word in text.split()]
 
     def token_bytes(self, token_id: int) -> bytes:
