@@ -387,10 +387,11 @@ def _load_own(
         check_base(opened, source.files())
         files = dict(opened.files)
         brief_tasks |= read_brief_tasks(opened.path).names
+    config = source.config if opened is None else opened.fitting(source.config)
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
     known = {} if like is None else like.embeddings
     kind: Literal["int8", "int4"] | None = "int8" if dtype == "int8" else "int4" if dtype == "int4" else None
-    library = load_library() if kind is not None and runs_kernels(source.config, device) else None
+    library = load_library() if kind is not None and runs_kernels(config, device) else None
     packs = kind is None and final == torch.bfloat16 and device.type == "cpu" and can_pack()
 
     def finish(block: nn.Module) -> None:
@@ -402,7 +403,7 @@ def _load_own(
                 pack_block(block)
 
     def built() -> GPT:
-        updates = {} if opened is None else opened.internal(source.config)
+        updates = {} if opened is None else opened.internal(config)
         apart: dict[str, LoraWeights] = {}
         # Four bits are too few for the sum; for exact magnitudes (DoRA) it is needed all the same.
         if kind == "int4" and library is not None and all(one.magnitude is None for one in updates.values()):
@@ -410,11 +411,13 @@ def _load_own(
             updates = {name: update for name, update in updates.items() if name not in apart}
         # Updates are added in fp32: the sum loses nothing before the one rounding to the final dtype.
         tensors = source.tensors(dtype=torch.float32 if dtype == "fp32" or updates else torch.bfloat16)
+        if opened is not None:
+            tensors = opened.checked(source.config, tensors)
         if updates:
             tensors = merge_updates(tensors, updates)
         with giving_memory_back():
             model = build_model(
-                source.config,
+                config,
                 ((key, known[key] if key in known else tensor.to(device, final)) for key, tensor in tensors),
                 where=str(source.path),
                 finish=finish,
@@ -429,9 +432,9 @@ def _load_own(
 
     embeddings: dict[str, Tensor] = {}
     found: GPT | None = None
-    if library is not None and is_kept(source.config, dtype):
+    if library is not None and is_kept(config, dtype):
         blocks_only = opened is None or opened.leaves_embeddings
-        ready = ReadyWeights(source.config, dtype, source.files(), files, blocks_only=blocks_only)
+        ready = ReadyWeights(config, dtype, source.files(), files, blocks_only=blocks_only)
         found = ready.load(library)
         if found is None:
             found = built()
