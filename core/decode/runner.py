@@ -231,8 +231,8 @@ class GPTRunner:
             token_ids, at, slots = (torch.tensor(values[first:stop]) for values in (ids, places, positions))
             here = [i - first for i in keep if first <= i < stop]
             chosen = None if len(here) == len(token_ids) else torch.tensor(here, dtype=torch.int32)
-            part = None if homes is None else homes[first:stop]
-            hidden = self.model.hidden_ragged(token_ids, at, slots, self._cache, longest, wanted=chosen, homes=part)
+            held = None if homes is None else homes[first:stop]
+            hidden = self.model.hidden_ragged(token_ids, at, slots, self._cache, longest, wanted=chosen, homes=held)
             parts.append(hidden)
         return self.model.logits(parts[0] if len(parts) == 1 else torch.cat(parts)).float()
 
