@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nlpkit.apps.task import BRIEF, LEARNED, MASKS, Example, Task
+from nlpkit.core.tokenizers.base import encode_behind
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -54,10 +55,11 @@ def prompt_ids(lm: LanguageModel, task: Task, example: Example) -> list[int]:
 def target_ids(lm: LanguageModel, task: Task, example: Example, target: str) -> list[int]:
     """Return the token ids of a target behind a prepared example's prompt.
 
-    It is tokenized on its own. Behind a brief prompt the target begins with a space; training does
-    the same (`nlpkit.apps.finetune.Coder.row`).
+    It is tokenized as what continues the prompt, and the prompt on its own. Behind a brief prompt the target begins
+    with a space; training does the same (`nlpkit.apps.finetune.Coder.row`).
     """
-    return lm.tokenizer.encode(target if brief_prompt(lm, task, example) is None else f" {target}")
+    text = target if brief_prompt(lm, task, example) is None else f" {target}"
+    return encode_behind(lm.tokenizer, prompt_ids(lm, task, example), text)
 
 
 def describe_prompt(lm: LanguageModel, task: Task, example: Example) -> list[dict[str, str]]:

@@ -304,6 +304,8 @@ def set_up(
             seq_len=config.seq_len,
             policy=config.on_long,
             vocab_size=start.model.config.vocab_size,
+            # A common beginning is computed once, for one length.
+            join=not start.model.config.depends_on_length,
             seed=config.seed,
             sha256=hashes[spec.path],
             shift=shift,

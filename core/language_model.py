@@ -182,12 +182,18 @@ class LanguageModel:
             max_bytes: Most bytes of all files in it; the least recently used are removed first.
 
         Raises:
-            ConfigError: `max_bytes` is negative, or this model was not loaded from files.
+            ConfigError: `max_bytes` is negative, this model was not loaded from files, or what it computes for a
+                beginning depends on the length of the whole text.
             OutputError: The folder cannot be made.
         """
         from nlpkit.core.decode.prefix_store import PrefixStore
         from nlpkit.core.decode.prefixes import PrefixCache
 
+        if self._gpt is not None and self._gpt.config.depends_on_length:
+            raise ConfigError(
+                "Prefixes of this model cannot be kept on disk: its rotary embedding depends on the length of the "
+                f"whole text ({self._gpt.config.rope.scaling} scaling). Leave the option out."
+            )
         known = self.describe()
         if not known["sha256"]:
             raise ConfigError("Prefixes can be kept only for a model that was loaded from files.")
@@ -393,10 +399,11 @@ def _load_own(
         added = read_brief_tasks(opened.path)
         brief_tasks |= added.names
         languages = added.languages or languages
+    config = source.config if opened is None else opened.fitting(source.config)
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
     known = {} if like is None else like.embeddings
     kind: Literal["int8", "int4"] | None = "int8" if dtype == "int8" else "int4" if dtype == "int4" else None
-    library = load_library() if kind is not None and runs_kernels(source.config, device) else None
+    library = load_library() if kind is not None and runs_kernels(config, device) else None
     packs = kind is None and final == torch.bfloat16 and device.type == "cpu" and can_pack()
 
     def finish(block: nn.Module) -> None:
@@ -408,7 +415,7 @@ def _load_own(
                 pack_block(block)
 
     def built() -> GPT:
-        updates = {} if opened is None else opened.internal(source.config)
+        updates = {} if opened is None else opened.internal(config)
         apart: dict[str, LoraWeights] = {}
         # Four bits are too few for the sum; for exact magnitudes (DoRA) it is needed all the same.
         if kind == "int4" and library is not None and all(one.magnitude is None for one in updates.values()):
@@ -416,11 +423,13 @@ def _load_own(
             updates = {name: update for name, update in updates.items() if name not in apart}
         # Updates are added in fp32: the sum loses nothing before the one rounding to the final dtype.
         tensors = source.tensors(dtype=torch.float32 if dtype == "fp32" or updates else torch.bfloat16)
+        if opened is not None:
+            tensors = opened.checked(source.config, tensors)
         if updates:
             tensors = merge_updates(tensors, updates)
         with giving_memory_back():
             model = build_model(
-                source.config,
+                config,
                 ((key, known[key] if key in known else tensor.to(device, final)) for key, tensor in tensors),
                 where=str(source.path),
                 finish=finish,
@@ -435,14 +444,19 @@ def _load_own(
 
     embeddings: dict[str, Tensor] = {}
     found: GPT | None = None
-    if library is not None and is_kept(source.config, dtype):
+    if library is not None and is_kept(config, dtype):
         blocks_only = opened is None or opened.leaves_embeddings
-        ready = ReadyWeights(source.config, dtype, source.files(), files, blocks_only=blocks_only)
+        ready = ReadyWeights(config, dtype, source.files(), files, blocks_only=blocks_only)
         found = ready.load(library)
         if found is None:
             found = built()
             ready.save(found)
     model = built() if found is None else found
+    chat = source.chat_template() if like is None else like.chat
+    problem = None if chat is None else chat.problem
+    notes = list(getattr(tokenizer, "notes", ()))
+    if problem is not None:
+        notes.append(f"This model can continue texts but not chat. {problem}")
     embeddings = embeddings or {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
     return LanguageModel(
         name=name,
@@ -454,7 +468,8 @@ def _load_own(
         new_runner=lambda: GPTRunner(model),
         gpt=model,
         tokenizer=tokenizer,
-        chat=source.chat_template() if like is None else like.chat,
+        chat=chat,
+        notes=notes,
         files=source.files(),
         adapter_files=files,
         family=source.config.family,

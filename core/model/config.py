@@ -71,6 +71,15 @@ class RopeConfig:
     short_factor: tuple[float, ...] = ()
     long_factor: tuple[float, ...] = ()
 
+    def length_border(self, max_seq_len: int) -> int | None:
+        """Return the length beyond which frequencies depend on how long a sequence is; None where they never do.
+
+        Args:
+            max_seq_len: The model's longest context, in tokens.
+        """
+        border = self.original_max_seq_len or max_seq_len
+        return border if self.scaling in ("dynamic", "longrope") and border < max_seq_len else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -161,6 +170,12 @@ class ModelConfig:
             )
         if self.sliding_layers and (self.sliding_window is None or self.sliding_window < 1):
             raise ConfigError(f"The model has sliding layers with a window of {self.sliding_window!r} tokens.")
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether what a model makes of a token depends on how long the token's sequence is."""
+        ropes = (self.rope, self.rope_local) if self.positions == "rope" else ()
+        return any(rope is not None and rope.length_border(self.max_seq_len) is not None for rope in ropes)
 
     @property
     def n_parameters(self) -> int:
