@@ -15,7 +15,7 @@ from shipped import PAIRS
 from tiny_models import tiny_config, tiny_gpt
 
 import nlpkit
-from nlpkit.apps import adapters
+from nlpkit.apps import adapters, commands
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.loaders import catalogue
 from nlpkit.core.loaders.brief import FILE_NAME
@@ -67,7 +67,9 @@ def shipped(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         assert Path(name) == path
         return path
 
-    monkeypatch.setattr(catalogue, "resolve_model", refuse)
+    # Modules that take the name when they are imported must not keep this one.
+    for module in (catalogue, commands):
+        monkeypatch.setattr(module, "resolve_model", refuse)
     return path
 
 
