@@ -95,7 +95,7 @@ def encode_behind(tokenizer: Tokenizer, prompt_ids: Sequence[int], text: str) ->
     Returns:
         The text's token ids.
     """
-    special = getattr(tokenizer, "special_ids", frozenset())
+    special: frozenset[int] = getattr(tokenizer, "special_ids", frozenset())
     if all(token_id == tokenizer.bos_id for token_id in prompt_ids):
         return tokenizer.encode(text)
     anew = prompt_ids[-1] in special and getattr(tokenizer, "prefixes_sections", False)
