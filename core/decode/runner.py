@@ -191,7 +191,8 @@ class GPTRunner:
     @property
     def can_share(self) -> bool:
         """Whether sequences may go on from what lies in rows of others; see `nlpkit.core.decode.forks.SharesRows`."""
-        return self.model.runs_ragged
+        # Rows that depend on their length are computed anew as they grow, which another's keys cannot follow.
+        return self.model.runs_ragged and not self.model.config.depends_on_length
 
     @torch.inference_mode()
     def extend_rows(
