@@ -36,7 +36,9 @@ class FakeLM:
         self._ids: dict[str, int] = {}
         self._pieces: list[str] = []
 
-    def encode(self, text: str) -> list[int]:
+    bos_id: int | None = None
+
+    def encode(self, text: str, *, at_start: bool = True) -> list[int]:
         ids = []
         for piece in _PIECE.findall(text):
             if piece not in self._ids:

@@ -266,6 +266,7 @@ def test_a_wide_beam_with_phrases_is_exhaustive(seed: int, phrases: tuple[str, .
             for ids, total in all_texts(seed, (2, 3))
             if all(phrase in text(ids) for phrase in phrases)
         ),
+        key=lambda entry: (entry[1][-1] == 0, entry),
         reverse=True,
     )
     got = search(seed, beam_size=VOCAB**LENGTH, n=3, length_penalty=penalty, must_include=phrases)
