@@ -70,6 +70,7 @@ def translate(
         str | None, typer.Option(metavar="PATH", help="TSV: a term and its translation on each line.")
     ] = None,
     n_best: Annotated[int | None, typer.Option(min=1, help="Give the N best translations.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a sentence is not to be trusted.")] = False,
 ) -> int:
     """Translate text."""
     from nlpkit.apps.documents import read_glossary
@@ -91,6 +92,7 @@ def translate(
         flags={"target_lang": "--to", "source_lang": "--from", "glossary": "--glossary", "n": "--n-best"},
         defaults={"source_lang": "auto"},
         overrides={"n": n_best},
+        strict=strict,
     )
 
 
@@ -438,7 +440,9 @@ def models_average(
 @command(models_app, "convert")
 def models_convert(
     name: Annotated[str, typer.Argument(help="Name, file, folder or hub id.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="hf, native or gguf-f16.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="hf, native, or gguf-f16, -f32, -q8_0, -q6_k, -q5_1, -q4_1.")
+    ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Folder or file to write.")],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No bars on stderr.")] = False,
 ) -> int:

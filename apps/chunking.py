@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from nlpkit.apps.abbreviations import ABBREVIATIONS
+from nlpkit.apps.abbreviations import ABBREVIATIONS, MAY_END, NUMBERED, STARTERS
 
 CountTokens = Callable[[str], int]
 
@@ -22,16 +22,26 @@ _BLANK_LINES = re.compile(r"(?:\r\n|\n|\r)(?:[ \t]*(?:\r\n|\n|\r))+")
 _CLOSERS = "\"'”’“‘»«›)]}｣」』）】》〉〕"
 _CJK_CLOSERS = "\"'”’)]」』）】》〉〕"
 _CJK_STOPS = "。！？｡．"
+_STOPS = ".!?…‽۔؟।॥።։៕"
 # A stop needs white space after it, so that numbers, versions, addresses and links stay whole.
 _STOP = re.compile(
-    rf"(?P<stop>[.!?…‽۔؟।॥።։៕]+)(?P<close>(?:[{re.escape(_CLOSERS)}*_]|[\u00a0\u202f ]»)*)(?P<space>\s+)"
+    rf"(?<![{_STOPS}])(?P<stop>[{_STOPS}]+)(?P<close>(?:[{re.escape(_CLOSERS)}*_]|[\u00a0\u202f ]»)*)(?P<space>\s+)"
     rf"|(?P<cjk>[{_CJK_STOPS}]+[{_CJK_STOPS}!?…]*)[{re.escape(_CJK_CLOSERS)}]*\s*"
 )
 _LAST_WORD = re.compile(r"[^\s(\[{\"'“‘„«‹]+$")
-_AFTER_ORDINAL = re.compile(
-    r"(?:Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez|Jahrhundert|Kapitel|Klasse|Auflage|Tag|Platz|Weltkrieg)"
+AFTER_ORDINAL = (
+    r"(?:Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez|Jahrhundert|Jh|Kapitel|Klasse|Auflage|Tag|Platz|Weltkrieg"
+    r"|Stock|Etage|Mal|Geburtstag|Lebensjahr|Jahr|Monat|Woche|Stunde|Runde|Liga|Teil|Band|Absatz|Person|Grad)"
 )
-"""What follows a German ordinal most often; a capital alone decides nothing in German."""
+"""Pattern of what follows a German ordinal most often."""
+_AFTER_ORDINAL = re.compile(AFTER_ORDINAL)
+_BEFORE_ORDINAL = re.compile(
+    r"(?<!\w)(?:am|der|die|das|dem|den|des|im|vom|zum|zur|beim|ab|bis|seit|jeder|jede|jedes|jeden|dieser|ihr|ihren|sein|"
+    r"seinen|mein|meinen)[ \u00a0]$",
+    re.IGNORECASE,
+)
+_NEXT_WORD = re.compile(r"[^\W\d_]+")
+_ROMAN = re.compile(r"(?=[IVX]{2})[IVX]+")
 _OPENERS = "\"'“‘„«‹([{¿¡*_-–—•#"
 _CLAUSE = re.compile(r"(?:[,;:]\s+|\s+[-–—]\s+|[，；：、]\s*)")
 _WORD = re.compile(r"\s+")
@@ -74,29 +84,51 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
-    stop, after = match.group("stop"), text[match.end() : match.end() + 1]
+    stop = match.group("stop")
     follower = text[match.end() : match.end() + 4].lstrip(_OPENERS)[:1]
     if "\n" in match.group("space") and not follower.islower():
         return True
-    if stop.strip(".…"):
-        # "Really?" she asked: a closing quote before a lower-case word goes on.
-        return not (match.group("close") and after.islower())
     if follower.islower():
+        # "Really?" she asked; also behind a dash, and in Yahoo! itself.
         return False
-    if stop != ".":
-        return True
-    if match.group("close"):
+    if stop != "." or match.group("close"):
         return True
     found = _LAST_WORD.search(text, max(start, match.start() - 40), match.start())
-    word = found.group() if found else ""
-    if len(word) == 1 and word.isalpha() and word.isupper():
-        return False
+    return _is_last(found.group() if found else "", text, start, match)
+
+
+def _is_last(word: str, text: str, start: int, match: re.Match[str]) -> bool:
+    """Whether a word before a full stop and a capital or a sign ends its sentence."""
+    begin = match.start() - len(word)
+    following = _NEXT_WORD.match(text, match.end())
+    starts = following is not None and following.group() in STARTERS
+    lowered = word.lower()
+    if len(word) == 1 and word.isalpha():
+        # J. R. R. Tolkien, z. B. Der; but: Plan B. Then.
+        return word.isupper() and starts and text[begin - 2 : begin - 1] != "."
     if word.isdecimal():
         # "3. Open it" numbers an item, "am 3. Mai" is an ordinal; but "in 1999. Then" ends.
-        numbers_item = len(word) <= 3 and not text[start : match.start() - len(word)].strip()
-        return not numbers_item and not _AFTER_ORDINAL.match(text, match.end())
-    lowered = word.lower()
-    return lowered not in ABBREVIATIONS and not ("." in word and len(word) <= 5 and word.replace(".", "").isalpha())
+        numbers_item = len(word) <= 3 and not text[start:begin].strip()
+        ordinal = _AFTER_ORDINAL.match(text, match.end()) or (
+            len(word) <= 3 and not starts and _BEFORE_ORDINAL.search(text, max(start, begin - 9), begin)
+        )
+        return not numbers_item and not ordinal
+    if lowered in NUMBERED and lowered not in ABBREVIATIONS:
+        beside = (
+            text[match.end() : match.end() + 1].isdecimal()
+            or text[max(start, begin - 3) : begin].strip(" .")[-1:].isdecimal()
+        )
+        return not beside
+    if lowered in MAY_END:
+        return starts
+    if _ROMAN.fullmatch(word):
+        # Ludwig XIV. König; but: Band XIV. Der
+        return starts
+    return lowered not in ABBREVIATIONS and (starts or not _is_dotted(word))
+
+
+def _is_dotted(word: str) -> bool:
+    return "." in word and len(word) <= 5 and word.replace(".", "").isalpha()
 
 
 def pack(pieces: Sequence[str], max_tokens: int, count_tokens: CountTokens) -> list[str]:

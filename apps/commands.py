@@ -49,6 +49,7 @@ class TaskCommand:
         decode: Shared options.
         source: Shared options.
         sink: Shared options.
+        strict: Whether a result that is not to be trusted counts as a failed input for the exit code.
         what: What the text is called in errors.
         ways: How it can be given, for the error when it is not.
     """
@@ -63,6 +64,7 @@ class TaskCommand:
     decode: DecodeOptions
     source: InputOptions
     sink: OutputOptions
+    strict: bool = False
     what: str = "text"
     ways: str = "as an argument, as a file with -f PATH, or through a pipe"
 
@@ -70,7 +72,7 @@ class TaskCommand:
         """Do it all.
 
         Returns:
-            The exit code: 0, or 3 if inputs failed under ``--keep-going``.
+            The exit code: 0, or 3 if inputs failed under ``--keep-going`` or results are doubtful under ``--strict``.
 
         Raises:
             NlpkitError: Something cannot be used. All that can be checked without the model is checked first.
@@ -106,7 +108,10 @@ class TaskCommand:
                 self._batch(pool, rows, documents, overrides, writer, tally)
         names = " and ".join(lm.name if lm.adapter is None else f"{lm.name}+{lm.adapter}" for lm in models)
         tally.report(names, stats=self.sink.stats, quiet=self.sink.quiet)
-        return 3 if tally.failed else 0
+        if self.strict and tally.doubtful:
+            which = "the result is" if tally.inputs == 1 else f"{tally.doubtful} of {tally.inputs} results are"
+            note(f"{which} not to be trusted; --strict makes that exit code 3", quiet=self.sink.quiet)
+        return 3 if tally.failed or (self.strict and tally.doubtful) else 0
 
     def _overrides(self) -> dict[str, Any]:
         overrides = {**self.decode.overrides(), **{k: v for k, v in self.overrides.items() if v is not None}}
@@ -135,7 +140,9 @@ class TaskCommand:
         except NlpkitError as error:
             if self.source.keep_going:
                 return error, None
-            raise
+            if document.values is None or str(error).startswith(document.name):
+                raise
+            raise type(error)(f"{document.name}: {error}") from error
 
     def _merge(self, document: Document) -> dict[str, Any]:
         fixed = {name: value for name, value in self.fixed.items() if value is not None}
@@ -296,6 +303,7 @@ class Tally:
     began: float = field(default_factory=time.perf_counter)
     inputs: int = 0
     failed: int = 0
+    doubtful: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     truncated: int = 0
@@ -315,6 +323,7 @@ class Tally:
         self.input_tokens += result.used_tokens
         self.output_tokens += result.output_tokens
         self.truncated += result.truncated
+        self.doubtful += bool(result.fields.get("flagged"))
         if result.chunks or result.error is not None:
             self.reasons[result.finish_reason] += 1
         notes = list(result.warnings)
@@ -389,8 +398,9 @@ def load(
     Raises:
         NlpkitError: There is no such model, or it cannot be used.
     """
-    with show_download(options.model, quiet=quiet) as bar:
-        if find_entry(options.model) is None:
+    own = None if adapter is None else adapter.model
+    with contextlib.nullcontext() if own is not None else show_download(options.model, quiet=quiet) as bar:
+        if own is None and find_entry(options.model) is None:
             # A wrong name is told at once and not after the seconds that torch takes to import.
             resolve_model(options.model, progress=bar)
         if lean:
@@ -398,9 +408,10 @@ def load(
         from nlpkit.core.language_model import load_model
 
         lm = load_model(
-            options.model,
-            adapter=None if adapter is None else adapter.path,
-            adapter_name=None if adapter is None else adapter.name,
+            options.model if own is None else str(own),
+            adapter=None if adapter is None or own is not None else adapter.path,
+            adapter_name=None if adapter is None or own is not None else adapter.name,
+            called=None if adapter is None or own is None else adapter.name,
             dtype=options.dtype,
             device=options.device,
             threads=options.threads,

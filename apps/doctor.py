@@ -262,15 +262,23 @@ def _cache() -> Iterator[_Fact]:
 
 
 def _adapters() -> Iterator[_Fact]:
-    from nlpkit.apps.adapters import BASE, shipped_adapters
+    from nlpkit.apps.adapters import BASE, MODEL, shipped_adapters, shipped_models
     from nlpkit.core.errors import NlpkitError
     from nlpkit.core.loaders.adapter import WEIGHTS_NAME, open_adapter
     from nlpkit.core.loaders.cache import sha256_file
     from nlpkit.core.loaders.catalogue import find_entry
+    from nlpkit.core.loaders.open import open_model
 
     entry, shipped = find_entry(BASE), shipped_adapters()
     if not shipped:
         yield "shipped", "none"
+    for own in shipped_models():
+        try:
+            open_model(own.path / MODEL)
+        except NlpkitError as error:
+            yield own.name, f"damaged ({error})", "Install nlpkit again."
+            continue
+        yield f"{own.name}, a model", f"{_size((own.path / MODEL).stat().st_size)}, from {own.path}", None
     for adapter in shipped:
         try:
             opened = open_adapter(adapter.path)

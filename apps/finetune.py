@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nlpkit.apps.files import check_text, decode_text, display_name, open_input
+from nlpkit.apps.languages import parse_language
 from nlpkit.apps.recipe import TEXT, DataSpec
 from nlpkit.apps.rows import Row, read_rows, row_format
 from nlpkit.apps.task import BaseTask, Example, Field, Task, check_example, load_task
 from nlpkit.apps.tokenizing import WORTH_FORKING, Part, can_fork, in_part, tokenize_in_parallel
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError, TokenizerError
-from nlpkit.core.tokenizers.base import Message, Tokenizer
+from nlpkit.core.tokenizers.base import Message, Tokenizer, encode_behind
 from nlpkit.core.train.config import LongPolicy
 from nlpkit.core.train.data import RowSource, TextWindows, TokenRow, TokenStore, build_store
 from nlpkit.core.train.prefixes import SharedPrefixRows
@@ -114,6 +115,20 @@ def learned_prompts(spec: DataSpec) -> set[str]:
     return {task.brief_name(_prepared(task, example, where)) for where, example in read_examples(spec, task)}
 
 
+def learned_languages(spec: DataSpec) -> set[tuple[str, str]]:
+    """Return the pairs of source and target language that the rows of a source name; none where they name none."""
+    task = find_task(spec.task)
+    names = {"source_lang", "target_lang"}
+    if task is None or spec.path == "-" or not names <= {column.name for column in task.fields}:
+        return set()
+    pairs = {(str(row.get("source_lang")), str(row.get("target_lang"))) for _, row in read_examples(spec, task)}
+    return {
+        (parse_language(source), parse_language(target))
+        for source, target in pairs
+        if source.strip().lower() not in ("none", "auto")
+    }
+
+
 def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Iterator[str]:
     """Yield all text that a tokenizer should learn from, prompts and targets.
 
@@ -178,7 +193,8 @@ class Coder:
             for token_id in reversed(ids):
                 if token_id in ends:
                     return token_id
-        return min(ends)
+        stated: int | None = getattr(self.tokenizer, "eos_id", None)
+        return min(ends) if stated is None else stated
 
     def prompt_ids(self, task: Task, example: Example) -> list[int]:
         """Return the prompt as the task's command renders it."""
@@ -216,7 +232,7 @@ class Coder:
             )
         prompt = self.prompt_ids(task, prepared)
         brief = self.brief and task.brief(prepared) is not None
-        answer = self.tokenizer.encode(f" {target}" if brief else target)
+        answer = encode_behind(self.tokenizer, prompt, f" {target}" if brief else target)
         return TokenRow([*prompt, *answer, self.end_id(chat=not (task.raw or brief))], len(prompt), where)
 
 
@@ -275,7 +291,9 @@ def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy
         "policy": policy,
     }
     if task is None and row_format(spec.path) is None:
-        facts["end"] = sorted(coder.tokenizer.eos_ids)[:1]
+        facts["end"] = [coder.end_id(chat=False)] if coder.tokenizer.eos_ids else []
+    if coder.tokenizer.encode("a") != coder.tokenizer.encode("a", at_start=False):
+        facts["targets"] = "continue prompts"
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -290,6 +308,7 @@ def open_source(
     seed: int,
     sha256: str,
     shift: bool = True,
+    join: bool = True,
     report: Callable[[int], None] | None = None,
 ) -> Source:
     """Tokenize one source into a folder, or take it from there if it is the same.
@@ -304,6 +323,7 @@ def open_source(
         seed: Decides where plain text is cut.
         sha256: Hash of the file.
         shift: Whether plain text is cut anew in each epoch.
+        join: Whether rows with a common beginning may be learned together.
         report: Called with the number of rows read so far.
 
     Returns:
@@ -323,7 +343,8 @@ def open_source(
         if plain:
             empty = True
             for count, block in enumerate(read_blocks(spec.path), 1):
-                ids = coder.tokenizer.encode(block)
+                # Blocks end at line ends: all but the first go on where the one before ended.
+                ids = coder.tokenizer.encode(block) if count == 1 else coder.tokenizer.encode(block, at_start=False)
                 if ids:
                     empty = False
                     yield TokenRow(ids, 0, f"{display_name(spec.path)}: block {count}")
@@ -356,4 +377,4 @@ def open_source(
         windows = TextWindows(store.all_tokens, seq_len, seed=seed, shift=shift)
         return Source(spec, windows, windows, store, name)
     trees = SharedPrefixRows(store, seq_len)
-    return Source(spec, store, trees if trees.saved >= WORTH_SHARING else store, store, name)
+    return Source(spec, store, trees if join and trees.saved >= WORTH_SHARING else store, store, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from nlpkit.apps.planning import Plan, Planner, build_decoding, explicit_limit
 from nlpkit.apps.prompts import brief_prompt, note_prompt, prompt_ids, target_ids
 from nlpkit.apps.repetition import is_loop
 from nlpkit.apps.results import Alternative, TaskResult
-from nlpkit.apps.task import Example, Overflow, Part, Prediction, Task, check_example
+from nlpkit.apps.task import ORDERED, SEVERAL, Example, Overflow, Part, Prediction, Task, check_example
 from nlpkit.core.decode.request import Completion, Generation, Request
 from nlpkit.core.errors import NlpkitError
 
@@ -101,7 +102,10 @@ class Run:
         began = time.perf_counter()
         check_example(self.task, row, where=where)
         job = Job(row=row)
-        self._enter(job, self.planner.plan(note_prompt(self.lm, self.task, self.task.prepare(row))))
+        prepared = note_prompt(self.lm, self.task, self.task.prepare(row))
+        if self.given:
+            prepared = {**prepared, ORDERED: True, SEVERAL: self.planner.decoding.n > 1}
+        self._enter(job, self.planner.plan(prepared))
         job.seconds = time.perf_counter() - began
         if not job.todo:
             self.advance(job)
@@ -158,7 +162,7 @@ class Run:
         for index in job.rivals:
             job.generations[index] = self._chosen(job, index)
         generations = [generation for generation in job.generations if generation is not None]
-        predictions = self._merge(job, generations)
+        predictions, scores = self._merge(job, generations)
         for generation, request in zip(generations, job.plan.requests, strict=True):
             job.reasons.add(generation.completions[0].finish_reason)
             if generation.completions[0].finish_reason == "length":
@@ -170,25 +174,41 @@ class Run:
             if not job.todo:
                 self.advance(job, retry=retry)
             return
-        job.result = self._result(job, generations, predictions)
+        job.result = self._result(job, generations, predictions, scores)
 
-    def _merge(self, job: Job, generations: Sequence[Generation]) -> list[Prediction]:
-        n = min((len(generation.completions) for generation in generations), default=1)
-        return [
-            self.task.merge(
-                [
-                    Part(
-                        chunk,
-                        self.task.parse(generation.completions[i].text, chunk),
-                        _mean_logprob(generation.completions[i]),
-                        len(generation.completions[i].token_ids),
-                    )
-                    for chunk, generation in zip(job.plan.chunks, generations, strict=True)
-                ],
-                job.example,
-            )
-            for i in range(n)
-        ]
+    def _merge(self, job: Job, generations: Sequence[Generation]) -> tuple[list[Prediction], list[float]]:
+        """Return the predictions, the best or first first, and the score of each, summed over chunks."""
+        wanted = self.planner.decoding.n
+        if self.task.combines and wanted > 1 and len(generations) > 1:
+            ranked = [sorted(one.completions, key=_ranking, reverse=True) for one in generations]
+            choices = best_choices([[_ranking(one) for one in rivals] for rivals in ranked], wanted)
+        else:
+            ranked = [list(one.completions) for one in generations]
+            n = min((len(one.completions) for one in generations), default=1)
+            choices = [(i,) * len(generations) for i in range(n)]
+        predictions: list[Prediction] = []
+        scores: list[float] = []
+        for choice in choices:
+            chosen = [rivals[place] for rivals, place in zip(ranked, choice, strict=True)]
+            parts = [self._part(job, index, completion) for index, completion in enumerate(chosen)]
+            prediction = self.task.merge(parts, job.example)
+            if self.task.combines and prediction.text in [known.text for known in predictions]:
+                continue
+            predictions.append(prediction)
+            scores.append(sum(map(_ranking, chosen)))
+        return predictions, scores
+
+    def _part(self, job: Job, index: int, completion: Completion) -> Part:
+        chunk = job.plan.chunks[index]
+        return Part(
+            chunk,
+            self.task.parse(completion.text, chunk),
+            completion.mean_logprob,
+            completion.n_tokens,
+            completion.min_logprob,
+            completion.finish_reason,
+            self._loops(job, index, completion),
+        )
 
     def _loops(self, job: Job, index: int, completion: Completion) -> bool:
         # Without a reference more is called a loop: only what that finds is worth tokenizing the text.
@@ -265,19 +285,20 @@ class Run:
         job: Job,
         generations: Sequence[Generation],
         predictions: Sequence[Prediction],
+        scores: Sequence[float],
     ) -> TaskResult:
         first = job.first or job.plan
         loops = [i for i, generation in enumerate(generations) if self._loops(job, i, generation.completions[0])]
         warnings = [*job.warnings, *predictions[0].warnings]
-        if job.limited:
+        if job.limited and (not self.task.explains or "max_tokens" in self.given):
             which = "the completion" if len(first.chunks) < 2 else f"{len(job.limited)} of the completions"
             warnings.append(f"{which} stopped at the limit of {max(job.limited)} tokens: use --max-tokens for more")
-        if loops:
+        if loops and not self.task.explains:
             which = "the completion" if len(generations) < 2 else f"{len(loops)} of {len(generations)} completions"
             warnings.append(f"{which} repeats itself over and over; it is not to be trusted")
         alternatives = [
-            Alternative(text=prediction.text, score=sum(_ranking(g.completions[i]) for g in generations))
-            for i, prediction in enumerate(predictions)
+            Alternative(text=prediction.text, score=score)
+            for prediction, score in zip(predictions, scores, strict=True)
         ]
         wall = job.finished - job.admitted if generations else 0.0
         return TaskResult(
@@ -318,8 +339,29 @@ class Run:
         )
 
 
-def _mean_logprob(completion: Completion) -> float:
-    return completion.logprob / len(completion.token_ids) if completion.token_ids else 0.0
+def best_choices(scores: Sequence[Sequence[float]], n: int) -> list[tuple[int, ...]]:
+    """Choose one candidate for each of several places in the `n` best ways, by the sum of scores.
+
+    Args:
+        scores: For each place those of its candidates, best first.
+        n: Ways wanted.
+
+    Returns:
+        Indices into the candidates, the best way first; fewer where there are no more ways.
+    """
+    start = (0,) * len(scores)
+    heap = [(0.0, start)]
+    seen = {start}
+    found: list[tuple[int, ...]] = []
+    while heap and len(found) < n:
+        loss, choice = heapq.heappop(heap)
+        found.append(choice)
+        for place, index in enumerate(choice):
+            following = (*choice[:place], index + 1, *choice[place + 1 :])
+            if index + 1 < len(scores[place]) and following not in seen:
+                seen.add(following)
+                heapq.heappush(heap, (loss + scores[place][index] - scores[place][index + 1], following))
+    return found
 
 
 def _ranking(completion: Completion) -> float:

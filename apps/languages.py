@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import unicodedata
 from dataclasses import dataclass
 
-from nlpkit.core.errors import ConfigError, did_you_mean
+from nlpkit.apps.language_codes import CODES, HINTS, NAMES, QUALIFIERS, SCRIPT_WORDS, WRONG_CODES
+from nlpkit.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -61,62 +64,42 @@ LANGUAGES: dict[str, Language] = {
 }
 """All known languages by code."""
 
-_ALIASES: dict[str, str] = {
-    "zh-cn": "zh-Hans",
-    "zh-sg": "zh-Hans",
-    "zh-tw": "zh-Hant",
-    "zh-hk": "zh-Hant",
-    "chinese simplified": "zh-Hans",
-    "chinese traditional": "zh-Hant",
-    "mandarin": "zh",
-    "汉语": "zh",
-    "漢語": "zh",
-    "简体": "zh-Hans",
-    "繁體": "zh-Hant",
-    "farsi": "fa",
-    "filipino": "tl",
-    "fil": "tl",
-    "bokmal": "nb",
-    "nynorsk": "nn",
-    "castellano": "es",
-    "flemish": "nl",
-    "slovene": "sl",
-    "iw": "he",
-    "in": "id",
-    "eng": "en",
-    "deu": "de",
-    "ger": "de",
-    "fra": "fr",
-    "fre": "fr",
-    "spa": "es",
-    "ita": "it",
-    "por": "pt",
-    "nld": "nl",
-    "zho": "zh",
-    "chi": "zh",
-    "jpn": "ja",
-    "kor": "ko",
-    "rus": "ru",
-    "ara": "ar",
-}
-
 
 def _key(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name.strip().casefold().replace("_", "-"))
     return "".join(char for char in plain if not unicodedata.combining(char))
 
 
+def _words(key: str) -> str:
+    return " ".join(_SIGNS.sub(" ", key).split())
+
+
+_SIGNS = re.compile(r"[-(),;:/|\[\]]")
 _BY_NAME: dict[str, str] = {
-    **{_key(alias): code for alias, code in _ALIASES.items()},
+    **WRONG_CODES,
+    **CODES,
+    **{_key(name): code for name, code in NAMES.items()},
     **{_key(name): lang.code for lang in LANGUAGES.values() for name in (lang.native, lang.name, lang.code)},
 }
+_BY_WORDS: dict[str, str] = {_words(name): code for name, code in _BY_NAME.items()}
+# What may follow a code: script, region, variants, extensions.
+_SUBTAGS = re.compile(
+    r"(?:-[a-z]{4}|-[a-z]{2,3}|-\d{3}|-[a-z0-9]{5,8}|-\d[a-z0-9]{3}|-[a-wyz]-[a-z0-9]{2,8}|-x(?:-[a-z0-9]{1,8})+)*"
+)
+_LOCALE_END = re.compile(r"[.@].*$", re.DOTALL)
+_AUTO = frozenset({"auto", "detect", "automatic"})
+
+SIMILARITY = 0.75
+"""Below it a known name is no hint for an unknown one."""
 
 
 def parse_language(name: str) -> str:
     """Return the code of a language that a user named.
 
     Args:
-        name: A code (``de``, ``zh-TW``, ``en_US``), an English name or the language's own name, in any case and
+        name: An ISO 639 code of two or three letters, alone or with script, region and the like (``zh-TW``,
+            ``deu_Latn``, ``en_US.UTF-8``), a usual wrong code (``jp``), an English name, also with a country or
+            script (``Chinese (Simplified)``, ``Brazilian Portuguese``), or the language's own name; in any case and
             with or without accents.
 
     Returns:
@@ -126,16 +109,48 @@ def parse_language(name: str) -> str:
         ConfigError: No such language is known.
     """
     key = _key(name)
-    if key in _BY_NAME:
-        return _BY_NAME[key]
-    base = key.partition("-")[0]
-    if "-" in key and len(base) == 2 and base in _BY_NAME:
-        return _BY_NAME[base]
-    names = [language.name for language in LANGUAGES.values()]
-    hint = did_you_mean(name, names)
-    if hint.startswith("Known"):
-        hint = "Give an ISO 639-1 code such as 'de', or a name such as 'German' or 'Deutsch'."
-    raise ConfigError(f"There is no language {name!r}. {hint}")
+    code = _BY_NAME.get(key) or _by_code(_LOCALE_END.sub("", key)) or _by_words(_words(key))
+    if code is None:
+        raise ConfigError(f"There is no language {name!r}. {_hint(key)}")
+    return code
+
+
+def _by_code(key: str) -> str | None:
+    base, dash, rest = key.partition("-")
+    code = CODES.get(base) or WRONG_CODES.get(base)
+    if code is None or not _SUBTAGS.fullmatch(dash + rest):
+        return None
+    return _written(code, rest.split("-"))
+
+
+def _by_words(words: str) -> str | None:
+    if words in _BY_WORDS:
+        return _BY_WORDS[words]
+    said = words.split()
+    code = _BY_WORDS.get(" ".join(word for word in said if word not in QUALIFIERS))
+    return _written(code, said) if code else None
+
+
+def _written(code: str, said: list[str]) -> str:
+    """Return the code of Chinese with its script, if that is told; any other code as it is."""
+    script = next((SCRIPT_WORDS[word] for word in said if word in SCRIPT_WORDS), None) if code == "zh" else None
+    return f"{code}-{script}" if script else code
+
+
+def _hint(key: str) -> str:
+    if key in _AUTO:
+        return "Only the source's language can be detected: name the language to translate into."
+    meant = HINTS.get(_words(key))
+    if meant is None and len(key) > 3:
+        names = {
+            _key(known): language.name for language in LANGUAGES.values() for known in (language.name, language.native)
+        }
+        names |= {_key(known): LANGUAGES[code].name for known, code in NAMES.items()}
+        close = difflib.get_close_matches(key[:60], names, n=1, cutoff=SIMILARITY)
+        meant = names[close[0]] if close else None
+    if meant is None:
+        return "Give an ISO 639 code such as 'de', or a name such as 'German' or 'Deutsch'."
+    return f"Did you mean {meant!r}?"
 
 
 def language_name(code: str) -> str:

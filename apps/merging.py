@@ -89,10 +89,11 @@ def merge_model(
         )
     tokenizer = source.tokenizer()
     ids = torch.tensor([tokenizer.encode(_PROBE)[: source.config.max_seq_len]])
-    merged = build_model(
-        source.config, merge_adapter(source.config, source.tensors(dtype=torch.float32), opened), where=str(source.path)
-    )
-    apart = build_model(source.config, source.tensors(dtype=torch.float32), where=str(source.path))
+    config = opened.fitting(source.config)
+    where = str(source.path)
+    merged = build_model(config, merge_adapter(source.config, source.tensors(dtype=torch.float32), opened), where=where)
+    whole = opened.checked(source.config, source.tensors(dtype=torch.float32))
+    apart = build_model(config, whole, where=where)
     modules = add_lora(apart, LoraConfig(), start=opened.internal(source.config))
     expected = _logits(apart.eval(), ids)
     del apart
@@ -108,8 +109,8 @@ def merge_model(
         parameter.data = tensors[parameter_name].float()
     rounded = float((_logits(merged, ids) - expected).abs().max())
     write = save_native if to == "native" else save_hf
-    write(Path(output), source.config, tensors, tokenizer=tokenizer, chat=source.chat_template())
-    before, added = read_brief_tasks(source.path), read_brief_tasks(opened.path)
+    write(Path(output), config, tensors, tokenizer=tokenizer, chat=source.chat_template())
+    before, added = source.brief_tasks(), read_brief_tasks(opened.path)
     write_brief_tasks(
         Path(output),
         before.names | added.names,

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from nlpkit.apps.chunking import split_sentences
+from nlpkit.apps.protected import MAX_MASKS, mask
 from nlpkit.apps.recipe import load_toml
 from nlpkit.core.errors import ConfigError, InputError, OutputError, did_you_mean
 
-MASKS = tuple(f"⟦{number}⟧" for number in range(1, 9))
+MASKS = tuple(f"⟦{number}⟧" for number in range(1, MAX_MASKS + 1))
 """Stand-ins for what a translation must carry over: single pieces of the vocabulary, which the model learns to copy."""
 
 SHORTEST_HELD_OUT = 4
@@ -225,15 +226,10 @@ def refusal(first: str, second: str, plan: MixPlan, held_out: set[str]) -> str |
 
 
 _STOP = re.compile(r"(?<=\w)[.!]$")
-_CARRIED = re.compile(
-    r"(?:https?://|www\.)\S+[\w/]|[\w.+-]+@[\w-]+\.[\w.-]*\w"
-    r"|(?<!\w)(?:\d[\d.,:/-]*\d{2,}|[A-Za-z]+(?:[_./\\]+[A-Za-z0-9]+)+|[a-z]+[A-Z]\w*|-{1,2}[a-z][\w-]+|[A-Z]*\d+[A-Z]+\d*)(?!\w)"
-    r"|[%$]\w+|\{\w*\}"
-)
 
 
 def mask_pair(source: str, target: str, draw: float) -> tuple[str, str]:
-    """Put masks in the place of what stands once on each side, the same on both, and is code, a number or an address.
+    """Put masks in the place of what a translation carries over, as `mask` does in use.
 
     Args:
         source: One side.
@@ -241,16 +237,16 @@ def mask_pair(source: str, target: str, draw: float) -> tuple[str, str]:
         draw: From 0 to below 1; decides which mask comes first, so that all of them are learned.
 
     Returns:
-        Both sides, masks numbered in the order of the source.
+        Both sides, masks numbered in the order of the source; as they were, where not each span of the source stands
+        once on both sides.
     """
-    found: list[str] = []
-    for match in _CARRIED.finditer(source):
-        value = match.group()
-        if source.count(value) == 1 and target.count(value) == 1 and len(found) < len(MASKS):
-            found.append(value)
+    masked = mask(source)
+    values = masked.values
+    if not masked.fits or any(source.count(value) != 1 or target.count(value) != 1 for value in values):
+        return source, target
     # Mostly from the first on, as in use; sometimes from a later one.
-    first = 0 if draw < 0.7 else int((draw - 0.7) / 0.3 * (len(MASKS) - len(found) + 1))
-    for number, value in enumerate(found, first):
+    first = 0 if draw < 0.7 else int((draw - 0.7) / 0.3 * (len(MASKS) - len(values) + 1))
+    for number, value in enumerate(values, first):
         source, target = source.replace(value, MASKS[number]), target.replace(value, MASKS[number])
     return source, target
 

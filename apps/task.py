@@ -18,6 +18,18 @@ Example = Mapping[str, Any]
 BRIEF = "_brief"
 """Note in an example whose prompt is the brief one, see `Task.brief`."""
 
+LEARNED = "_learned"
+"""Note in such an example: the pairs of languages that the model learned to translate."""
+
+MASKS = "_masks"
+"""Note in such an example whose model has masks for protected spans in its vocabulary."""
+
+SEVERAL = "_several"
+"""Note in an example of which several predictions are wanted."""
+
+ORDERED = "_ordered"
+"""Note in an example for which the user gave decoding options, which are not second-guessed."""
+
 INVERSE = "inverse"
 """Field of rows that are learned the other way round, and the end of their brief prompt's name."""
 
@@ -68,12 +80,18 @@ class Part:
         prediction: What was parsed from its completion.
         logprob: Mean log-probability per generated token, in nats.
         n_tokens: Generated tokens.
+        min_logprob: Log-probability of the least likely token, in nats.
+        finish_reason: Why the completion ended.
+        loops: Whether it runs in circles.
     """
 
     example: Example
     prediction: Prediction
     logprob: float
     n_tokens: int = 1
+    min_logprob: float = 0.0
+    finish_reason: str = "eos"
+    loops: bool = False
 
     @property
     def total_logprob(self) -> float:
@@ -115,6 +133,8 @@ class Task(Protocol):
         text_field: The field that holds the long text, which chunking and truncation cut.
         on_overflow: What to do with inputs that do not fit, unless the user says otherwise.
         retries_loops: Whether a greedy completion that runs in circles is decoded once more without repeats.
+        combines: Whether the best predictions of several chunks may be combined freely into predictions of the whole.
+        explains: Whether the predictions themselves say where completions were cut off or run in circles.
     """
 
     name: ClassVar[str]
@@ -127,6 +147,8 @@ class Task(Protocol):
     text_field: ClassVar[str]
     on_overflow: ClassVar[Overflow]
     retries_loops: ClassVar[bool]
+    combines: ClassVar[bool]
+    explains: ClassVar[bool]
 
     def prepare(self, example: Example) -> Example:
         """Normalise an example once, before anything else: names to codes, defaults filled in. Idempotent.
@@ -248,6 +270,8 @@ class BaseTask:
     text_field: ClassVar[str] = "text"
     on_overflow: ClassVar[Overflow] = "error"
     retries_loops: ClassVar[bool] = False
+    combines: ClassVar[bool] = False
+    explains: ClassVar[bool] = False
 
     def prepare(self, example: Example) -> Example:
         """Change nothing."""

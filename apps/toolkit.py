@@ -340,8 +340,9 @@ def load(
 ) -> Toolkit:
     """Load a model and return the tasks on it.
 
-    The default model is loaded when a task is first used, with that task's shipped adapter; it is only downloaded here,
-    where that is needed. Any other model, and the default model with a named adapter or none, is loaded at once.
+    The default model is loaded when a task is first used, with that task's shipped adapter. A task with a model of its
+    own needs no other; where no task has one, the default model is downloaded here already, if it is not there. Any
+    other model, and the default model with a named adapter or none, is loaded at once.
 
     Args:
         name: Name in the catalogue, path of a model file or directory, or hub id.
@@ -360,10 +361,12 @@ def load(
     from nlpkit.core.loaders.catalogue import resolve_model
 
     def load_one(chosen: TaskAdapter | None, like: LanguageModel | None) -> LanguageModel:
+        own = None if chosen is None else chosen.model
         return load_model(
-            name,
-            adapter=None if chosen is None else chosen.path,
-            adapter_name=None if chosen is None else chosen.name,
+            name if own is None else str(own),
+            adapter=None if chosen is None or own is not None else chosen.path,
+            adapter_name=None if chosen is None or own is not None else chosen.name,
+            called=None if chosen is None or own is None else chosen.name,
             dtype=dtype,
             device=device,
             threads=threads,
@@ -375,7 +378,8 @@ def load(
     if chooser.chooses:
         # What can go wrong should go wrong here, and a download is no part of the first answer.
         pick_dtype(dtype, pick_device(device))
-        resolve_model(name, progress=progress)
+        if chooser.needs_default:
+            resolve_model(name, progress=progress)
     else:
         pool.get(chooser.named)
     return Toolkit(pool, chooser, name=name)

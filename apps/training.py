@@ -20,6 +20,7 @@ from nlpkit.apps.finetune import (
     Source,
     find_task,
     has_brief_prompts,
+    learned_languages,
     learned_prompts,
     open_source,
     training_texts,
@@ -28,7 +29,6 @@ from nlpkit.apps.recipe import TEXT, DataSpec, Recipe
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.language_model import has_fast_bf16
 from nlpkit.core.loaders.adapter import open_adapter
-from nlpkit.core.loaders.brief import read_brief_tasks
 from nlpkit.core.loaders.build import build_model, check_vocabulary
 from nlpkit.core.loaders.cache import sha256_file
 from nlpkit.core.loaders.catalogue import resolve_model
@@ -225,7 +225,7 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
                 "its own core."
             )
     source = open_model(path)
-    _check_prompts(recipe, base, read_brief_tasks(source.path).names)
+    _check_prompts(recipe, base, source.brief_tasks().names)
     tokenizer = source.tokenizer()
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(path))
     with torch.device("meta"):
@@ -304,6 +304,8 @@ def set_up(
             seq_len=config.seq_len,
             policy=config.on_long,
             vocab_size=start.model.config.vocab_size,
+            # A common beginning is computed once, for one length.
+            join=not start.model.config.depends_on_length,
             seed=config.seed,
             sha256=hashes[spec.path],
             shift=shift,
@@ -344,14 +346,32 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         The weight file.
     """
     folder = Path(recipe.output)
-    brief_tasks = {name for spec in recipe.data for name in learned_prompts(spec)} if start.coder.brief else set()
+    learned = recipe.data if start.coder.brief else ()
+    brief_tasks = {name for spec in learned for name in learned_prompts(spec)}
+    languages = sorted({pair for spec in learned for pair in learned_languages(spec)})
     if recipe.method == "lora":
         dropout = float(recipe.lora.get("dropout", 0.0))
-        write_adapter(folder, start.model, weights, base_model=start.base, dropout=dropout, brief_tasks=brief_tasks)
+        write_adapter(
+            folder,
+            start.model,
+            weights,
+            base_model=start.base,
+            dropout=dropout,
+            brief_tasks=brief_tasks,
+            languages=languages,
+        )
         return folder / "adapter_model.safetensors"
     dtype = torch.bfloat16 if start.config.dtype == "bf16" else torch.float32
     coder = start.coder
     write_model(
-        folder, start.model, weights, tokenizer=coder.tokenizer, chat=coder.chat, dtype=dtype, brief_tasks=brief_tasks
+        folder,
+        start.model,
+        weights,
+        tokenizer=coder.tokenizer,
+        # What never saw a chat must not be taken for a model that answers in one.
+        chat=None if coder.brief and recipe.method == "scratch" else coder.chat,
+        dtype=dtype,
+        brief_tasks=brief_tasks,
+        languages=languages,
     )
     return folder / "model.safetensors"

@@ -1,41 +1,82 @@
-"""Translation, line by line and sentence by sentence, with the layout of the source."""
+"""Translation, sentence by sentence, with the layout of the source."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from nlpkit.apps.chunking import pack, split_lines, split_sentences
+from nlpkit.apps.chunking import cut_to_fit
 from nlpkit.apps.completions import LINE_BREAK, clean, clean_preview, ends_too_soon, may_be_quoted, strip_quotes
-from nlpkit.apps.language_detection import detect_language, is_detectable
-from nlpkit.apps.languages import LANGUAGES, language_name, parse_language, same_language
-from nlpkit.apps.placeholders import missing_placeholders
-from nlpkit.apps.task import BRIEF, BaseTask, Budget, Example, Field, Overflow, Part, Prediction
+from nlpkit.apps.confidence import REASONS, Signals
+from nlpkit.apps.glossary import Match, find_terms
+from nlpkit.apps.language_detection import detect_language, sure_language
+from nlpkit.apps.language_pairs import describe_pairs
+from nlpkit.apps.languages import language_name, parse_language
+from nlpkit.apps.protected_grammar import HARD_KINDS, find_protected
+from nlpkit.apps.task import (
+    BRIEF,
+    LEARNED,
+    MASKS,
+    ORDERED,
+    SEVERAL,
+    BaseTask,
+    Budget,
+    Example,
+    Field,
+    Overflow,
+    Part,
+    Prediction,
+)
+from nlpkit.apps.translation_pieces import (
+    SERIOUS,
+    Asked,
+    Piece,
+    State,
+    Wish,
+    ask_about,
+    flagged,
+    plan_pieces,
+    tried,
+)
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.tokenizers.base import Message
 
 CHUNK_TOKENS = 192
-"""Most source tokens of one chunk: small models lose sentences of long passages."""
+"""Most source tokens of one piece: small models lose the thread of long sentences."""
 
 LEARNED_CHUNK_TOKENS = 120
-"""The same for a model tuned with brief prompts, which learned from sentences and short paragraphs."""
+"""The same for a model tuned with brief prompts, which learned from sentences."""
 
 BRIEF_BEAMS = 4
-"""Beams of a tuned model: likelier translations read better, and chunks are short."""
+"""Beams of a tuned model: likelier translations read better, and sentences are short."""
 
-COPY_LENGTH = 24
-"""Shorter texts may well be the same in both languages (names, titles)."""
-_FIRST_UNSPACED = "\u2e80"
-"""From here on most scripts write words without spaces between them."""
+SURE_LANGUAGE = 0.9
+"""A language that is detected in a text with this confidence counts as if it were given."""
+
+RETRY_BEAMS = 8
+"""Beams of a second try."""
+
+RETRY_NGRAM = 4
+"""Length of the token n-grams that a second try of what ran in circles must not repeat."""
+
+SHOWN = 3
+"""Most sentences that a warning quotes."""
+
+SHOWN_LENGTH = 40
+"""Most characters of a quoted sentence."""
+
+_STATE, _PIECE, _ASKED, _TERMS, _CUT = "_state", "_piece", "_asked", "_terms", "_cut"
 
 
 class Translation(BaseTask):
-    """Translates text. Each line of the source becomes one line of the target; blank lines stay.
+    """Translates text sentence by sentence; all that stands around the sentences comes back as it was.
 
-    Lines without letters are copied. Rows may carry a ``glossary`` (source term to target term): the terms that occur
-    go into the prompt as a hint, and the result says which were followed.
+    Sentences that are in the language wanted stay as they are. Between two languages that the model did not learn
+    together, a translation goes through English. Each sentence gets a confidence; what is certainly wrong is tried
+    once more. Rows may carry a ``glossary`` (source term to target term): the terms that occur are included in the
+    translation, and the result says which were followed.
     """
 
     name = "translation"
@@ -49,9 +90,12 @@ class Translation(BaseTask):
     )
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "ter")
     decoding = DecodeConfig(max_tokens=512, stop=("\n",))
+    version = 2
     text_field = "source"
     on_overflow: ClassVar[Overflow] = "chunk"
-    retries_loops = True
+    streams = False
+    combines = True
+    explains = True
 
     def prepare(self, example: Example) -> Example:
         """Turn language names into codes and detect the source language where it is not given.
@@ -72,6 +116,9 @@ class Translation(BaseTask):
             return {**example, "target_lang": target}
         else:
             source, notes["_confidence"] = detect_language(str(example["source"]))
+            beyond_doubt = sure_language(str(example["source"]))
+            source = beyond_doubt or source
+            notes["_sure"] = beyond_doubt is not None or notes["_confidence"] >= SURE_LANGUAGE
             if source == target:
                 # Naming one language twice would only confuse the model; the result says what was seen.
                 source, notes["_same"] = None, True
@@ -82,8 +129,9 @@ class Translation(BaseTask):
         target = language_name(example["target_lang"])
         source = str(example.get("source_lang") or "auto")
         origin = "" if source == "auto" else f" from {language_name(source)}"
-        terms = _terms_in(str(example["source"]), example.get("glossary") or {})
-        hint = "".join(f' Translate "{term}" as "{wanted}".' for term, wanted in terms.items())
+        terms = find_terms(str(example["source"]), example.get("glossary") or {})
+        hints = dict.fromkeys(f' Translate "{term.term}" as "{term.target}".' for term in terms)
+        hint = "".join(hints)
         return [Message("user", f"Translate{origin} to {target}.{hint}\n\n{example['source']}")]
 
     def brief(self, example: Example) -> str | None:
@@ -122,84 +170,67 @@ class Translation(BaseTask):
         return {"stop": ()} if early else {}
 
     def options(self, chunk: Example) -> Mapping[str, Any]:
-        """Require the glossary's translations of the terms that occur in the chunk; search with beams once tuned."""
-        terms = _terms_in(str(chunk["source"]), chunk.get("glossary") or {})
+        """Require what the glossary wants; search with beams once tuned, and in another way on a second try."""
+        wishes: dict[str, Any] = {"beam_size": BRIEF_BEAMS} if chunk.get(BRIEF) else {}
+        state = chunk.get(_STATE)
+        piece = state.pieces[chunk[_PIECE]] if isinstance(state, State) else None
+        again = piece is not None and piece.tries > 0
+        # Of an inflected term an inflected translation is wanted, which only the model knows: at first it is free.
+        wanted = [term.target for term in chunk.get(_TERMS, ()) if again or _is_plain(term)]
+        if piece is not None and piece.tries and piece.best is not None:
+            wishes["beam_size"] = RETRY_BEAMS
+            if {"loop", "cut"}.intersection(piece.best.signals.reasons):
+                wishes["no_repeat_ngram"] = RETRY_NGRAM
+            if "placeholders" in piece.best.signals.reasons:
+                text = piece.text
+                wanted += [text[span.start : span.end] for span in find_protected(text) if span.kind in HARD_KINDS]
         # A stop string would end the text within such a term.
-        wanted = tuple(word for word in dict.fromkeys(terms.values()) if word.strip() and "\n" not in word)
-        beams = {"beam_size": BRIEF_BEAMS} if chunk.get(BRIEF) else {}
-        return {**beams, "must_include": wanted} if wanted else beams
+        wanted = [word for word in dict.fromkeys(wanted) if word.strip() and "\n" not in word]
+        return {**wishes, "must_include": tuple(wanted)} if wanted else wishes
 
     def split(self, example: Example, budget: Budget) -> list[Example]:
-        """Cut into chunks of whole sentences that never cross a line end.
-
-        Each chunk notes in ``_lead`` and ``_trail`` what stands around it in the source.
-        """
-        limit = max(1, min(budget.max_text_tokens, LEARNED_CHUNK_TOKENS if example.get(BRIEF) else CHUNK_TOKENS))
-        chunks: list[dict[str, Any]] = []
-        around = ""
-        for line in split_lines(str(example["source"])):
-            pieces = pack(split_sentences(line), limit, budget.count_tokens)
-            for piece in pieces:
-                body = piece.strip()
-                if not any(char.isalpha() for char in body):
-                    around += piece
-                    continue
-                lead = around + piece[: len(piece) - len(piece.lstrip())]
-                trail = piece[len(piece.rstrip()) :]
-                if chunks:
-                    chunks[-1]["_trail"] += lead
-                    lead = ""
-                chunks.append({**example, "source": body, "_lead": lead, "_trail": trail})
-                around = ""
-        if chunks:
-            chunks[-1]["_trail"] += around
-        return list(chunks)
-
-    def frame(self, chunk: Example) -> tuple[str, str] | None:
-        """Return the chunk's surroundings in the source."""
-        return str(chunk.get("_lead", "")), str(chunk.get("_trail", ""))
+        """Cut into sentences, and return those that the model is to be asked about now."""
+        state = example.get(_STATE)
+        if not isinstance(state, State):
+            most = LEARNED_CHUNK_TOKENS if example.get(BRIEF) else CHUNK_TOKENS
+            limit = max(1, min(budget.max_text_tokens, most))
+            state = plan_pieces(str(example["source"]), _wish(example), limit=limit, count_tokens=budget.count_tokens)
+        return [_chunk(example, state, index, budget) for index in state.due]
 
     def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
-        """Put the translations where their sources stood, and check the whole."""
-        source = str(example["source"])
-        if not parts:
-            return Prediction(source, self._facts(example, source))
-        pieces = []
+        """Take the translations to where they belong; the text, if all have arrived, and what is to be known of it."""
+        known = [part.example.get(_STATE) for part in parts]
+        state = known[0] if known else example.get(_STATE)
+        if not isinstance(state, State):
+            state = plan_pieces(str(example["source"]), _wish(example), limit=None)
+            parts = [
+                replace(part, example=_chunk(example, state, index))
+                for part, index in zip(parts, state.due, strict=False)
+            ]
+        pieces = list(state.pieces)
         for part in parts:
-            lead, trail = self.frame(part.example) or ("", "")
-            pieces.append(f"{lead}{part.prediction.text}{trail}")
-        text = "".join(pieces)
-        facts = self._facts(example, text)
-        facts["untranslated"] = sum(_is_copy(part.example, part.prediction.text) for part in parts)
-        return Prediction(text, facts, _warnings(facts, len(parts), brief=bool(example.get(BRIEF))))
+            index, asked = part.example[_PIECE], part.example[_ASKED]
+            cut = part.finish_reason == "length" or bool(part.example.get(_CUT))
+            reasons = [name for name, holds in (("loop", part.loops), ("cut", cut)) if holds]
+            signals = Signals(logprob=part.logprob, min_logprob=part.min_logprob, ratio=1.0, reasons=tuple(reasons))
+            pieces[index] = tried(
+                pieces[index],
+                asked,
+                part.prediction.text,
+                signals,
+                terms=part.example[_TERMS],
+                retry_for=_retry_reasons(example, asked),
+            )
+        state = replace(state, pieces=tuple(pieces))
+        if state.due:
+            return Prediction("", {_STATE: state})
+        facts = _facts(state, example)
+        return Prediction(state.text(), facts, _warnings(state, example, facts))
 
-    def _facts(self, example: Example, text: str) -> dict[str, Any]:
-        source = str(example["source"])
-        terms = _terms_in(source, example.get("glossary") or {})
-        hits = {term: wanted for term, wanted in terms.items() if wanted.casefold() in text.casefold()}
-        detected, confidence = detect_language(text)
-        target = str(example["target_lang"])
-        wrong = None
-        if detected and not same_language(detected, target) and text.strip() != source.strip():
-            # Closely related languages are told apart poorly: only a confident guess counts, unless the script differs.
-            other_script = LANGUAGES[detected].script != LANGUAGES[target].script
-            if other_script or (confidence >= 0.8 and is_detectable(target)):
-                wrong = detected
-        facts: dict[str, Any] = {
-            "source_lang": None if example.get("source_lang") == "auto" else example.get("source_lang"),
-            "target_lang": target,
-            "placeholders_missing": missing_placeholders(source, text),
-            "untranslated": 0,
-            "wrong_language": wrong,
-        }
-        if example.get("_same"):
-            facts["source_lang"] = target
-        if "_confidence" in example:
-            facts["source_lang_confidence"] = example["_confidence"]
-        if terms:
-            facts["glossary_hits"] = hits
-            facts["glossary_misses"] = {term: wanted for term, wanted in terms.items() if term not in hits}
-        return facts
+    def reduce(self, prediction: Prediction, example: Example) -> Example | None:
+        """Go on with the sentences that have not arrived."""
+        state = prediction.fields.get(_STATE)
+        return None if state is None else {**example, _STATE: state}
 
     def references(self, example: Example) -> list[str]:
         """Return the reference translations."""
@@ -208,44 +239,154 @@ class Translation(BaseTask):
 
     def max_tokens(self, example: Example, prompt_tokens: int) -> int:
         """Allow twice the prompt, for no language pair needs more and a loop ends soon, and what the glossary adds."""
-        terms = _terms_in(str(example["source"]), example.get("glossary") or {})
-        return 2 * prompt_tokens + 16 + sum(len(wanted.encode()) for wanted in terms.values())
+        terms = example.get(_TERMS) or ()
+        return 2 * prompt_tokens + 16 + sum(len(term.target.encode()) for term in terms)
 
 
-def _terms_in(text: str, glossary: Mapping[str, str]) -> dict[str, str]:
-    return {term: wanted for term, wanted in glossary.items() if _occurs(term, text)}
+def _retry_reasons(example: Example, asked: Asked) -> frozenset[str]:
+    """Return what makes a sentence worth a second try, as keys of `REASONS`."""
+    if example.get(SEVERAL):
+        return frozenset()
+    if not example.get(ORDERED):
+        return SERIOUS
+    # In the user's own way a second try can differ by its masks alone.
+    return frozenset({"placeholders"} if asked.masked is not None else ())
 
 
-def _occurs(term: str, text: str) -> bool:
-    pattern = re.escape(term.strip().casefold())
-    if not pattern:
-        return False
-    if not any(char >= _FIRST_UNSPACED for char in term):
-        pattern = rf"(?<!\w){pattern}(?!\w)"
-    return re.search(pattern, text.casefold()) is not None
+def _wish(example: Example) -> Wish:
+    given = "_confidence" not in example
+    source = str(example.get("source_lang") or "auto")
+    target = str(example["target_lang"])
+    known = None if source == "auto" or not (given or example.get("_sure")) else source
+    if example.get("_same") and example.get("_sure"):
+        known = target
+    return Wish(
+        source=known,
+        given=given and known is not None,
+        target=target,
+        learned=example.get(LEARNED) or (),
+        masks=bool(example.get(MASKS)),
+    )
 
 
-def _is_copy(chunk: Example, translation: str) -> bool:
-    source = " ".join(str(chunk["source"]).casefold().split())
-    return len(source) >= COPY_LENGTH and " " in source and source == " ".join(translation.casefold().split())
+def _chunk(example: Example, state: State, index: int, budget: Budget | None = None) -> Example:
+    piece = state.pieces[index]
+    # A second try without masks: the model may have stumbled over them.
+    lost = piece.tries and piece.best is not None and "placeholders" in piece.best.signals.reasons
+    asked: Asked = ask_about(piece.text, masks=bool(example.get(MASKS)) and not lost)
+    is_long = budget is not None and budget.count_tokens(asked.text) > budget.max_text_tokens
+    if budget is not None and is_long and (piece.leg or piece.tries):
+        # What came out of the step before may be longer than any sentence that was cut to fit.
+        asked = replace(asked, text=cut_to_fit(asked.text, budget.max_text_tokens, budget.count_tokens).rstrip())
+    terms: tuple[Match, ...] = ()
+    if piece.leg + 1 == len(piece.route):
+        terms = find_terms(piece.source, example.get("glossary") or {}, language=piece.language)
+    language = piece.language if piece.leg == 0 else piece.route[piece.leg - 1]
+    return {
+        **example,
+        "source": asked.text,
+        "source_lang": language or "auto",
+        "target_lang": piece.route[piece.leg],
+        "glossary": {term.term: term.target for term in terms},
+        _STATE: state,
+        _PIECE: index,
+        _ASKED: asked,
+        _TERMS: terms,
+        _CUT: is_long and (piece.leg or piece.tries),
+    }
 
 
-def _warnings(facts: Mapping[str, Any], chunks: int, *, brief: bool) -> tuple[str, ...]:
+def _is_plain(match: Match) -> bool:
+    """Tell whether a term stands in the text as it stands in the glossary, as far as the number of letters tells."""
+    return match.end - match.start == len(match.term)
+
+
+def _facts(state: State, example: Example) -> dict[str, Any]:
+    pieces, target = state.pieces, str(example["target_lang"])
+    source = example.get("source_lang")
+    done = [piece for piece in pieces if piece.best is not None]
+    attempts = [piece.best for piece in done if piece.best is not None]
+    facts: dict[str, Any] = {
+        "source_lang": target if example.get("_same") else None if source in ("auto", None) else source,
+        "target_lang": target,
+        "via": next((piece.route[0] for piece in pieces if piece.pivots), None),
+        "confidence": round(min((piece.confidence for piece in pieces), default=1.0), 3),
+        "kept": sum(piece.kept for piece in pieces),
+        "untranslated": sum(attempt.checked.copied for attempt in attempts) + sum(piece.foreign for piece in pieces),
+        "wrong_language": next((one.checked.wrong_language for one in attempts if one.checked.wrong_language), None),
+        "placeholders_missing": [value for one in attempts for value in one.checked.differences.missing],
+        "numbers_changed": [value for one in attempts for value in one.checked.differences.numbers_changed],
+        "flagged": [
+            {
+                "source": piece.source,
+                "translation": piece.text,
+                "confidence": round(piece.confidence, 3),
+                "reasons": list(piece.reasons),
+            }
+            for piece in flagged(pieces)
+        ],
+        "sentences": [_sentence(piece) for piece in pieces],
+    }
+    if "_confidence" in example:
+        facts["source_lang_confidence"] = example["_confidence"]
+    terms = {term.term: term.target for piece in done for term in piece.terms}
+    if terms:
+        missed = {term for piece in done for term in piece.missed}
+        facts["glossary_hits"] = {term: wanted for term, wanted in terms.items() if term not in missed}
+        facts["glossary_misses"] = {term: wanted for term, wanted in terms.items() if term in missed}
+    return facts
+
+
+def _sentence(piece: Piece) -> dict[str, Any]:
+    facts: dict[str, Any] = {"confidence": round(piece.confidence, 3)}
+    if piece.best is not None:
+        signals = piece.best.signals
+        numbers = {name: getattr(signals, name) for name in ("logprob", "min_logprob", "ratio")}
+        facts |= {name: round(value, 3) for name, value in numbers.items()}
+        facts["reasons"] = list(signals.reasons)
+    return facts
+
+
+def _warnings(state: State, example: Example, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    pieces, target = state.pieces, language_name(str(example["target_lang"]))
     warnings = []
-    if facts["untranslated"]:
-        which = "the text was" if chunks == 1 else f"{facts['untranslated']} of {chunks} pieces were"
-        warnings.append(f"{which} copied instead of translated")
+    if facts["kept"] == len(pieces) > 0:
+        warnings.append(f"the text is in {target} already and stayed as it is")
+    elif facts["kept"]:
+        warnings.append(f"{facts['kept']} of {len(pieces)} sentences are in {target} already and stayed as they are")
+    pivot = next((piece for piece in pieces if piece.pivots), None)
+    if pivot is not None:
+        origin = "" if pivot.language is None else f"from {language_name(pivot.language)} "
+        between = language_name(pivot.route[0])
+        warnings.append(f"the way {origin}to {target} leads through {between}, which costs accuracy")
+    poor = flagged(pieces)
+    if poor:
+        warnings.append(_doubts(poor, len(pieces)))
     if facts["wrong_language"]:
-        got, wanted = (language_name(facts[key]) for key in ("wrong_language", "target_lang"))
-        warnings.append(f"the translation looks like {got}, not {wanted}")
+        warnings.append(f"the translation looks like {language_name(facts['wrong_language'])}, not {target}")
     if facts["placeholders_missing"]:
-        warnings.append("the translation lacks " + ", ".join(facts["placeholders_missing"][:8]))
+        warnings.append("the translation lacked " + ", ".join(facts["placeholders_missing"][:8]))
+    if facts["numbers_changed"]:
+        warnings.append("numbers differ: " + ", ".join(facts["numbers_changed"][:8]))
     if facts.get("glossary_misses"):
         warnings.append("glossary terms not followed: " + ", ".join(facts["glossary_misses"]))
+    learned = example.get(LEARNED) or ()
+    if any(piece.foreign for piece in pieces):
+        warnings.append(f"the model learned {describe_pairs(learned)}; name another with --model for the rest")
     # A brief prompt does not name the source's language, so naming it would change nothing.
-    if facts["source_lang"] == facts["target_lang"]:
-        advice = "" if brief else "; name it with --from"
-        warnings.append(f"the source looks like {language_name(facts['target_lang'])} already{advice}")
-    if facts.get("source_lang_confidence") is not None and facts["source_lang"] is None and not brief:
+    if "source_lang_confidence" in facts and facts["source_lang"] is None and not example.get(BRIEF):
         warnings.append("the language of the source could not be told; name it with --from")
     return tuple(warnings)
+
+
+def _doubts(poor: Sequence[Piece], total: int) -> str:
+    """Say which sentences are not to be trusted, and why."""
+    if total == 1:
+        return "this translation is not to be trusted: " + "; ".join(REASONS[name] for name in poor[0].reasons)
+    quoted = [f"“{_short(piece.source)}” ({'; '.join(REASONS[name] for name in piece.reasons)})" for piece in poor]
+    more = f", and {len(poor) - SHOWN} more (--json has them all)" if len(poor) > SHOWN else ""
+    return f"{len(poor)} of {total} sentences are not to be trusted: {', '.join(quoted[:SHOWN])}{more}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1].rstrip() + "…"

@@ -59,6 +59,7 @@ class LanguageModel:
         max_seq_len: Context, in tokens.
         notes: What a user should know about how this model runs.
         brief_tasks: Names of the tasks whose brief prompts it was tuned with.
+        languages: Pairs of source and target language that it learned to translate; empty where nothing is said.
         embeddings: Its embedding tables by name, which a model loaded with `like` may share.
     """
 
@@ -80,6 +81,7 @@ class LanguageModel:
         adapter_files: Mapping[str, Path] | None = None,
         notes: Sequence[str] = (),
         brief_tasks: Iterable[str] = (),
+        languages: Iterable[tuple[str, str]] = (),
         embeddings: Mapping[str, torch.Tensor] | None = None,
         gpt: GPT | None = None,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
@@ -96,6 +98,7 @@ class LanguageModel:
         self.n_parameters = n_parameters
         self.notes = tuple(notes)
         self.brief_tasks = frozenset(brief_tasks)
+        self.languages = tuple(languages)
         self.embeddings = dict(embeddings or {})
         self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens)
         self.max_seq_len = self.engine.max_seq_len
@@ -147,6 +150,10 @@ class LanguageModel:
             return self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True)
         return self.encode("\n\n".join(message.content for message in messages))
 
+    def has_token(self, text: str) -> bool:
+        """Tell whether a text is one entry of the vocabulary."""
+        return self.tokenizer.token_to_id(text) is not None
+
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text, without special ones."""
         return len(self.tokenizer.encode(text))
@@ -175,12 +182,18 @@ class LanguageModel:
             max_bytes: Most bytes of all files in it; the least recently used are removed first.
 
         Raises:
-            ConfigError: `max_bytes` is negative, or this model was not loaded from files.
+            ConfigError: `max_bytes` is negative, this model was not loaded from files, or what it computes for a
+                beginning depends on the length of the whole text.
             OutputError: The folder cannot be made.
         """
         from nlpkit.core.decode.prefix_store import PrefixStore
         from nlpkit.core.decode.prefixes import PrefixCache
 
+        if self._gpt is not None and self._gpt.config.depends_on_length:
+            raise ConfigError(
+                "Prefixes of this model cannot be kept on disk: its rotary embedding depends on the length of the "
+                f"whole text ({self._gpt.config.rope.scaling} scaling). Leave the option out."
+            )
         known = self.describe()
         if not known["sha256"]:
             raise ConfigError("Prefixes can be kept only for a model that was loaded from files.")
@@ -286,6 +299,7 @@ def load_model(
     *,
     adapter: str | Path | None = None,
     adapter_name: str | None = None,
+    called: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -299,6 +313,7 @@ def load_model(
         name: ``default``, another catalogue name, a GGUF file, a model directory, or a Hugging Face id.
         adapter: Directory of a LoRA adapter in PEFT layout, to merge into the weights or (int4) to keep beside them.
         adapter_name: What to call it; by default its path.
+        called: What to call the model; by default `name`.
         dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``. ``auto`` is int8 where the compiled kernels run the
             model, else bf16 where the device multiplies it natively, else fp32.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -324,14 +339,14 @@ def load_model(
         from nlpkit.core.loaders.hf import is_known_family
 
         if not is_known_family(path):
-            return _load_foreign(name, path, adapter, chosen, target, batch_tokens)
+            return _load_foreign(called or name, path, adapter, chosen, target, batch_tokens)
     source = open_model(path)
     if dtype == "auto" and runs_kernels(source.config, target):
         chosen = "int8"
     if like is not None and (like.path, like.dtype, like.device) != (path, chosen, target.type):
         like = None
     named = None if adapter is None else (Path(adapter), adapter_name or str(adapter))
-    return _load_own(name, source, named, chosen, target, batch_tokens, like)
+    return _load_own(called or name, source, named, chosen, target, batch_tokens, like)
 
 
 def _load_foreign(
@@ -375,16 +390,20 @@ def _load_own(
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(source.path))
     opened: Adapter | None = None
     files: dict[str, Path] = {}
-    brief_tasks = read_brief_tasks(source.path).names
+    tuned = source.brief_tasks()
+    brief_tasks, languages = tuned.names, tuned.languages
     if adapter is not None:
         opened = open_adapter(adapter[0])
         check_base(opened, source.files())
         files = dict(opened.files)
-        brief_tasks |= read_brief_tasks(opened.path).names
+        added = read_brief_tasks(opened.path)
+        brief_tasks |= added.names
+        languages = added.languages or languages
+    config = source.config if opened is None else opened.fitting(source.config)
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
     known = {} if like is None else like.embeddings
     kind: Literal["int8", "int4"] | None = "int8" if dtype == "int8" else "int4" if dtype == "int4" else None
-    library = load_library() if kind is not None and runs_kernels(source.config, device) else None
+    library = load_library() if kind is not None and runs_kernels(config, device) else None
     packs = kind is None and final == torch.bfloat16 and device.type == "cpu" and can_pack()
 
     def finish(block: nn.Module) -> None:
@@ -396,7 +415,7 @@ def _load_own(
                 pack_block(block)
 
     def built() -> GPT:
-        updates = {} if opened is None else opened.internal(source.config)
+        updates = {} if opened is None else opened.internal(config)
         apart: dict[str, LoraWeights] = {}
         # Four bits are too few for the sum; for exact magnitudes (DoRA) it is needed all the same.
         if kind == "int4" and library is not None and all(one.magnitude is None for one in updates.values()):
@@ -404,11 +423,13 @@ def _load_own(
             updates = {name: update for name, update in updates.items() if name not in apart}
         # Updates are added in fp32: the sum loses nothing before the one rounding to the final dtype.
         tensors = source.tensors(dtype=torch.float32 if dtype == "fp32" or updates else torch.bfloat16)
+        if opened is not None:
+            tensors = opened.checked(source.config, tensors)
         if updates:
             tensors = merge_updates(tensors, updates)
         with giving_memory_back():
             model = build_model(
-                source.config,
+                config,
                 ((key, known[key] if key in known else tensor.to(device, final)) for key, tensor in tensors),
                 where=str(source.path),
                 finish=finish,
@@ -423,14 +444,19 @@ def _load_own(
 
     embeddings: dict[str, Tensor] = {}
     found: GPT | None = None
-    if library is not None and is_kept(source.config, dtype):
+    if library is not None and is_kept(config, dtype):
         blocks_only = opened is None or opened.leaves_embeddings
-        ready = ReadyWeights(source.config, dtype, source.files(), files, blocks_only=blocks_only)
+        ready = ReadyWeights(config, dtype, source.files(), files, blocks_only=blocks_only)
         found = ready.load(library)
         if found is None:
             found = built()
             ready.save(found)
     model = built() if found is None else found
+    chat = source.chat_template() if like is None else like.chat
+    problem = None if chat is None else chat.problem
+    notes = list(getattr(tokenizer, "notes", ()))
+    if problem is not None:
+        notes.append(f"This model can continue texts but not chat. {problem}")
     embeddings = embeddings or {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
     return LanguageModel(
         name=name,
@@ -442,12 +468,14 @@ def _load_own(
         new_runner=lambda: GPTRunner(model),
         gpt=model,
         tokenizer=tokenizer,
-        chat=source.chat_template() if like is None else like.chat,
+        chat=chat,
+        notes=notes,
         files=source.files(),
         adapter_files=files,
         family=source.config.family,
         n_parameters=source.config.n_parameters,
         brief_tasks=brief_tasks,
+        languages=languages,
         embeddings=embeddings,
         batch_tokens=batch_tokens,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.adapters import Choice
+from nlpkit.apps.adapters import Choice, LanguagesError
 from nlpkit.apps.commands import choose_adapters, load
 from nlpkit.apps.options import ModelOptions
 from nlpkit.apps.task import Task, load_task
@@ -333,7 +333,10 @@ def choose_adapter(model: ModelOptions, task: Task, dataset: Dataset) -> Choice:
     chooser = choose_adapters(model)
     found: dict[TaskAdapter | None, tuple[Choice, DataRow]] = {}
     for row in dataset.rows:
-        choice = chooser.choose_row(task, row.example)
+        try:
+            choice = chooser.choose_row(task, row.example)
+        except LanguagesError as error:
+            raise LanguagesError(f"{row.where}: {error}") from error
         if choice is not None:
             found.setdefault(choice.adapter, (choice, row))
     if not found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -106,13 +106,21 @@ class _FewShot:
 
         None where one of them has no brief prompt: then all are asked as any other model is.
         """
-        own = self._task.brief(example)
+        return self._joined(example, self._task.brief)
+
+    def former_brief(self, example: Example) -> str | None:
+        """Return the same in the form that the task's brief prompts had before."""
+        former: Callable[[Example], str | None] = self._task.former_brief  # type: ignore[attr-defined]
+        return self._joined(example, former)
+
+    def _joined(self, example: Example, brief: Callable[[Example], str | None]) -> str | None:
+        own = brief(example)
         if own is None:
             return None
         turns: list[str] = []
         for row in self._pick(example):
             shot = self._task.prepare(cast("Example", row.example))
-            asked = self._task.brief(shot)
+            asked = brief(shot)
             if asked is None:
                 return None
             turns.append(f"{asked} {self._task.target(shot) or ''}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
-from nlpkit.core.errors import ConfigError
+from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.tokenizers.base import Message
 
 try:
@@ -94,7 +94,8 @@ class NlpkitLM(LM):  # type: ignore[misc,unused-ignore]
             return tokenizer.bos_id
         if not tokenizer.eos_ids:
             raise ConfigError(f"The tokenizer of {self.lm.name} has neither BOS nor EOS to begin a text with.")
-        return min(tokenizer.eos_ids)
+        stated: int | None = getattr(tokenizer, "eos_id", None)
+        return min(tokenizer.eos_ids) if stated is None else stated
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score continuations after contexts.
@@ -205,8 +206,12 @@ class NlpkitLM(LM):  # type: ignore[misc,unused-ignore]
             continuation: What is scored.
 
         Returns:
-            Ids of both; the first has at least one.
+            Ids of both; each has at least one.
+
+        Raises:
+            InputError: There is nothing to score.
         """
+        stated = continuation
         if not context:
             whole = self.lm.tokenizer.encode(continuation, parse_special=True)
             left, right = [self.prefix_id], whole
@@ -217,7 +222,17 @@ class NlpkitLM(LM):  # type: ignore[misc,unused-ignore]
             continuation, context = context[len(stripped) :] + continuation, stripped
             left = self.encode(context) if context else []
             whole = self.encode(context + continuation)
-            left, right = whole[: len(left)] or [self.prefix_id], whole[len(left) :]
+            right = whole[len(left) :]
+            if right:
+                left = whole[: len(left)]
+            else:
+                # It merges with its context ("th" and "e"): nothing would be scored, and win every choice.
+                right = self.lm.tokenizer.encode(continuation, parse_special=True, at_start=not left)
+            left = left or [self.prefix_id]
+        if not right:
+            raise InputError(
+                f"The harness asks for the likelihood of {stated[:40]!r}, which has no tokens. Take the request out."
+            )
         # The last token is only predicted, never read.
         excess = len(left) + len(right) - 1 - self.lm.max_seq_len
         if excess > 0:

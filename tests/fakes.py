@@ -28,6 +28,7 @@ class FakeModel:
         self.adapter: str | None = None
         self.adapter_sha256: str | None = None
         self.brief_tasks: frozenset[str] = frozenset()
+        self.languages: tuple[tuple[str, str], ...] = ()
         self.notes: tuple[str, ...] = ()
         self.requests: list[Request] = []
         self.loaded_with: dict[str, object] = {}
@@ -38,6 +39,9 @@ class FakeModel:
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(map(chr, token_ids))
 
+    def has_token(self, text: str) -> bool:
+        return False
+
     def count_tokens(self, text: str) -> int:
         return len(text)
 
@@ -46,7 +50,7 @@ class FakeModel:
 
     def _complete(self, request: Request, index: int = 0) -> Completion:
         self.requests.append(request)
-        text = self.reply(self.decode(request.prompt_ids).split("\n")[-1])
+        text = self.reply(self.decode(request.prompt_ids).removesuffix("\n").split("\n")[-1])
         limit = request.config.max_tokens
         ids = self.encode(text[:limit])
         return Completion(

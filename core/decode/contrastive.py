@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nlpkit.core.decode import processors
 from nlpkit.core.decode.guide import allowed_masks
 from nlpkit.core.decode.request import Completion, Generation, Request, TokenEvent
 from nlpkit.core.decode.row import Row, needs_processing, process
+from nlpkit.core.decode.special_ids import SpecialIds
 from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ class ContrastiveSearcher:
         self._runner = runner
         self._hidden = cast("ShowsHidden", runner)
         self._tokenizer = tokenizer
-        self._eos = frozenset(tokenizer.eos_ids)
+        self._special = SpecialIds.of(tokenizer)
         self._batch_tokens = batch_tokens
 
     def run(self, requests: Sequence[tuple[int, Request]]) -> Iterator[tuple[int, Generation]]:
@@ -232,7 +234,9 @@ class ContrastiveSearcher:
         logits, row = text.logits, text.row
         if needs_processing(row.request):
             (mask,) = allowed_masks([row.guide], logits[None])
-            logits = process(logits, row.request, row.token_ids, sorted(self._eos), allowed=mask)
+            logits = process(logits, row.request, row.token_ids, self._special, allowed=mask)
+        elif banned := self._special.banned(row.config, len(row.token_ids)):
+            logits = processors.ban(logits, sorted(banned))
         best = logits.topk(text.k)
         return best.indices, (best.values - logits.logsumexp(-1)).exp()
 
@@ -248,7 +252,7 @@ class ContrastiveSearcher:
         if row.config.logprobs is not None:
             best = logprobs.topk(min(row.config.logprobs, len(logprobs)))
             row.top_logprobs.append(tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
-        piece = row.append(token_id, float(logprobs[token_id]), self._eos)
+        piece = row.append(token_id, float(logprobs[token_id]), self._special.ends)
         return TokenEvent(
             text=piece, token_id=token_id, completion=row.completion() if row.finish_reason is not None else None
         )

@@ -177,8 +177,12 @@ class Engine:
         beams = [(number, request) for number, request in enumerate(requests) if request.config.beam_size > 1]
         empty = [number for number, request in beams if request.config.max_tokens == 0]
         for number in empty:
-            done = Completion(text="", token_ids=(), logprobs=(), finish_reason="length", score=0.0)
-            yield number, Generation(completions=(done,), prompt_tokens=len(requests[number].prompt_ids))
+            request = requests[number]
+            done = tuple(
+                Completion(text="", token_ids=(), logprobs=(), finish_reason="length", score=0.0, index=index)
+                for index in range(request.config.n)
+            )
+            yield number, Generation(completions=done, prompt_tokens=len(request.prompt_ids))
         contrastive = [entry for entry in enumerate(requests) if entry[1].config.contrastive_alpha]
         others = {number for number, _ in beams + contrastive}
         plain = [number for number in range(len(requests)) if number not in others]

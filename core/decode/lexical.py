@@ -101,7 +101,7 @@ class Lexicon:
             for index, state in enumerate(progress.in_phrase)
         )
         in_spelling = tuple(
-            _step(spelling.token_ids, spelling.failures, state, token_id)
+            advance_match(spelling.token_ids, spelling.failures, state, token_id)
             for spelling, state in zip(self._spellings, progress.in_spelling, strict=True)
         )
         saved = 0
@@ -126,7 +126,7 @@ class Lexicon:
     def _after_bytes(self, index: int, state: int, data: bytes) -> int:
         phrase, failures = self._bytes[index], self._byte_failures[index]
         for byte in data:
-            state = _step(phrase, failures, state, byte)
+            state = advance_match(phrase, failures, state, byte)
             if state == len(phrase):
                 return -1
         return state
@@ -182,7 +182,7 @@ def share_beam(k: int, sizes: Sequence[int]) -> list[int]:
     return places
 
 
-def _step(pattern: Sequence[int], failures: Sequence[int], state: int, symbol: int) -> int:
+def advance_match(pattern: Sequence[int], failures: Sequence[int], state: int, symbol: int) -> int:
     """Advance a Knuth-Morris-Pratt automaton: how much of `pattern` the sequence ends with after `symbol`."""
     if state == len(pattern):
         state = failures[state - 1]

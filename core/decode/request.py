@@ -58,9 +58,24 @@ class Completion:
     score: float | None = None
 
     @property
+    def n_tokens(self) -> int:
+        """Number of generated tokens, the ending EOS included."""
+        return len(self.token_ids)
+
+    @property
     def logprob(self) -> float:
         """Sum of `logprobs`, in nats."""
         return float(sum(self.logprobs))
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean of `logprobs`, in nats a token: how sure the model was on the whole; 0 without tokens."""
+        return self.logprob / len(self.logprobs) if self.logprobs else 0.0
+
+    @property
+    def min_logprob(self) -> float:
+        """Smallest of `logprobs`, in nats: how sure the model was where it was least so; 0 without tokens."""
+        return min(self.logprobs, default=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

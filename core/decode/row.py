@@ -12,6 +12,7 @@ from nlpkit.core.decode import processors
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.guide import start_guide
 from nlpkit.core.decode.request import Completion, FinishReason, Request
+from nlpkit.core.decode.special_ids import SpecialIds
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder
 
@@ -27,7 +28,7 @@ def draw_seed() -> int:
 
 
 def needs_processing(request: Request) -> bool:
-    """Tell whether any of the processors that precede temperature can change the logits."""
+    """Tell whether the logits must go through `process`; for bans alone `SpecialIds.banned` is enough."""
     config = request.config
     return bool(
         config.logit_bias
@@ -37,13 +38,11 @@ def needs_processing(request: Request) -> bool:
         or config.frequency_penalty
         or config.presence_penalty
         or config.no_repeat_ngram
-        or config.min_tokens
-        or config.ignore_eos
     )
 
 
 def process(
-    logits: Tensor, request: Request, generated: Sequence[int], eos_ids: Sequence[int], *, allowed: Tensor | None = None
+    logits: Tensor, request: Request, generated: Sequence[int], special: SpecialIds, *, allowed: Tensor | None = None
 ) -> Tensor:
     """Apply the processors that precede temperature, in their documented order.
 
@@ -53,7 +52,7 @@ def process(
         logits: fp32, shape ``(vocab_size,)``; not changed.
         request: Whose settings to use.
         generated: Ids generated so far.
-        eos_ids: Ids that end a text.
+        special: Ids that end a text, and those that none may hold.
         allowed: Bool mask of the tokens that the request's constraint allows, shape ``(vocab_size,)``.
 
     Returns:
@@ -65,8 +64,11 @@ def process(
     config = request.config
     if config.logit_bias:
         logits = processors.add_bias(logits, config.logit_bias)
-    if config.ignore_eos and eos_ids:
-        logits = processors.ban(logits, eos_ids)
+    # A constraint says itself which special tokens may stand in the text.
+    banned = special.control.difference(config.logit_bias) if allowed is None else frozenset()
+    banned |= special.ends if config.ignore_eos else frozenset()
+    if banned:
+        logits = processors.ban(logits, sorted(banned))
     if request.token_filter is not None:
         logits = processors.allow_only(logits, request.token_filter(generated))
     if allowed is not None:
@@ -87,8 +89,8 @@ def process(
         ends = processors.repeated_ngram_ends(generated, config.no_repeat_ngram)
         if ends:
             logits = _ban_unless_last(logits, ends)
-    if len(generated) < config.min_tokens and eos_ids:
-        logits = _ban_unless_last(logits, eos_ids)
+    if len(generated) < config.min_tokens and special.ends:
+        logits = _ban_unless_last(logits, sorted(special.ends))
     return logits
 
 
@@ -114,7 +116,7 @@ class Row:
         started: When the request was admitted, on the clock of `time.perf_counter`.
         keep: How many of its first tokens are worth keeping for later requests; None is all.
         guide: How far it has come in its constraint, or None without one.
-        is_processed: Whether any of the processors that precede temperature can change its logits.
+        is_processed: As `needs_processing` says of its request.
     """
 
     ticket: int
@@ -177,8 +179,8 @@ class Row:
             self.finish_reason = "eos"
         elif self._decoder is not None:
             text = self._decoder.feed(token_id)
-            if self._stops is not None and len(self.token_ids) > self.config.min_tokens:
-                text, matched = self._stops.feed(text)
+            if self._stops is not None:
+                text, matched = self._stops.feed(text, may_end=len(self.token_ids) > self.config.min_tokens)
                 if matched:
                     self.finish_reason = "stop"
         if self.finish_reason is None and len(self.token_ids) >= self.config.max_tokens:
@@ -188,6 +190,12 @@ class Row:
         if text:
             self._pieces.append(text)
         return text
+
+    def end(self, reason: FinishReason) -> None:
+        """End the text here, if it has not ended."""
+        if self.finish_reason is None:
+            self.finish_reason = reason
+            self._pieces.append(self._flush())
 
     def _flush(self) -> str:
         if self._decoder is None:
@@ -205,7 +213,9 @@ class Row:
         """Return the finished completion."""
         ended = self.finish_reason or "length"
         watched = self._decoder is not None
-        text = "".join(self._pieces) if watched else self.tokenizer.decode(self.token_ids)
+        # The end is no text, even where the vocabulary does not mark it as special.
+        written = self.token_ids[:-1] if ended == "eos" else self.token_ids
+        text = "".join(self._pieces) if watched else self.tokenizer.decode(written)
         return Completion(
             text=text,
             token_ids=tuple(self.token_ids),

@@ -153,7 +153,7 @@ class GPTRunner:
     ) -> Tensor:
         """Append tokens to consecutive rows; see `Runner.extend`."""
         if self.model.runs_ragged:
-            return self._extend_ragged(start_row, tokens, lengths, wanted)
+            return self._extend_ragged(range(start_row, start_row + len(tokens)), tokens, lengths, wanted)
         device = self.model.device
         n_rows, longest = len(tokens), max(map(len, tokens))
         if longest == 1 and wanted is None:
@@ -188,32 +188,53 @@ class GPTRunner:
                 out[torch.tensor(here, device=device)] = logits
         return out
 
+    @property
+    def can_share(self) -> bool:
+        """Whether sequences may go on from what lies in rows of others; see `nlpkit.core.decode.forks.SharesRows`."""
+        # Rows that depend on their length are computed anew as they grow, which another's keys cannot follow.
+        return self.model.runs_ragged and not self.model.config.depends_on_length
+
+    @torch.inference_mode()
+    def extend_rows(
+        self,
+        rows: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        *,
+        homes: Tensor | None = None,
+    ) -> Tensor:
+        """Append tokens to any rows; see `nlpkit.core.decode.forks.SharesRows`."""
+        return self._extend_ragged(rows, tokens, lengths, None, homes)
+
     def _extend_ragged(
         self,
-        start_row: int,
+        rows: Sequence[int],
         tokens: Sequence[Sequence[int]],
         lengths: Sequence[int],
         wanted: Sequence[int] | None,
+        homes: Tensor | None = None,
     ) -> Tensor:
         """Append tokens without padding short rows."""
         ids: list[int] = []
-        rows: list[int] = []
+        places: list[int] = []
         positions: list[int] = []
         keep: list[int] = []
-        for i, (row, length) in enumerate(zip(tokens, lengths, strict=True)):
-            ids += row
-            rows += [start_row + i] * len(row)
-            positions += range(length, length + len(row))
+        for i, (row, part, length) in enumerate(zip(rows, tokens, lengths, strict=True)):
+            ids += part
+            places += [row] * len(part)
+            positions += range(length, length + len(part))
             keep += range(len(ids) - (1 if wanted is None else wanted[i]), len(ids))
         longest = max(positions) + 1
         self._cache.reserve(longest)
         parts = []
         for first in range(0, len(ids), self.prefill_chunk):
             stop = first + self.prefill_chunk
-            token_ids, at, slots = (torch.tensor(values[first:stop]) for values in (ids, rows, positions))
+            token_ids, at, slots = (torch.tensor(values[first:stop]) for values in (ids, places, positions))
             here = [i - first for i in keep if first <= i < stop]
             chosen = None if len(here) == len(token_ids) else torch.tensor(here, dtype=torch.int32)
-            parts.append(self.model.hidden_ragged(token_ids, at, slots, self._cache, longest, wanted=chosen))
+            where = None if homes is None else homes[first:stop]
+            hidden = self.model.hidden_ragged(token_ids, at, slots, self._cache, longest, wanted=chosen, homes=where)
+            parts.append(hidden)
         return self.model.logits(parts[0] if len(parts) == 1 else torch.cat(parts)).float()
 
     def _hidden(self, ids: Tensor, start_row: int, starts: list[int]) -> Tensor:

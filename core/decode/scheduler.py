@@ -17,6 +17,7 @@ from nlpkit.core.decode.layout import RowCopy, copy_rows, place
 from nlpkit.core.decode.prefixes import common_prefix
 from nlpkit.core.decode.request import Completion, Request
 from nlpkit.core.decode.row import Row, draw_seed
+from nlpkit.core.decode.special_ids import SpecialIds
 from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ class Scheduler:
         """
         self._runner = runner
         self._tokenizer = tokenizer
-        self._eos = frozenset(tokenizer.eos_ids)
-        self._eos_list = sorted(self._eos)
+        self._special = SpecialIds.of(tokenizer)
         self._batch_tokens = batch_tokens
         self._max_rows = max_rows
         self._prefill = prefill
@@ -277,7 +277,7 @@ class Scheduler:
         if len(rows) > len(full):
             picks = [i for i, entry in enumerate(full) for _ in entry.rows]
             logits = logits[torch.tensor(picks, device=logits.device)]
-        events = self._advance(rows, choose(rows, logits, self._eos_list), logits)
+        events = self._advance(rows, choose(rows, logits, self._special), logits)
         running, filling = self._placed()
         for entry, slot in filling:
             if entry.left == 0:
@@ -312,13 +312,13 @@ class Scheduler:
             guesses = speculator.draft(rows, room=self._runner.max_seq_len - 1 - max(lengths))
         if guesses is None:
             logits = self._runner.extend(0, [row.token_ids[-1:] for row in rows], lengths)
-            chosen = choose(rows, logits, self._eos_list)
+            chosen = choose(rows, logits, self._special)
             if speculator is not None:
                 speculator.judge(rows, None, ())
         else:
             tokens = [[row.token_ids[-1], *guess] for row, guess in zip(rows, guesses, strict=True)]
             logits = self._runner.extend(0, tokens, lengths, wanted=[len(part) for part in tokens])
-            found = verify(rows, guesses, logits, self._eos_list)
+            found = verify(rows, guesses, logits, self._special)
             if speculator is not None:
                 speculator.judge(rows, guesses, [len(part) - 1 for part in found])
             rows, chosen, logits = _flat(rows, guesses, found, logits)
@@ -341,7 +341,7 @@ class Scheduler:
                 best = logits[i].topk(min(wanted, logits.shape[-1]))
                 values = (best.values - log_total[i]).tolist()
                 row.top_logprobs.append(tuple(zip(best.indices.tolist(), values, strict=True)))
-            text = row.append(chosen[i], logprobs[i], self._eos)
+            text = row.append(chosen[i], logprobs[i], self._special.ends)
             done = row.completion() if row.finish_reason is not None else None
             events.append(Event(row.ticket, row.index, text, chosen[i], done, row.started))
         return events

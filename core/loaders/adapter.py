@@ -7,9 +7,9 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,8 @@ CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>[\w.]{1,200})\.(?P<kind>lora_A|lora_B|lora_magnitude_vector)(\.weight)?"
 )
+_COPY = re.compile(r"base_model\.model\.(?P<name>[\w.]{1,200})\.base_layer\.(?P<suffix>weight|bias)")
+"""PEFT puts a copy of the base layer beside an update of the output head."""
 _KEPT_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
 """Initialisations that leave the base weights alone; the others subtract from them."""
 _MAX_PATTERN_STEPS = 50_000_000
@@ -43,6 +45,8 @@ _NO_MATTER = frozenset(
     }
 )
 _MOST_LISTED = 8
+MOST_DIFFERENT = 0.2
+"""Share of its size by which a copy may differ from the model's weight, which may be quantized."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,10 @@ class Adapter:
         settings: ``adapter_config.json``, checked.
         modules: Names of the adapted modules as the Hugging Face model calls them.
         files: Its files by name.
+        stored: Its weights.
+        keys: Names of the weights of each module in the file, by kind.
+        copies: Weights of the base model that the file repeats, by the names that the Hugging Face model gives them,
+            and their names in the file.
     """
 
     path: Path
@@ -62,6 +70,7 @@ class Adapter:
     files: Mapping[str, Path]
     stored: SafetensorsFile
     keys: Mapping[str, Mapping[str, str]]
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def base_model(self) -> str | None:
@@ -80,6 +89,71 @@ class Adapter:
         alpha = float(_by_pattern(self.settings.get("alpha_pattern"), module, self.settings["lora_alpha"]))
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
 
+    def fitting(self, config: ModelConfig) -> ModelConfig:
+        """Return a model's configuration with a head of its own where this adapter updates the head of tied weights.
+
+        The update is added to the head alone, as PEFT does; the embedding stays as it is.
+        """
+        keymap = KeyMap(config)
+        names = (f"{module}.weight" for module in self.modules if self._is_head(module, keymap))
+        return replace(config, tied_head=False) if config.tied_head and any(names) else config
+
+    @staticmethod
+    def _is_head(module: str, keymap: KeyMap) -> bool:
+        # Of a layer, the shape would matter.
+        if re.search(r"\.\d+\.", module):
+            return False
+        return [name for name, _ in keymap.to_internal(f"{module}.weight", torch.empty(0))] == ["head.weight"]
+
+    def checked(self, config: ModelConfig, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Pass a model's weights on, completed to what `fitting` asks for and compared with the copies in the file.
+
+        Args:
+            config: The model's configuration, as it is.
+            tensors: Internal names and weights.
+
+        Yields:
+            The same, and the head where the adapter unties it.
+
+        Raises:
+            ModelFileError: A copy differs from the model's weight: the adapter belongs to another model.
+        """
+        keymap = KeyMap(config)
+        copies: dict[str, tuple[str, Tensor]] = {}
+        for name, key in self.copies.items():
+            for ours, tensor in keymap.to_internal(name, self.stored.tensor(key)):
+                copies[ours] = name, tensor
+        unties = self.fitting(config) != config
+        if config.tied_head and "head.weight" in copies:
+            copies["embed.weight"] = copies.pop("head.weight")
+        head: Tensor | None = None
+        for name, weight in tensors:
+            if name == "head.weight" and unties:
+                continue
+            if name in copies:
+                self._compare(*copies.pop(name), weight)
+            if name == "embed.weight":
+                head = weight
+            yield name, weight
+        if copies:
+            self._refuse_copy(next(iter(copies.values()))[0])
+        if unties and head is not None:
+            yield "head.weight", head
+
+    def _compare(self, name: str, copy: Tensor, weight: Tensor) -> None:
+        if copy.shape != weight.shape:
+            self._refuse_copy(name)
+        # The model may hold it in fewer digits or bits; another model's differs by more than its own size.
+        whole = copy.float().to(weight.device)
+        if not float((whole - weight.float()).norm()) <= MOST_DIFFERENT * float(whole.norm()):
+            self._refuse_copy(name)
+
+    def _refuse_copy(self, name: str) -> NoReturn:
+        raise ModelFileError(
+            f"The adapter {self.path} holds another {name} than this model. Merge the adapter into its model with "
+            "PEFT, and use the merged model."
+        )
+
     def internal(self, config: ModelConfig) -> dict[str, LoraWeights]:
         """Translate the adapter to a model's own modules.
 
@@ -93,6 +167,7 @@ class Adapter:
         Raises:
             ModelFileError: The adapter does not fit the model; everything that does not is named at once.
         """
+        config = self.fitting(config)
         keymap = KeyMap(config)
         with torch.device("meta"):
             shapes = {name: tuple(p.shape) for name, p in GPT(config).named_parameters()}
@@ -151,6 +226,36 @@ def _by_pattern(patterns: Any, module: str, default: Any) -> Any:
     return default
 
 
+def _ways(pattern: str) -> int:
+    """Return an upper bound of the ways in which the alternatives of a pattern combine."""
+    ways, depth = 1, [1]
+    chars = iter(re.sub(r"\\.|\[[^]]*\]", "x", pattern))
+    for char in chars:
+        if char == "(":
+            depth.append(1)
+        elif char == ")" and len(depth) > 1:
+            ways *= depth.pop()
+        elif char == "|":
+            depth[-1] += 1
+        elif char == "?":
+            ways *= 2
+    return ways * math.prod(depth)
+
+
+def _is_quick(pattern: str) -> bool:
+    """Tell whether a pattern of an untrusted file matches in little time, whatever the name.
+
+    Groups and alternatives may be, repeats of groups not; few repeats, and few combinations.
+    """
+    plain = pattern.replace("(?:", "(")
+    if len(pattern) > 200 or re.fullmatch(r"[\w.\\|^$*+?()\[\]-]+", plain) is None:
+        return False
+    if re.search(r"\)[*+]|\(\?|[*+?]{2}|\\\d", plain):
+        return False
+    repeats = sum(plain.count(char) for char in "*+")
+    return repeats <= 2 and _ways(plain) <= (8 if repeats == 2 else 64)
+
+
 @functools.lru_cache(maxsize=8192)
 def _compiled(pattern: str) -> tuple[re.Pattern[str], str]:
     """Return a pattern as PEFT matches it, and letters that a name must end in, which is cheaper to ask first."""
@@ -167,8 +272,11 @@ def _check_pattern_work(path: Path, settings: Mapping[str, Any], modules: Iterab
         for pattern in settings.get(key) or {}:
             # With a prefix of any kind in front there is always one.
             loops = 1 + sum(pattern.count(char) for char in "*+")
+            ways = _ways(pattern.replace("(?:", "("))
             cheap = _compiled(pattern)[1] != ""
-            steps += sum(20 if cheap else length ** (1 + loops) // math.factorial(1 + loops) for length in lengths)
+            steps += sum(
+                20 if cheap else ways * length ** (1 + loops) // math.factorial(1 + loops) for length in lengths
+            )
             if steps > _MAX_PATTERN_STEPS:
                 raise ModelFileError(
                     f"{path / CONFIG_NAME} has a rank_pattern or alpha_pattern that takes too long to match with its "
@@ -181,15 +289,12 @@ def _check_patterns(path: Path, key: str, patterns: Any) -> None:
         return
     usable = isinstance(patterns, Mapping)
     for pattern, value in patterns.items() if usable else ():
-        # The file is untrusted: without groups and with few repeats no match takes long.
-        simple = len(pattern) <= 200 and re.fullmatch(r"[\w.\\|^$*+-]+", pattern) is not None
-        simple = simple and sum(pattern.count(char) for char in "*+") <= 2
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e6
         try:
             re.compile(pattern)
         except re.error:
-            simple = False
-        usable = usable and simple and number
+            usable = False
+        usable = usable and _is_quick(pattern) and number
     if not usable:
         raise ModelFileError(f"{path / CONFIG_NAME} has a {key} that nlpkit cannot use: {str(patterns)[:200]}.")
 
@@ -222,8 +327,9 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
             f"{where} uses what nlpkit does not read: {', '.join(f'{key}={str(settings[key])[:60]}' for key in used)}. "
             "Merge the adapter into its model with PEFT and use the merged model."
         )
-    for key in ("rank_pattern", "alpha_pattern"):
-        _check_patterns(path, key, settings.get(key))
+    if not isinstance(settings.get("rank_pattern") or {}, Mapping):
+        raise ModelFileError(f"{where} has the rank_pattern {str(settings['rank_pattern'])[:200]}, which is no object.")
+    _check_patterns(path, "alpha_pattern", settings.get("alpha_pattern"))
 
 
 def open_adapter(path: str | Path) -> Adapter:
@@ -251,17 +357,22 @@ def open_adapter(path: str | Path) -> Adapter:
     stored = open_safetensors(weights)
     keys: dict[str, dict[str, str]] = {}
     strange = []
+    copies: dict[str, str] = {}
     for name in stored.names:
-        match = _KEY.fullmatch(name)
-        if match is None:
+        match, copy = _KEY.fullmatch(name), _COPY.fullmatch(name)
+        if copy is not None:
+            copies[f"{copy['name']}.{copy['suffix']}"] = name
+        elif match is None:
             strange.append(name)
         else:
             keys.setdefault(match["module"], {})[match["kind"]] = name
     if strange or not keys:
         listed = ", ".join(name[:80] for name in strange[:_MOST_LISTED]) or "no LoRA weights at all"
+        embeds = any("embed" in name for name in strange)
+        kind = "embeddings" if embeds else "whole layers"
         raise ModelFileError(
             f"{weights} holds what nlpkit does not read: {listed}. Only LoRA updates of linear layers are supported, "
-            "not embeddings or whole layers."
+            f"not {kind}."
         )
     _check_pattern_work(path, settings, keys)
     wanted = {"lora_A", "lora_B"} | ({"lora_magnitude_vector"} if settings.get("use_dora") else set())
@@ -273,9 +384,10 @@ def open_adapter(path: str | Path) -> Adapter:
                 f"or does not belong to its {CONFIG_NAME}."
             )
         a, b = (stored.info[parts[kind]].shape for kind in ("lora_A", "lora_B"))
-        rank = _by_pattern(settings.get("rank_pattern"), module, settings["r"])
-        if len(a) != 2 or len(b) != 2 or a[0] != b[1] or a[0] != rank:
-            raise ModelFileError(f"{weights}: {module} has A {a} and B {b}, but its rank is {rank}.")
+        # With a rank_pattern, A itself says it.
+        fits = len(a) == 2 and len(b) == 2 and a[0] == b[1] and a[0] > 0
+        if not fits or (not settings.get("rank_pattern") and a[0] != settings["r"]):
+            raise ModelFileError(f"{weights}: {module} has A {a} and B {b}, but its rank is {settings['r']}.")
     return Adapter(
         path=path,
         settings=settings,
@@ -283,6 +395,7 @@ def open_adapter(path: str | Path) -> Adapter:
         files={CONFIG_NAME: config, WEIGHTS_NAME: weights},
         stored=stored,
         keys=keys,
+        copies=copies,
     )
 
 
@@ -327,7 +440,7 @@ def merge_adapter(
     Raises:
         ModelFileError: The adapter does not fit the model.
     """
-    return merge_updates(tensors, adapter.internal(config))
+    return merge_updates(adapter.checked(config, tensors), adapter.internal(config))
 
 
 def merge_updates(

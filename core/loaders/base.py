@@ -11,6 +11,7 @@ from nlpkit.core.model.config import ModelConfig
 if TYPE_CHECKING:
     import torch
 
+    from nlpkit.core.loaders.brief import BriefTasks
     from nlpkit.core.tokenizers.base import Tokenizer
     from nlpkit.core.tokenizers.chat import ChatTemplate
 
@@ -47,6 +48,14 @@ class ModelSource(Protocol):
 
     def chat_template(self) -> ChatTemplate | None:
         """Return the chat template, or None for a base model."""
+        ...
+
+    def brief_tasks(self) -> BriefTasks:
+        """Return what the model was tuned for with brief prompts.
+
+        Raises:
+            ModelFileError: What says so is damaged, or of a later version.
+        """
         ...
 
     def files(self) -> Mapping[str, Path]:

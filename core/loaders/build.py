@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,6 @@ def assign_weights(
     tensors: Iterable[tuple[str, Tensor]],
     *,
     where: str,
-    optional: frozenset[str] = frozenset(),
     finish: Callable[[nn.Module], None] | None = None,
 ) -> None:
     """Put loaded tensors into a module built on ``meta``, without copying them.
@@ -44,7 +43,6 @@ def assign_weights(
         model: The module.
         tensors: Names as in the module's state dictionary, and values.
         where: The file, for the error.
-        optional: Names that may come although the module has no such parameter.
         finish: Called with each of the module's blocks as soon as it has all its weights.
 
     Raises:
@@ -62,8 +60,7 @@ def assign_weights(
         seen.add(name)
         parameter = waiting.get(name)
         if parameter is None:
-            if name not in optional:
-                unexpected.append(name)
+            unexpected.append(name)
             continue
         if parameter.shape != tensor.shape:
             shapes.append(f"{name} is {tuple(tensor.shape)}, should be {tuple(parameter.shape)}")
@@ -85,6 +82,23 @@ def assign_weights(
             f"The weights in {where} do not fit the model that its configuration describes. {' '.join(problems)} "
             "Check that the weights and the configuration belong together."
         )
+
+
+def _one_copy(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Leave out the head of a model with tied weights; where it is the only copy, it is the embedding.
+
+    Some programs store both, others (``safetensors.torch.save_model``) whichever name comes first.
+    """
+    head: Tensor | None = None
+    embedding = False
+    for name, tensor in tensors:
+        if name == "head.weight":
+            head = tensor
+        else:
+            embedding = embedding or name == "embed.weight"
+            yield name, tensor
+    if head is not None and not embedding:
+        yield "embed.weight", head
 
 
 def build_model(
@@ -111,9 +125,7 @@ def build_model(
     """
     with torch.device("meta"):
         model = GPT(config)
-    # Some checkpoints store a tied head as a second copy of the embedding.
-    optional = frozenset({"head.weight"} if config.tied_head else ())
-    assign_weights(model, tensors, where=where, optional=optional, finish=finish)
+    assign_weights(model, _one_copy(tensors) if config.tied_head else tensors, where=where, finish=finish)
     return model.eval()
 
 

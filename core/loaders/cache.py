@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import filelock
 import platformdirs
 
 from nlpkit.core.asides import aside_name, sweep
@@ -112,6 +111,8 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         FetchError: The cache folder cannot be written or does not support locks.
     """
+    import filelock
+
     lock = filelock.FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

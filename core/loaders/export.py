@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from nlpkit.core.asides import aside_name, sweep
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean, why_unwritten
+from nlpkit.core.loaders.brief import write_tuned
 from nlpkit.core.loaders.hf_config import config_to_hf
 from nlpkit.core.loaders.keymaps import KeyMap
 from nlpkit.core.loaders.native import FORMAT_VERSION
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from nlpkit.core.tokenizers.base import Tokenizer
     from nlpkit.core.tokenizers.chat import ChatTemplate
 
-TARGETS = ("hf", "native", "gguf-f16", "gguf-f32")
+TARGETS = ("hf", "native", *(f"gguf-{name}" for name in ("f16", "f32", "q8_0", "q6_k", "q5_1", "q4_1")))
 _DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -178,6 +179,7 @@ def convert_model(source: str | Path, to: str, output: str | Path, *, dtype: str
         tensors.pop("head.weight", None)
     write = save_hf if to == "hf" else save_native
     write(output, opened.config, tensors, tokenizer=opened.tokenizer(), chat=opened.chat_template())
+    write_tuned(output, opened.brief_tasks())
     return output
 
 
@@ -189,5 +191,13 @@ def _convert_to_gguf(opened: ModelSource, dtype: str, output: Path) -> Path:
     tensors = dict(opened.tensors(dtype=torch.float32))
     if opened.config.tied_head:
         tensors.pop("head.weight", None)
-    write_gguf(opened.config, tensors, output, tokenizer=opened.tokenizer(), chat=opened.chat_template(), dtype=dtype)
+    write_gguf(
+        opened.config,
+        tensors,
+        output,
+        tokenizer=opened.tokenizer(),
+        chat=opened.chat_template(),
+        tuned=opened.brief_tasks(),
+        dtype=dtype,
+    )
     return output

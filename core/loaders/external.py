@@ -264,7 +264,7 @@ def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalMo
     family = str(config["model_type"])
     if dtype not in ("fp32", "bf16"):
         raise ConfigError(f"The family {family!r} runs through transformers, in fp32 or bf16 only, not in {dtype}.")
-    files = weight_files(path)
+    files, _ = weight_files(path)
     _check_decoder(path, config)
     config = checked_config(config, path)
     stored = [open_safetensors(file) for file in files.values()]
@@ -313,7 +313,9 @@ def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalMo
     if context is None:
         context = _DEFAULT_CONTEXT
         notes.append(f"Its configuration names no context length; {context} tokens are assumed.")
-    tokenizer = load_tokenizer(path)
+    tokenizer, chat = load_tokenizer(path), load_chat_template(path)
+    if chat is not None and chat.problem is not None:
+        notes.append(f"This model can continue texts but not chat. {chat.problem}")
     check_vocabulary(tokenizer, vocab_size, where=str(path))
     return ExternalModel(
         model=model,
@@ -321,7 +323,7 @@ def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalMo
         max_seq_len=context,
         vocab_size=vocab_size,
         tokenizer=tokenizer,
-        chat=load_chat_template(path),
+        chat=chat,
         files=files,
         notes=tuple(notes),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nlpkit.core.errors import ModelFileError
+from nlpkit.core.loaders.brief import TUNED_KEY, BriefTasks, parse_brief_tasks
 from nlpkit.core.loaders.gguf_config import architecture_of, read_config
 from nlpkit.core.loaders.gguf_dequant import dequantize
 from nlpkit.core.loaders.gguf_file import GGUFFile, open_gguf
@@ -137,6 +138,15 @@ class GGUFSource:
         from nlpkit.core.tokenizers.gguf_vocab import build_chat_template
 
         return build_chat_template(self.file.metadata)
+
+    def brief_tasks(self) -> BriefTasks:
+        """Return what the file says that the model was tuned for; nothing where it does not say.
+
+        Raises:
+            ModelFileError: What it says is damaged, or of a later version.
+        """
+        text = self.file.metadata.get(TUNED_KEY)
+        return BriefTasks() if text is None else parse_brief_tasks(text, where=f"{TUNED_KEY} in {self.path}")
 
     def files(self) -> Mapping[str, Path]:
         """Return the weight files by name."""

@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import gguf
 import numpy as np
 import torch
+from gguf.constants import GGMLQuantizationType
 from torch import Tensor
 
 from nlpkit.core.asides import aside_name, sweep
 from nlpkit.core.errors import ModelFileError, NlpkitError, OutputError, why_unwritten
+from nlpkit.core.loaders.brief import TUNED_KEY
 from nlpkit.core.loaders.gguf import GGUFSource
 from nlpkit.core.loaders.gguf_config import ARCHITECTURES
 from nlpkit.core.loaders.gguf_names import TABLES, Rule, to_gguf, weight_shapes
+from nlpkit.core.loaders.gguf_quantize import FORMATS, Format, fitting_type, quantize, stored_bytes
 from nlpkit.core.model.config import ModelConfig, RopeConfig
 from nlpkit.core.model.rope import inverse_frequencies
 
 if TYPE_CHECKING:
+    from nlpkit.core.loaders.brief import BriefTasks
     from nlpkit.core.tokenizers.base import Tokenizer
     from nlpkit.core.tokenizers.chat import ChatTemplate
 
-DTYPES: Mapping[str, np.dtype[Any]] = {"f16": np.dtype(np.float16), "f32": np.dtype(np.float32)}
-_FILE_TYPES = {"f32": 0, "f16": 1}
+_QUANTIZATION_VERSION = 2
+_TABLES = ("embed.weight", "head.weight")
 _BY_FAMILY = {arch.family: name for name, arch in ARCHITECTURES.items()} | {"mistral": "llama"}
 
 
@@ -36,9 +40,10 @@ def write_gguf(
     tensors: Mapping[str, Tensor],
     path: str | Path,
     *,
-    dtype: Literal["f16", "f32"] | str = "f16",
+    dtype: Literal["f16", "f32", "q8_0", "q6_k", "q5_1", "q4_1"] | str = "f16",
     tokenizer: Tokenizer | None = None,
     chat: ChatTemplate | None = None,
+    tuned: BriefTasks | None = None,
     name: str = "model",
 ) -> None:
     """Write a model to one GGUF file.
@@ -50,9 +55,11 @@ def write_gguf(
         config: Shape of the model.
         tensors: Our names and weights.
         path: The file to write; replaced if it exists.
-        dtype: ``f16`` or ``f32``, for matrices; vectors are always stored in fp32.
+        dtype: A name of `nlpkit.core.loaders.gguf_quantize.FORMATS`, for matrices; vectors are always stored in fp32,
+            and matrices whose rows fill no whole blocks in a finer type.
         tokenizer: Byte-level BPE or SentencePiece; None leaves it out.
         chat: The chat template; None leaves it out.
+        tuned: What it was tuned for, which `GGUFSource.brief_tasks` reads; None leaves it out.
         name: The model's name, for other programs to show.
 
     Raises:
@@ -61,20 +68,25 @@ def write_gguf(
         OutputError: The file cannot be written.
     """
     path = Path(path)
-    if dtype not in DTYPES:
-        raise ModelFileError(f"GGUF files can be written in {' or '.join(DTYPES)}, not in {dtype!r}.")
+    if dtype not in FORMATS:
+        raise ModelFileError(f"GGUF files can be written in {', '.join(FORMATS)}, not in {dtype!r}.")
     architecture = _BY_FAMILY.get(config.family)
     if architecture is None:
         raise ModelFileError(
             f"The family {config.family!r} has no GGUF architecture here. Known: {', '.join(sorted(_BY_FAMILY))}."
         )
     _check_complete(config, tensors)
-    values = {"general.name": name, "general.file_type": _FILE_TYPES[dtype], **_metadata(config, architecture)}
+    file_format = FORMATS[dtype]
+    values = {"general.name": name, "general.file_type": file_format.number, **_metadata(config, architecture)}
+    if dtype.startswith("q"):
+        values["general.quantization_version"] = _QUANTIZATION_VERSION
+    if tuned is not None and tuned.names:
+        values[TUNED_KEY] = tuned.to_json()
     if tokenizer is not None:
         from nlpkit.core.loaders.gguf_export_vocab import tokenizer_metadata
 
         values |= tokenizer_metadata(tokenizer, vocab_size=config.vocab_size, chat=chat)
-    plan = [*_rope_factors(config), *_plan(config, architecture, tensors, DTYPES[dtype])]
+    plan = [*_rope_factors(config), *_plan(config, architecture, tensors, file_format)]
     sweep(path.parent)
     aside = path.with_name(aside_name(path.name))
     try:
@@ -93,7 +105,7 @@ class _Stored:
 
     name: str
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    kind: GGMLQuantizationType
     rule: Rule | None
     parts: tuple[Tensor, ...]
 
@@ -112,7 +124,7 @@ def _check_complete(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _plan(
-    config: ModelConfig, architecture: str, tensors: Mapping[str, Tensor], dtype: np.dtype[Any]
+    config: ModelConfig, architecture: str, tensors: Mapping[str, Tensor], file_format: Format
 ) -> Iterator[_Stored]:
     left = set(tensors)
     for rule in TABLES[architecture]:
@@ -126,8 +138,9 @@ def _plan(
                 parts = tuple(tensors[name] for name in names)
                 shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
                 # Readers of other programs expect vectors in full precision.
-                stored = dtype if len(shape) > 1 else DTYPES["f32"]
-                yield _Stored(f"{rule.source.replace('{i}', layer)}.{suffix}", shape, stored, rule, parts)
+                wanted = file_format.table if _TABLES[0] in names or _TABLES[1] in names else file_format.matrix
+                kind = fitting_type(wanted, shape[-1]) if len(shape) > 1 else GGMLQuantizationType.F32
+                yield _Stored(f"{rule.source.replace('{i}', layer)}.{suffix}", shape, kind, rule, parts)
     if left:
         raise ModelFileError(f"The GGUF architecture {architecture} has no place for {', '.join(sorted(left)[:12])}.")
 
@@ -136,9 +149,8 @@ def _values(config: ModelConfig, stored: _Stored) -> np.ndarray[Any, Any]:
     parts = [part.detach().to("cpu", torch.float32) for part in stored.parts]
     tensor = parts[0] if stored.rule is None else to_gguf(config, stored.rule, parts, name=stored.name)
     array: np.ndarray[Any, Any] = tensor.contiguous().numpy()
-    with np.errstate(over="ignore"):
-        converted = array.astype(stored.dtype, copy=False)
-    if stored.dtype != array.dtype and not np.isfinite(converted).all() and np.isfinite(array).all():
+    converted = quantize(array, stored.kind)
+    if stored.kind == GGMLQuantizationType.F16 and not np.isfinite(converted).all() and np.isfinite(array).all():
         raise ModelFileError(f"The weight {stored.name} is too large for f16. Write f32 instead.")
     return converted
 
@@ -150,8 +162,9 @@ def _write(path: Path, architecture: str, values: Mapping[str, Any], config: Mod
         for key, value in values.items():
             _add(writer, key, value)
         for stored in plan:
-            n_bytes = math.prod(stored.shape) * stored.dtype.itemsize
-            writer.add_tensor_info(stored.name, stored.shape, stored.dtype, n_bytes)
+            n_bytes = stored_bytes(stored.shape, stored.kind)
+            plain = np.dtype(np.float32)
+            writer.add_tensor_info(stored.name, stored.shape, plain, n_bytes, raw_dtype=stored.kind)
         writer.write_header_to_file(path)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -262,7 +275,9 @@ def _rope_factors(config: ModelConfig) -> list[_Stored]:
     elif config.positions == "rope" and rope.scaling == "longrope":
         factors["rope_factors_long.weight"] = torch.tensor(rope.long_factor)
         factors["rope_factors_short.weight"] = torch.tensor(rope.short_factor)
-    return [_Stored(name, tuple(value.shape), DTYPES["f32"], None, (value,)) for name, value in factors.items()]
+    return [
+        _Stored(name, tuple(value.shape), GGMLQuantizationType.F32, None, (value,)) for name, value in factors.items()
+    ]
 
 
 _NUMBERS = ("norm_eps", "norm_offset", "attn_softcap", "logit_softcap", "embedding_scale")

@@ -12,7 +12,7 @@ from nlpkit.core.tokenizers.base import Tokenizer
 from nlpkit.core.tokenizers.bpe import HFTokenizer
 from nlpkit.core.tokenizers.chat import ChatTemplate
 from nlpkit.core.tokenizers.gguf_pre import PRE_TOKENIZERS
-from nlpkit.core.tokenizers.gguf_vocab import new_bpe
+from nlpkit.core.tokenizers.gguf_vocab import ENDS, new_bpe
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.tokenizers.special_tokens import read_special_tokens
 from nlpkit.core.tokenizers.spm_model import PieceType, SpmAlgorithm, read_spm_model
@@ -47,22 +47,35 @@ def tokenizer_metadata(tokenizer: Tokenizer, *, vocab_size: int, chat: ChatTempl
             )
     adds_bos = tokenizer.adds_bos and tokenizer.bos_id is not None
     values["tokenizer.ggml.add_bos_token"] = adds_bos
+    values["tokenizer.ggml.add_eos_token"] = False
     if tokenizer.bos_id is not None:
         values["tokenizer.ggml.bos_token_id"] = tokenizer.bos_id
-    ends = sorted(tokenizer.eos_ids)
-    if len(ends) > 3:
-        raise ModelFileError(f"GGUF files can name three ends of a text, this tokenizer has {len(ends)}.")
-    for key, index in zip(("eos", "eot", "eom"), ends, strict=False):
-        values[f"tokenizer.ggml.{key}_token_id"] = index
+    if tokenizer.eos_ids:
+        ends = _ends(tokenizer, chat)
+        for key, index in zip(("eos", "eot", "eom"), ends, strict=False):
+            values[f"tokenizer.ggml.{key}_token_id"] = index
     if chat is not None:
         values["tokenizer.chat_template"] = chat.source
-        # The file holds ids, not spellings; a template may name an end that is not the smallest id.
-        end = tokenizer.token_to_id(chat.eos_token) if chat.eos_token else None
-        if end in ends:
-            others = [index for index in ends if index != end]
-            for key, index in zip(("eos", "eot", "eom"), [end, *others], strict=False):
-                values[f"tokenizer.ggml.{key}_token_id"] = index
     return values
+
+
+def _ends(tokenizer: HFTokenizer | SentencePieceTokenizer, chat: ChatTemplate | None) -> list[int]:
+    """Return the ends of a text as a file should name them, the end of a sequence first.
+
+    Raises:
+        ModelFileError: There are more than there are names for.
+    """
+    # The file holds ids, not spellings; a template may name an end that is not the smallest id.
+    named = tokenizer.token_to_id(chat.eos_token) if chat is not None and chat.eos_token else None
+    first = next((end for end in (named, tokenizer.eos_id) if end in tokenizer.eos_ids), None)
+    first = min(tokenizer.eos_ids) if first is None else first
+    others = sorted(tokenizer.eos_ids - {first})
+    # These end a text without being named.
+    known = [index for index in others if tokenizer.id_to_token(index) in ENDS]
+    needed = [index for index in others if index not in known]
+    if len(needed) > 2:
+        raise ModelFileError(f"GGUF files can name three ends of a text, this tokenizer has {len(needed) + 1}.")
+    return [first, *(others if len(others) <= 2 else needed)]
 
 
 def _filled(tokens: dict[int, str], types: dict[int, PieceType], vocab_size: int) -> tuple[list[str], list[int]]:
@@ -150,6 +163,9 @@ def _sentencepiece(directory: Path, vocab_size: int) -> dict[str, Any]:
         "tokenizer.ggml.add_space_prefix": model.add_dummy_prefix,
         "tokenizer.ggml.remove_extra_whitespaces": model.remove_extra_whitespaces,
     }
+    unknown = next((index for index, kind in types.items() if kind is PieceType.UNKNOWN), None)
+    if unknown is not None:
+        values["tokenizer.ggml.unknown_token_id"] = unknown
     if model.charsmap:
         values["tokenizer.ggml.precompiled_charsmap"] = model.charsmap
     return values

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nlpkit.core.errors import ModelFileError
+from nlpkit.core.loaders.brief import BriefTasks, read_brief_tasks
 from nlpkit.core.loaders.hf_config import config_from_hf
 from nlpkit.core.loaders.json_files import read_json_object
-from nlpkit.core.loaders.keymaps import FAMILIES, KeyMap
+from nlpkit.core.loaders.keymaps import FAMILIES, IGNORED, KeyMap
 from nlpkit.core.loaders.safetensors_file import SafetensorsFile, open_safetensors, refuse_pickle
 
 if TYPE_CHECKING:
@@ -19,19 +21,22 @@ if TYPE_CHECKING:
     from nlpkit.core.tokenizers.chat import ChatTemplate
 
 
-def weight_files(directory: Path) -> dict[str, Path]:
+INDEX_NAME = "model.safetensors.index.json"
+
+
+def weight_files(directory: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """Find a directory's safetensors files.
 
     Args:
         directory: A Hugging Face model directory.
 
     Returns:
-        File name to path, in order.
+        File name to path, in order; and the file that each tensor is to be read from, where there is an index.
 
     Raises:
         ModelFileError: There are none, the index names a file outside or absent, or only pickles are there.
     """
-    index = directory / "model.safetensors.index.json"
+    index = directory / INDEX_NAME
     single = directory / "model.safetensors"
     if index.exists():
         shards = read_json_object(index).get("weight_map")
@@ -47,11 +52,58 @@ def weight_files(directory: Path) -> dict[str, Path]:
             raise ModelFileError(
                 f"{index} names weight files that are not in the directory: {', '.join(name[:80] for name in bad[:5])}."
             )
-        return {name: directory / name for name in names}
+        return {name: directory / name for name in names}, {name: str(file) for name, file in shards.items()}
     if single.exists():
-        return {single.name: single}
+        return {single.name: single}, {}
     refuse_pickle(directory)
     raise ModelFileError(f"{directory} holds no weights: there is no model.safetensors and no index of shards in it.")
+
+
+def refuse_whole_numbers(file: SafetensorsFile, *, unless: re.Pattern[str] | None = None) -> None:
+    """Refuse weights that are not floating-point numbers: what they stand for is in the program that wrote them.
+
+    Args:
+        file: An opened file.
+        unless: Names that may be of any kind.
+
+    Raises:
+        ModelFileError: There is such a weight.
+    """
+    strange = [
+        f"{name[:80]} ({str(stored.dtype).removeprefix('torch.')})"
+        for name, stored in file.info.items()
+        if not stored.dtype.is_floating_point and not (unless is not None and unless.search(name))
+    ]
+    if strange:
+        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+        raise ModelFileError(
+            f"{file.path} holds weights that are not floating-point numbers: {', '.join(strange[:5])}{more}. Another "
+            "library quantized them. Get the model in BF16, F16 or F32, or as GGUF; nlpkit quantizes it itself "
+            "(--dtype)."
+        )
+
+
+def refuse_quantized(values: Mapping[str, Any]) -> None:
+    """Refuse a model that its ``config.json`` calls quantized.
+
+    Args:
+        values: The parsed file.
+
+    Raises:
+        ModelFileError: It is quantized; the method is named.
+    """
+    inner = values.get("text_config")
+    for config in (values, inner if isinstance(inner, Mapping) else {}):
+        stated = config.get("quantization_config")
+        if not stated:
+            continue
+        method = stated.get("quant_method") if isinstance(stated, Mapping) else None
+        if method is None and isinstance(stated, Mapping):
+            method = "bitsandbytes" if any(str(key).startswith("load_in_") for key in stated) else None
+        raise ModelFileError(
+            f"The model's config.json says that its weights are quantized ({str(method or stated)[:80]}), which nlpkit "
+            "does not read. Get the model in BF16, F16 or F32, or as GGUF; nlpkit quantizes it itself (--dtype)."
+        )
 
 
 class WeightDirectory:
@@ -71,8 +123,10 @@ class WeightDirectory:
             ModelFileError: A file is missing or damaged.
         """
         self.path = path
-        self._paths = weight_files(path)
+        self._paths, self._places = weight_files(path)
         self._files: list[SafetensorsFile] = [open_safetensors(file) for file in self._paths.values()]
+        for file in self._files:
+            refuse_whole_numbers(file, unless=IGNORED)
 
     def tokenizer(self) -> Tokenizer:
         """Return the directory's tokenizer."""
@@ -85,6 +139,17 @@ class WeightDirectory:
         from nlpkit.core.tokenizers.chat import load_chat_template
 
         return load_chat_template(self.path)
+
+    def brief_tasks(self) -> BriefTasks:
+        """Return what the directory says that the model was tuned for; nothing where it does not say."""
+        return read_brief_tasks(self.path)
+
+    def stored(self) -> Iterator[tuple[str, SafetensorsFile]]:
+        """Yield the name of each tensor and the file to read it from: where it lies in several, the index decides."""
+        for file in self._files:
+            for name in file.names:
+                if self._places.get(name, file.path.name) == file.path.name:
+                    yield name, file
 
     def files(self) -> Mapping[str, Path]:
         """Return the weight files by name."""
@@ -112,16 +177,15 @@ class HFSource(WeightDirectory):
         """
         self.format = "hf"
         self.raw_config = read_json_object(path / "config.json")
+        refuse_quantized(self.raw_config)
         self.config = config_from_hf(self.raw_config)
         super().__init__(path)
 
     def tensors(self, *, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield internal names and tensors; see `ModelSource.tensors`."""
         keymap = KeyMap(self.config)
-        for file in self._files:
-            for name in file.names:
-                tensor = file.tensor(name, dtype=dtype)
-                yield from keymap.to_internal(name, tensor)
+        for name, file in self.stored():
+            yield from keymap.to_internal(name, file.tensor(name, dtype=dtype))
 
 
 def is_known_family(directory: Path) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nlpkit.core.errors import ConfigError, ModelFileError, shown
+from nlpkit.core.loaders.hf_defaults import DEFAULTS, REFUSED
 from nlpkit.core.loaders.keymaps import FAMILIES
 from nlpkit.core.model.config import Activation, ModelConfig, RopeConfig
 from nlpkit.core.typed_fields import MAX_NUMBER
@@ -90,7 +91,7 @@ def _numbers(value: Any, name: str) -> tuple[float, ...]:
     return tuple(float(item) for item in value)
 
 
-def _rope(values: Mapping[str, Any], layer_type: str, theta_key: str, default_theta: float) -> RopeConfig:
+def _rope(values: Mapping[str, Any], layer_type: str, theta_key: str) -> RopeConfig:
     """Read one rotary setting from ``rope_parameters`` (new) or ``rope_theta`` with ``rope_scaling`` (old)."""
     top = _Values(values)
     nested = values.get("rope_parameters") or {}
@@ -110,8 +111,9 @@ def _rope(values: Mapping[str, Any], layer_type: str, theta_key: str, default_th
     if kind not in ("none", "linear", "dynamic", "yarn", "llama3", "longrope"):
         raise ModelFileError(f"The model's rotary scaling {shown(kind)} is not known here.")
     head_dim = top.integer("head_dim", 0) or top.integer("hidden_size") // max(1, top.integer("num_attention_heads"))
-    partial = rope.number("partial_rotary_factor", top.number("partial_rotary_factor", top.number("rotary_pct", 1.0)))
-    max_positions = top.integer("max_position_embeddings", 2048)
+    whole = top.number("rotary_pct", 1.0) if values.get("model_type") == "gpt_neox" else 1.0
+    partial = rope.number("partial_rotary_factor", top.number("partial_rotary_factor", whole))
+    max_positions = top.integer("max_position_embeddings")
     original: int | None = None
     if kind in ("llama3", "yarn", "longrope"):
         fallback = rope.integer("original_max_position_embeddings", max_positions)
@@ -123,7 +125,7 @@ def _rope(values: Mapping[str, Any], layer_type: str, theta_key: str, default_th
         factor = max_positions / original
     attention_factor = merged.get("attention_factor")
     return RopeConfig(
-        theta=rope.number("rope_theta", top.number(theta_key, default_theta)),
+        theta=rope.number("rope_theta", top.number(theta_key, 10_000.0)),
         dim=int(head_dim * partial) if partial != 1.0 else None,
         scaling=kind,
         factor=1.0 if factor is None else _Values({"factor": factor}).number("factor", 1.0),
@@ -158,7 +160,7 @@ def _sliding(values: Mapping[str, Any], family: str, n_layers: int) -> tuple[int
         pattern = _Values(values).integer("sliding_window_pattern", 6)
         layers = tuple(layer for layer in range(n_layers) if (layer + 1) % max(1, pattern))
     elif family in ("qwen2", "qwen3"):
-        layers = tuple(range(_Values(values).integer("max_window_layers", 28), n_layers))
+        layers = tuple(range(_Values(values).integer("max_window_layers"), n_layers))
     else:
         layers = ()
     return (window, layers) if layers else (None, ())
@@ -184,6 +186,15 @@ def config_from_hf(values: Mapping[str, Any]) -> ModelConfig:
         raise ModelFileError(f"The model family {shown(family)} is not one that nlpkit's own core runs.")
     if family == "gpt2":
         values = {**values, **{ours: values[theirs] for ours, theirs in _GPT2_NAMES.items() if theirs in values}}
+    # GPT-NeoX calls the base by two names; the one that the file has counts.
+    theta = {"rotary_emb_base": values["rope_theta"]} if family == "gpt_neox" and "rope_theta" in values else {}
+    values = {**DEFAULTS[family], **theta, **values}
+    refused = sorted(name for name in REFUSED[""] | REFUSED.get(family, frozenset()) if values.get(name))
+    if refused:
+        raise ModelFileError(
+            f"The model's config.json sets {', '.join(refused)}, which nlpkit's own core does not compute. Use a model "
+            "without."
+        )
     read = _Values(values)
     try:
         return _build(family, values, read)
@@ -204,22 +215,21 @@ def _build(family: str, values: Mapping[str, Any], read: _Values) -> ModelConfig
     activation = read.text("hidden_activation" if gemma else "hidden_act", usual) or usual
     if activation not in ACTIVATIONS:
         raise ModelFileError(f"The model's activation {shown(activation)} is not known here.")
-    if values.get("scale_attn_by_inverse_layer_idx"):
-        raise ModelFileError("GPT-2 models with scale_attn_by_inverse_layer_idx are not supported.")
-    max_seq_len = read.integer("max_position_embeddings", 2048)
+    max_seq_len = read.integer("max_position_embeddings")
     rope, rope_local = RopeConfig(), None
     if family != "gpt2":
-        default_theta = 1_000_000.0 if family == "gemma3_text" else 10_000.0
-        theta_key = "rotary_emb_base" if family == "gpt_neox" and "rope_theta" not in values else "rope_theta"
-        partial = {"rotary_pct": values.get("rotary_pct", 0.25)} if family == "gpt_neox" else {}
-        rope = _rope({**values, **partial}, "full_attention", theta_key, default_theta)
+        theta_key = "rotary_emb_base" if family == "gpt_neox" else "rope_theta"
+        rope = _rope(values, "full_attention", theta_key)
         if family == "gemma3_text":
-            rope_local = _rope(values, "sliding_attention", "rope_local_base_freq", 10_000.0)
+            rope_local = _rope(values, "sliding_attention", "rope_local_base_freq")
         if rope.scaling == "dynamic":
             max_seq_len = int(max_seq_len * max(1.0, rope.factor))
     window, sliding_layers = _sliding(values, family, n_layers)
     bias = bool(values.get("attention_bias", old or family == "qwen2"))
     scale = values.get("query_pre_attn_scalar") if gemma else None
+    attn_scale = float(read.number("query_pre_attn_scalar", 1.0)) ** -0.5 if scale else None
+    if family == "gpt2" and not values["scale_attn_weights"]:
+        attn_scale = 1.0
     return ModelConfig(
         family=family,
         vocab_size=read.integer("vocab_size"),
@@ -246,11 +256,11 @@ def _build(family: str, values: Mapping[str, Any], read: _Values) -> ModelConfig
         qk_norm="full" if family == "olmo2" else "head" if family in ("qwen3", "gemma3_text") else "none",
         sliding_window=window,
         sliding_layers=sliding_layers,
-        attn_scale=None if not scale else float(read.number("query_pre_attn_scalar", 1.0)) ** -0.5,
+        attn_scale=attn_scale,
         attn_softcap=read.number("attn_logit_softcapping", 0.0) if gemma else 0.0,
         logit_softcap=read.number("final_logit_softcapping", 0.0) if gemma else 0.0,
         embedding_scale=d_model**0.5 if gemma else 1.0,
-        tied_head=bool(values.get("tie_word_embeddings", gemma or family == "gpt2")),
+        tied_head=bool(values.get("tie_word_embeddings")),
     )
 
 
@@ -314,6 +324,7 @@ def config_to_hf(config: ModelConfig, *, dtype: str = "float32") -> dict[str, An
     if family == "gpt2":
         names["layer_norm_eps"] = config.norm_eps
         names["hidden_act"] = "gelu_new" if config.activation == "gelu_tanh" else activation
+        common["scale_attn_weights"] = config.attn_scale is None
         return common | {_GPT2_NAMES[key]: value for key, value in names.items()}
     rope = _rope_to_hf(config.rope, config.head_dim)
     if config.rope.scaling == "dynamic":

@@ -53,6 +53,5 @@ class NativeSource(WeightDirectory):
 
     def tensors(self, *, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield internal names and tensors; see `ModelSource.tensors`."""
-        for file in self._files:
-            for name in file.names:
-                yield name, file.tensor(name, dtype=dtype)
+        for name, file in self.stored():
+            yield name, file.tensor(name, dtype=dtype)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nlpkit.core.model.config import ModelConfig
+from nlpkit.core.model.growing import Growth, Held
 
 SLOT_STEP = 64
 FEWEST_ROWS = 64
@@ -45,10 +46,12 @@ class KVSegment:
     Attributes:
         keys: Shape ``(layer, kv_head, token, head_dim)``.
         values: Same shape.
+        held: Its tokens, where the model depends on the length of sequences; else None.
     """
 
     keys: Tensor
     values: Tensor
+    held: Held | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -57,12 +60,13 @@ class KVSegment:
 
     def part(self, start: int, stop: int) -> KVSegment:
         """Return tokens ``start .. stop - 1`` as a view."""
-        return KVSegment(self.keys[:, :, start:stop], self.values[:, :, start:stop])
+        held = None if self.held is None else Held(self.held.ids[start:stop], self.held.regime)
+        return KVSegment(self.keys[:, :, start:stop], self.values[:, :, start:stop], held)
 
     def clone(self) -> KVSegment:
         """Return a copy with memory of its own."""
         dense = torch.contiguous_format
-        return KVSegment(self.keys.clone(memory_format=dense), self.values.clone(memory_format=dense))
+        return KVSegment(self.keys.clone(memory_format=dense), self.values.clone(memory_format=dense), self.held)
 
 
 class KVCache:
@@ -75,6 +79,7 @@ class KVCache:
         keys: All keys.
         values: All values.
         n_rows: Number of rows in use; `keys` and `values` may have room for more.
+        growth: What the rows hold, where the model depends on the length of sequences; else None.
     """
 
     def __init__(self, config: ModelConfig, *, n_rows: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -82,6 +87,7 @@ class KVCache:
         shape = (config.n_layers, n_rows, config.n_kv_heads, 0, config.head_dim)
         self.keys = _zeros(shape, dtype, device)
         self.values = _zeros(shape, dtype, device)
+        self.growth = Growth(config) if config.depends_on_length else None
 
     @property
     def n_slots(self) -> int:
@@ -132,13 +138,24 @@ class KVCache:
         if source != target:
             self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
             self.values[:, target, :, :length] = self.values[:, source, :, :length]
+            if self.growth is not None:
+                self.growth.copy([(source, target)], length, mark=True)
 
     def read(self, row: int, start: int, stop: int) -> KVSegment:
         """Return a copy of slots ``start .. stop - 1`` of one row."""
-        return KVSegment(self.keys[:, row, :, start:stop], self.values[:, row, :, start:stop]).clone()
+        held = None if self.growth is None else self.growth.read(row, start, stop)
+        return KVSegment(self.keys[:, row, :, start:stop], self.values[:, row, :, start:stop], held).clone()
 
     def write(self, row: int, start: int, segment: KVSegment) -> None:
-        """Put a segment into one row, from slot `start` on."""
+        """Put a segment into one row, from slot `start` on.
+
+        Raises:
+            RuntimeError: The model depends on the length of sequences, and the segment does not say what it holds.
+        """
+        if self.growth is not None:
+            if segment.held is None:
+                raise RuntimeError("keys and values of unknown tokens cannot be used where they depend on the length")
+            self.growth.write(row, start, segment.held)
         stop = start + segment.n_tokens
         self.reserve(stop)
         self.keys[:, row, :, start:stop] = segment.keys
@@ -152,6 +169,8 @@ class KVCache:
         index, targets = torch.tensor(moved, device=self.keys.device).unbind(1)
         for held in (self.keys, self.values):
             held[:, targets, :, :length] = held[:, index, :, :length]
+        if self.growth is not None:
+            self.growth.copy(moved, length, mark=False)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,15 @@ class RopeConfig:
         if 0 in self.short_factor or 0 in self.long_factor:
             raise ConfigError("The rotary embedding's factors hold a 0; all must be others.")
 
+    def length_border(self, max_seq_len: int) -> int | None:
+        """Return the length beyond which frequencies depend on how long a sequence is; None where they never do.
+
+        Args:
+            max_seq_len: The model's longest context, in tokens.
+        """
+        border = self.original_max_seq_len or max_seq_len
+        return border if self.scaling in ("dynamic", "longrope") and border < max_seq_len else None
+
 
 _POSITIVE = ("factor", "beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor")
 
@@ -196,6 +205,12 @@ class ModelConfig:
             raise ConfigError(f"The model's local rotary embedding turns more than its {self.head_dim} dimensions.")
         if self.sliding_layers and (self.sliding_window is None or self.sliding_window < 1):
             raise ConfigError(f"The model has sliding layers with a window of {self.sliding_window!r} tokens.")
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether what a model makes of a token depends on how long the token's sequence is."""
+        ropes = (self.rope, self.rope_local) if self.positions == "rope" else ()
+        return any(rope is not None and rope.length_border(self.max_seq_len) is not None for rope in ropes)
 
     @property
     def n_parameters(self) -> int:

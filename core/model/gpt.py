@@ -13,11 +13,15 @@ from torch.utils.checkpoint import checkpoint
 from nlpkit.core.model.attention import Attention, Step
 from nlpkit.core.model.cache import CacheRows, KVCache
 from nlpkit.core.model.config import ModelConfig
+from nlpkit.core.model.growing import Span, boundaries
 from nlpkit.core.model.layers import MLP, build_norm
 from nlpkit.core.model.rope import Rotary
 
 if TYPE_CHECKING:
     from nlpkit.core.model.kernels import Kernels
+
+SPAN = 2048
+"""Most tokens of one row in a pass, where rows run one by one: bounds the memory of activations."""
 
 
 class Block(nn.Module):
@@ -125,7 +129,14 @@ class GPT(nn.Module):
                 yield block
 
     def _steps(
-        self, positions: Tensor, mask: Tensor | None, cache: CacheRows | None, *, longest: int, fresh: bool
+        self,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: CacheRows | None,
+        rotary_of: tuple[Rotary | None, Rotary | None],
+        *,
+        longest: int,
+        fresh: bool,
     ) -> tuple[Step, Step]:
         """Build what full and sliding layers share: masks and rotations."""
         batch, seq = positions.shape
@@ -140,10 +151,11 @@ class GPT(nn.Module):
                     slots = torch.arange(n_keys, device=positions.device)
                     mask = slots <= positions[:, None, :, None]
         rotary = local_rotary = None
-        if self._rotary is not None:
-            rotary = local_rotary = self._rotary.cos_sin(positions, longest=longest, dtype=self.dtype)
-            if self._rotary_local is not None and self._rotary_local is not self._rotary:
-                local_rotary = self._rotary_local.cos_sin(positions, longest=longest, dtype=self.dtype)
+        own, local = rotary_of
+        if own is not None:
+            rotary = local_rotary = own.cos_sin(positions, longest=longest, dtype=self.dtype)
+            if local is not None and local is not own:
+                local_rotary = local.cos_sin(positions, longest=longest, dtype=self.dtype)
         full = Step(positions, rotary, mask, attend_all, cache, fresh)
         window = self.config.sliding_window
         if not self._sliding or window is None or max(n_keys, longest) <= window:
@@ -168,11 +180,9 @@ class GPT(nn.Module):
 
     @property
     def runs_ragged(self) -> bool:
-        """Whether `hidden_ragged` can be used."""
-        # Rotations that depend on a row's length need whole rows.
-        return self.kernels is not None and not any(
-            rotary is not None and rotary.depends_on_length for rotary in (self._rotary, self._rotary_local)
-        )
+        """Whether rows should run without padding between them, by `hidden_ragged`."""
+        # What padding makes of a row's length would count where rotations depend on it.
+        return self.kernels is not None or self.config.depends_on_length
 
     def hidden_ragged(
         self,
@@ -183,6 +193,7 @@ class GPT(nn.Module):
         longest: int,
         *,
         wanted: Tensor | None = None,
+        homes: Tensor | None = None,
     ) -> Tensor:
         """Do what `hidden` does, for tokens of several rows without any padding between them.
 
@@ -194,15 +205,18 @@ class GPT(nn.Module):
             longest: One more than the largest position.
             wanted: The tokens whose states are wanted, by number and in order: the last layer leaves out the others.
                 None is all.
+            homes: The row in which each position of each token's text lies; see `Kernels.run`.
 
         Returns:
             Normalised hidden states, shape ``(tokens, d_model)``, or ``(wanted, d_model)``.
         """
+        if cache.growth is not None:
+            return self._grown(token_ids, rows, positions, cache, wanted)
         if self.kernels is None:
             raise RuntimeError("only compiled kernels run rows without padding")
         x, positions = self._embedded(token_ids, positions)[:, None], positions[:, None]
         rotary = (self._rotary, self._rotary_local)
-        hidden = self.kernels.run(x, rows, positions, cache, rotary, longest=longest, wanted=wanted)
+        hidden = self.kernels.run(x, rows, positions, cache, rotary, longest=longest, wanted=wanted, homes=homes)
         return hidden[:, 0] if wanted is None else hidden
 
     def hidden(
@@ -235,12 +249,82 @@ class GPT(nn.Module):
             longest = seq
         elif longest is None:
             longest = int(positions.max()) + 1
+        if cache is not None and cache.cache.growth is not None and mask is None:
+            rows = torch.arange(cache.start, cache.start + cache.count).repeat_interleave(seq)
+            states = self._grown(token_ids.flatten(), rows, positions.flatten(), cache.cache, None)
+            return states.view(*token_ids.shape, -1)
+        return self._pass(token_ids, positions, mask, cache, longest=longest, fresh=fresh)
+
+    def _grown(
+        self, token_ids: Tensor, rows: Tensor, positions: Tensor, cache: KVCache, wanted: Tensor | None
+    ) -> Tensor:
+        """Do what `hidden_ragged` does where rotations depend on the length of sequences."""
+        growth = cache.growth
+        if growth is None:
+            raise RuntimeError("the cache was made for another model")
+        ids, starts, owners = token_ids.tolist(), positions.tolist(), rows.tolist()
+        asked = range(len(ids)) if wanted is None else wanted.tolist()
+        parts = []
+        for begin, end in boundaries(owners):
+            own = [i - begin + starts[begin] for i in asked if begin <= i < end]
+            spans = growth.append(owners[begin], starts[begin], ids[begin:end], wanted=bool(own))
+            parts.append((owners[begin], own, spans))
+        rows_in_order = [row for row, _, _ in parts]
+        single = all(len(spans) == 1 and spans[0].stop == spans[0].first + 1 for _, _, spans in parts)
+        if single and rows_in_order == list(range(rows_in_order[0], rows_in_order[0] + len(parts))):
+            # The usual step: one token more for each of neighbouring rows.
+            at = torch.tensor([[spans[0].first] for _, _, spans in parts], device=self.device)
+            lengths = torch.tensor([list(spans[0].lengths) for _, _, spans in parts], device=self.device)
+            longest = max(spans[0].stop for _, _, spans in parts)
+            window = cache.rows(rows_in_order[0], len(parts), n_slots=longest)
+            fresh = longest == 1
+            return self._pass(
+                token_ids.to(self.device)[:, None], at, None, window, longest=longest, fresh=fresh, lengths=lengths
+            )[:, 0]
+        states = [self._spans(row, own, spans, cache) for row, own, spans in parts]
+        return torch.cat(states) if states else torch.zeros(0, self.config.d_model, dtype=self.dtype)
+
+    def _spans(self, row: int, wanted: list[int], spans: list[Span], cache: KVCache) -> Tensor:
+        """Compute spans of one row; return the states at the wanted positions, shape ``(wanted, d_model)``."""
+        found: list[Tensor] = []
+        done = 0
+        for span in spans:
+            here = [position for position in wanted[done:] if position < span.stop]
+            done += len(here)
+            for first in range(span.first, span.stop, SPAN):
+                stop = min(first + SPAN, span.stop)
+                ids = torch.tensor([cache.growth.rows[row].ids[first:stop]] if cache.growth else [], device=self.device)
+                lengths = torch.tensor([list(span.lengths[first - span.first : stop - span.first])], device=self.device)
+                window = cache.rows(row, 1, n_slots=stop)
+                at = torch.arange(first, stop, device=self.device)[None]
+                hidden = self._pass(ids, at, None, window, longest=stop, fresh=first == 0, lengths=lengths)[0]
+                chosen = [position - first for position in here if first <= position < stop]
+                found.append(hidden[torch.tensor(chosen, dtype=torch.long, device=self.device)])
+        return torch.cat(found) if found else torch.zeros(0, self.config.d_model, dtype=self.dtype, device=self.device)
+
+    def _pass(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: CacheRows | None,
+        *,
+        longest: int,
+        fresh: bool,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Run the blocks over the given tokens; `lengths` are those of their sequences, None where positions tell."""
+        seq = token_ids.shape[1]
+        rotary = (self._rotary, self._rotary_local)
+        if lengths is not None and self._rotary is not None and self._rotary_local is not None:
+            own = self._rotary.of_lengths(lengths)
+            local = own if self._rotary_local is self._rotary else self._rotary_local.of_lengths(lengths)
+            rotary = (own, local)
         x = self._embedded(token_ids, positions)
         if self.kernels is not None and cache is not None and mask is None and not torch.is_grad_enabled():
             rows = torch.arange(cache.start, cache.start + cache.count).repeat_interleave(seq)
-            rotary = (self._rotary, self._rotary_local)
             return self.kernels.run(x, rows, positions, cache.cache, rotary, longest=longest)
-        full, sliding = self._steps(positions, mask, cache, longest=longest, fresh=fresh)
+        full, sliding = self._steps(positions, mask, cache, rotary, longest=longest, fresh=fresh)
         if self.dropout:
             x = F.dropout(x, self.dropout, training=self.training)
         for layer, block in enumerate(self.blocks):

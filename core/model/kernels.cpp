@@ -93,6 +93,12 @@ struct Pass {
     int64_t layer_stride, row_stride, head_stride;  // in elements
     uint8_t* scratch;         // `scratch_bytes` bytes, aligned to 64
     const int32_t* wanted;    // (wanted,): the tokens whose states are wanted, in order; they become the first of x
+    // (tokens, home_stride): the row of the cache in which each position of a token's text lies, up to its own; null
+    // where all lie in its own row. `shared`: how many positions from the first on lie where those of the token before
+    // it do. All tokens of such a pass are wanted.
+    const int32_t* homes;
+    const int32_t* shared;
+    int64_t home_stride;
     int32_t n_tokens;
     int32_t n_wanted;
     int32_t n_threads;
@@ -255,6 +261,14 @@ inline Floats finish(Floats sum, Floats least, const float* totals, int row) {
     return kBits == 8 ? sum : fused(least, all(totals[row]), sum);
 }
 
+#if !NLPKIT_WIDE
+// Rows from which on it pays to go twice over the weights.
+constexpr int kFewRows = 4;
+
+template <int kBits>
+void half_tiles(const uint8_t* block, const Quantized& q, int chunk, int from, int to, Floats* sums);
+#endif
+
 // Products of a block of 16 outputs with rows `from` to `to` - 1 of one chunk: sums, 16 for each row.
 template <int kBits>
 void tile(const uint8_t* w, const Quantized& q, int chunk, int from, int to, Floats* sums) {
@@ -278,6 +292,9 @@ void tile(const uint8_t* w, const Quantized& q, int chunk, int from, int to, Flo
         sums[from] = sum;
         return;
     }
+#if !NLPKIT_WIDE
+    if (to - from >= kFewRows) return half_tiles<kBits>(w, q, chunk, from, to, sums);
+#endif
     for (int r = from; r < to; r++) sums[r] = zeros();
     for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
         prefetch<kBits>(w);
@@ -291,6 +308,57 @@ void tile(const uint8_t* w, const Quantized& q, int chunk, int from, int to, Flo
         }
     }
 }
+
+#if !NLPKIT_WIDE
+
+// The same with half of the outputs at a time: all levels of a group then stay in registers while rows go by. Sums have
+// the same order.
+template <int kBits>
+void half_tiles(const uint8_t* block, const Quantized& q, int chunk, int from, int to, Floats* sums) {
+    const int count = q.rows_in(chunk), groups = q.groups();
+    const int8_t* x = q.levels + q.level_at(chunk);
+    const float *steps = q.scales + q.scale_at(chunk), *totals = q.sums + q.scale_at(chunk);
+    const int32_t* offsets = q.offsets + q.scale_at(chunk);
+    for (int r = from; r < to; r++) sums[r] = zeros();
+    for (int half = 0; half < 2; half++) {
+        const uint8_t* w = block;
+        float* out = (float*)sums + 8 * half;
+        for (int g = 0; g < groups; g++, w += bytes_per_block(kBits)) {
+            if (half == 0) prefetch<kBits>(w);
+            __m256i levels[8];
+            if constexpr (kBits == 4) {
+                const __m256i low = _mm256_set1_epi32(0x0f0f0f0f);
+                for (int i = 0; i < 4; i++) {
+                    const __m256i pairs = _mm256_loadu_si256((const __m256i*)(w + 64 * i + 32 * half));
+                    levels[2 * i] = _mm256_and_si256(pairs, low);
+                    levels[2 * i + 1] = _mm256_and_si256(_mm256_srli_epi32(pairs, 4), low);
+                }
+            } else {
+                for (int i = 0; i < 8; i++) levels[i] = ready(_mm256_loadu_si256((const __m256i*)(w + 64 * i + 32 * half)));
+            }
+            Floats both_scales, both_least = zeros();
+            load_scales<kBits>(w, both_scales, both_least);
+            const __m256 scale = half ? both_scales.b : both_scales.a, least = half ? both_least.b : both_least.a;
+            const size_t at = (size_t)g * count;
+            const Four* fours = (const Four*)(x + (at + from) * kGroup);
+            for (int r = from; r < to; r++, fours += 8) {
+                __m256i even = kBits == 8 && kUnsigned ? _mm256_set1_epi32(offsets[at + r]) : _mm256_setzero_si256();
+                __m256i odd = _mm256_setzero_si256();
+                for (int i = 0; i < 8; i += 2) {
+                    even = dot4_ready<kBits>(even, levels[i], _mm256_set1_epi32(fours[i]));
+                    odd = dot4_ready<kBits>(odd, levels[i + 1], _mm256_set1_epi32(fours[i + 1]));
+                }
+                const __m256 product = _mm256_cvtepi32_ps(_mm256_add_epi32(even, odd));
+                const __m256 step = _mm256_mul_ps(scale, _mm256_set1_ps(steps[at + r]));
+                __m256 sum = _mm256_fmadd_ps(product, step, _mm256_load_ps(out + 16 * r));
+                if (kBits == 4) sum = _mm256_fmadd_ps(least, _mm256_set1_ps(totals[at + r]), sum);
+                _mm256_store_ps(out + 16 * r, sum);
+            }
+        }
+    }
+}
+
+#endif
 
 // The same for two blocks of outputs at once: activations are loaded once for both.
 template <int kBits>
@@ -527,15 +595,30 @@ constexpr int kSlots = 32;
 constexpr int kQueries = kWide ? 4 : 2;
 constexpr int kColumns = kWide ? 4 : 2;
 
+// Where the slots of one text and one head lie in the cache, of keys or of values.
+struct Slots {
+    const uint16_t* base;  // of the text's row, or of the first row where there are homes
+    const int32_t* homes;
+    int64_t row_stride;
+    int dim;
+
+    const uint16_t* at(int slot) const {
+        return base + (homes ? homes[slot] * row_stride : 0) + (size_t)slot * dim;
+    }
+};
+
 // Keys of up to 16 slots as columns of floats: (dim, kSlots), from column `column` on; slots from `count` on are zero.
-inline void transpose_keys(const uint16_t* keys, int count, int dim, float* columns, int column) {
+inline void transpose_keys(const Slots& keys, int slot, int count, float* columns, int column) {
+    const int dim = keys.dim;
+    const uint16_t* lines[16];
+    for (int s = 0; s < 16; s++) lines[s] = s < count ? keys.at(slot + s) : nullptr;
     const Ints high = all_ints((int)0xffff0000);
     for (int i = 0; i < dim; i += 32) {
         // Two bf16 numbers make one of 32 bits.
         const int pairs = dim - i >= 32 ? 16 : 8;
         Ints v[16];
         for (int s = 0; s < 16; s++) {
-            v[s] = s < count ? load_first_ints(keys + (size_t)s * dim + i, pairs) : zero_ints();
+            v[s] = s < count ? load_first_ints(lines[s] + i, pairs) : zero_ints();
         }
         transpose16(v);
         for (int j = 0; j < 16 && i + 2 * j < dim; j++) {
@@ -646,10 +729,27 @@ void in_groups(int n, F f) {
     if (n - j == 1) f(j, std::integral_constant<int, 1>());
 }
 
-// Attention of `n` queries over slots of one row and one head of keys. `weights` holds n rows of `stride` floats,
-// `block` kSlots * dim floats.
-void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* values, int dim, float scale,
-            float softcap, float* weights, size_t stride, float* block) {
+// Texts whose queries are computed together: tokens in a row of one text, or one token of each of several texts that
+// begin alike.
+struct Texts {
+    const Slots* keys;
+    const Slots* values;
+    int count;
+    int queries;  // of each
+    int shared;   // slots from the first on that lie in the same place for all
+};
+
+// Call `f(text, first query, queries)` once where a block of slots is the same for all texts, else for each.
+template <typename F>
+void for_texts(const Texts& texts, int end, F f) {
+    if (texts.count == 1 || end <= texts.shared) return f(0, 0, texts.count * texts.queries);
+    for (int i = 0; i < texts.count; i++) f(i, i * texts.queries, texts.queries);
+}
+
+// Attention of queries over one head of keys. `weights` holds `stride` floats for each query, `block` kSlots * dim.
+void attend(const Query* queries, const Texts& texts, int dim, float scale, float softcap, float* weights, size_t stride,
+            float* block) {
+    const int n = texts.count * texts.queries;
     int first = queries[0].first, last = queries[0].last;
     for (int i = 1; i < n; i++) {
         first = queries[i].first < first ? queries[i].first : first;
@@ -660,11 +760,14 @@ void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* v
     const int slots = (last - first) / kSlots * kSlots + kSlots;
     const Floats scales = all(scale);
     for (int s = 0; s < slots; s += kSlots) {
-        const int here = last + 1 - first - s;
-        transpose_keys(keys + (size_t)(first + s) * dim, here, dim, block, 0);
-        transpose_keys(keys + (size_t)(first + s + 16) * dim, here - 16, dim, block, 16);
-        in_groups(n, [&](int j, auto count_of) {
-            score<decltype(count_of)::value>(queries + j, block, dim, scales, weights + j * stride + s, stride);
+        const int here = last + 1 - first - s < kSlots ? last + 1 - first - s : kSlots;
+        for_texts(texts, first + s + here, [&](int text, int begin, int count) {
+            transpose_keys(texts.keys[text], first + s, here, block, 0);
+            transpose_keys(texts.keys[text], first + s + 16, here - 16, block, 16);
+            in_groups(count, [&](int j, auto count_of) {
+                score<decltype(count_of)::value>(queries + begin + j, block, dim, scales,
+                                                 weights + (begin + j) * stride + s, stride);
+            });
         });
     }
     for (int j = 0; j < n; j++) {
@@ -672,12 +775,16 @@ void attend(const Query* queries, int n, const uint16_t* keys, const uint16_t* v
         for (int i = 0; i < dim; i += 16) store(queries[j].out + i, zeros());
     }
     for (int s = 0; s < slots; s += kSlots) {
-        const int count = last + 1 - first - s < kSlots ? last + 1 - first - s : kSlots;
-        for (int i = 0; i < count * dim; i += 16) {
-            store(block + i, from_bf16(values + (size_t)(first + s) * dim + i));
-        }
-        in_groups(n, [&](int j, auto count_of) {
-            mix<decltype(count_of)::value>(queries + j, block, count, dim, weights + j * stride + s, stride);
+        const int here = last + 1 - first - s < kSlots ? last + 1 - first - s : kSlots;
+        for_texts(texts, first + s + here, [&](int text, int begin, int count) {
+            for (int slot = 0; slot < here; slot++) {
+                const uint16_t* line = texts.values[text].at(first + s + slot);
+                for (int i = 0; i < dim; i += 16) store(block + slot * dim + i, from_bf16(line + i));
+            }
+            in_groups(count, [&](int j, auto count_of) {
+                mix<decltype(count_of)::value>(queries + begin + j, block, here, dim, weights + (begin + j) * stride + s,
+                                               stride);
+            });
         });
     }
 }
@@ -802,16 +909,33 @@ void attend_all(const ModelData& m, const LayerData& layer, const Pass& p, const
     const int heads = few ? m.n_heads : m.n_kv_heads, per_task = few ? 1 : group;
     int task = 0;
     Query queries[kTokensTogether * 64];
+    Slots keys[kTokensTogether], values[kTokensTogether];
     for (int start = 0, stop; start < p.n_tokens; start = stop) {
         stop = start + 1;
-        while (stop < p.n_tokens && stop - start < kTokensTogether && p.rows[stop] == p.rows[start] &&
-               p.positions[stop] == p.positions[stop - 1] + 1) {
-            stop++;
+        int shared = p.positions[start] + 1;
+        if (p.homes) {
+            while (stop < p.n_tokens && stop - start < kTokensTogether && p.shared[stop] > 0 &&
+                   p.positions[stop] == p.positions[start]) {
+                shared = p.shared[stop] < shared ? p.shared[stop] : shared;
+                stop++;
+            }
+        } else {
+            while (stop < p.n_tokens && stop - start < kTokensTogether && p.rows[stop] == p.rows[start] &&
+                   p.positions[stop] == p.positions[stop - 1] + 1) {
+                stop++;
+            }
         }
+        const int texts = p.homes ? stop - start : 1;
         for (int head = 0; head < heads; head++) {
             if (task++ % threads != thread) continue;
             const int kv = few ? head / group : head;
-            const size_t at = index * p.layer_stride + p.rows[start] * p.row_stride + kv * p.head_stride;
+            const size_t at = index * p.layer_stride + kv * p.head_stride;
+            for (int i = 0; i < texts; i++) {
+                const int32_t* homes = p.homes ? p.homes + (start + i) * p.home_stride : nullptr;
+                const size_t row = p.homes ? 0 : p.rows[start] * p.row_stride;
+                keys[i] = {p.keys + at + row, homes, p.row_stride, dim};
+                values[i] = {p.values + at + row, homes, p.row_stride, dim};
+            }
             for (int part = 0; part < per_task; part += 64) {
                 const int parts = per_task - part < 64 ? per_task - part : 64;
                 int n = 0;
@@ -824,7 +948,7 @@ void attend_all(const ModelData& m, const LayerData& layer, const Pass& p, const
                                         b.attended + ((size_t)t * m.n_heads + h) * dim, first, last};
                     }
                 }
-                attend(queries, n, p.keys + at, p.values + at, dim, m.scale, m.softcap,
+                attend(queries, {keys, values, texts, n / texts, shared}, dim, m.scale, m.softcap,
                        b.weights + b.weight_stride * kTokensTogether * group * thread, b.weight_stride,
                        b.blocks + b.block_stride * thread);
             }
@@ -982,7 +1106,7 @@ void pack_group(const float* w, size_t stride, int outputs, int bits, uint8_t* o
 
 extern "C" {
 
-int nlpkit_version() { return 3; }
+int nlpkit_version() { return 4; }
 
 // Bytes of the packed form of a matrix.
 int64_t nlpkit_packed_bytes(int32_t outputs, int32_t inputs, int32_t bits) {

@@ -25,7 +25,7 @@ from nlpkit.core.model.rope import Rotary
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 HEADER = SOURCE.with_name("vectors.h")
-VERSION = 3
+VERSION = 4
 """What `nlpkit_version` of the library must return."""
 GROUP = 32
 _BLOCK = 16
@@ -90,6 +90,9 @@ class _Pass(ctypes.Structure):
         *((name, c_int64) for name in _STRIDES),
         ("scratch", c_void_p),
         ("wanted", c_void_p),
+        ("homes", c_void_p),
+        ("shared", c_void_p),
+        ("home_stride", c_int64),
         *((name, c_int32) for name in ("n_tokens", "n_wanted", "n_threads", "unused")),
     )
 
@@ -382,6 +385,7 @@ class Kernels:
         *,
         longest: int,
         wanted: Tensor | None = None,
+        homes: Tensor | None = None,
     ) -> Tensor:
         """Run all blocks and the final norm: each token sees its row's slots up to its own position.
 
@@ -393,12 +397,15 @@ class Kernels:
             rotary: Rotation of full and of sliding layers, or None each.
             longest: One more than the largest position.
             wanted: The tokens whose states are wanted, by their number in ``batch * seq`` and in order; None is all.
+            homes: int32, shape ``(batch * seq, longest)``: the row in which each position of each token's text lies, up
+                to its own; None where all lie in its own row. Neighbours that begin alike share the reading of keys.
 
         Returns:
             Normalised hidden states in fp32, shape ``(batch, seq, d_model)``, or ``(wanted, d_model)``.
 
         Raises:
             IndexError: A row or position lies outside the cache, or a wanted token outside the pass.
+            ValueError: `homes` has another shape or dtype, or comes with `wanted`.
         """
         # The kernels write wherever they are told to.
         for values, count in ((rows, cache.n_rows), (positions, cache.n_slots)):
@@ -425,5 +432,25 @@ class Kernels:
         strides = cache.keys.stride()[:3]
         pointers = (tensor.data_ptr() for tensor in tensors)
         at, n_wanted = (None, n_tokens) if chosen is None else (chosen.data_ptr(), chosen.numel())
-        self._library.run(self._model, _Pass(*pointers, *strides, None, at, n_tokens, n_wanted, threads, 0))
+        where, shared = (None, None) if homes is None else _places(homes, slots.flatten(), cache, chosen, longest)
+        forks = (None, None, 0) if where is None or shared is None else (where.data_ptr(), shared.data_ptr(), longest)
+        self._library.run(self._model, _Pass(*pointers, *strides, None, at, *forks, n_tokens, n_wanted, threads, 0))
         return x if chosen is None else x.view(n_tokens, -1)[:n_wanted]
+
+
+def _places(
+    homes: Tensor, positions: Tensor, cache: KVCache, wanted: Tensor | None, longest: int
+) -> tuple[Tensor, Tensor]:
+    """Check `homes` of `Kernels.run`; return them and how many positions each token shares with the one before it."""
+    if homes.shape != (len(positions), longest) or homes.dtype != torch.int32 or wanted is not None:
+        raise ValueError(
+            f"homes of shape {tuple(homes.shape)} and {homes.dtype} for {len(positions)} tokens of {longest}"
+        )
+    homes = homes.contiguous()
+    if homes.numel() and not 0 <= int(homes.min()) <= int(homes.max()) < cache.n_rows:
+        raise IndexError(f"positions in rows {int(homes.min())} to {int(homes.max())} of a cache of {cache.n_rows}")
+    shared = torch.zeros(len(homes), dtype=torch.int32)
+    # The first place where two differ; they share no more than they have.
+    differ = torch.nn.functional.pad(homes[1:] != homes[:-1], (0, 1), value=True)
+    shared[1:] = differ.to(torch.int8).argmax(-1)
+    return homes, torch.minimum(shared, positions + 1).contiguous()

@@ -174,10 +174,10 @@ class LoraLinear(nn.Module):
         return F.linear(x, self.base.weight, self.base.bias) + (ratio - 1) * plain + ratio * low
 
 
-def linear_layers(model: GPT) -> Iterator[tuple[str, nn.Module, str]]:
-    """Yield name, owner and attribute of every plain linear layer inside the blocks."""
+def linear_layers(model: GPT, *, head: bool = False) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yield name, owner and attribute of every plain linear layer inside the blocks, and of the head if asked."""
     for name, module in list(model.named_modules()):
-        if name.startswith("blocks.") and type(module) is nn.Linear:
+        if (name.startswith("blocks.") or (head and name == "head")) and type(module) is nn.Linear:
             owner, _, attribute = name.rpartition(".")
             yield name, model.get_submodule(owner), attribute
 
@@ -225,7 +225,7 @@ def add_lora(
     model.requires_grad_(False)
     generator = generator or torch.Generator().manual_seed(0)
     adapted = []
-    layers = list(linear_layers(model))
+    layers = list(linear_layers(model, head=start is not None and "head" in start))
     if start is not None:
         missing = sorted(set(start) - {name for name, _, _ in layers})
         if missing:

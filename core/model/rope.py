@@ -6,6 +6,7 @@ Each rotated pair of dimensions ``(x_i, x_{i + dim/2})`` of a query or key at po
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -102,12 +103,28 @@ def inverse_frequencies(rope: RopeConfig, *, dim: int, max_seq_len: int, seq_len
     return _plain(rope.theta, dim), 1.0
 
 
+def sequence_lengths(positions: Tensor) -> Tensor:
+    """Return how long the sequence of each token is, where rows hold one sequence or several behind one another.
+
+    Args:
+        positions: Shape ``(batch, seq)``; a sequence ends where the next position is not the one that follows.
+
+    Returns:
+        One more than the last position of the token's sequence, same shape.
+    """
+    begins = torch.ones_like(positions)
+    begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
+    run = begins.cumsum(-1) - 1
+    longest = torch.zeros_like(positions).scatter_reduce(-1, run, positions + 1, "amax")
+    return longest.gather(-1, run)
+
+
 class Rotary:
     """Cos and sin of one rotary setting, tabulated as far as needed.
 
-    Dynamic scaling and LongRoPE depend on the length of each sequence: rows beyond the original context get their own
-    frequencies, row by row, so that a row never depends on its neighbours. Keys already cached keep the
-    frequencies that they were written with, as in the reference implementations.
+    Dynamic scaling and LongRoPE depend on the length of each sequence: tokens of one beyond the original context get
+    its own frequencies, so that a sequence never depends on its neighbours. Which length counts while a sequence grows
+    is `nlpkit.core.model.growing`'s concern.
     """
 
     def __init__(self, rope: RopeConfig, *, head_dim: int, max_seq_len: int) -> None:
@@ -115,13 +132,20 @@ class Rotary:
         self.dim = rope.dim or head_dim
         self.max_seq_len = max_seq_len
         self._table: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
-        depends = rope.scaling in ("dynamic", "longrope")
-        self._base_len = (rope.original_max_seq_len or max_seq_len) if depends else None
+        self._lengths: Tensor | None = None
+        self._base_len = rope.length_border(max_seq_len)
 
-    @property
-    def depends_on_length(self) -> bool:
-        """Whether the frequencies of a row depend on how long it is."""
-        return self._base_len is not None
+    def of_lengths(self, lengths: Tensor) -> Rotary:
+        """Return this setting for sequences of the given lengths.
+
+        Args:
+            lengths: Length of the sequence of each token that `cos_sin` will be asked for; shape as its positions.
+        """
+        if self._base_len is None:
+            return self
+        other = copy.copy(self)
+        other._lengths = lengths
+        return other
 
     def _build(self, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         base = self._base_len
@@ -149,17 +173,26 @@ class Rotary:
             table = self._build(max(longest, 256, 2 * (table[0].shape[0] if table else 0)), *key)
             self._table[key] = table
         cos, sin = table[0][positions].unsqueeze(1), table[1][positions].unsqueeze(1)
-        if self._base_len is not None and longest > self._base_len:
+        base = self._base_len
+        if base is None or (self._lengths is None and longest <= base):
+            return cos, sin
+        lengths = sequence_lengths(positions) if self._lengths is None else self._lengths
+        beyond = lengths[lengths > base]
+        if beyond.numel():
             cos, sin = cos.clone(), sin.clone()
-            for row, length in enumerate((positions.amax(-1) + 1).tolist()):
-                if length > self._base_len:
-                    frequencies, magnitude = inverse_frequencies(
-                        self.rope, dim=self.dim, max_seq_len=self.max_seq_len, seq_len=length
-                    )
-                    angles = positions[row].float()[:, None] * frequencies.to(positions.device)
-                    angles = torch.cat((angles, angles), -1)
-                    cos[row, 0] = (angles.cos() * magnitude).to(dtype)
-                    sin[row, 0] = (angles.sin() * magnitude).to(dtype)
+            # LongRoPE knows one set of frequencies beyond the border, dynamic scaling one for each length.
+            values = sorted(set(beyond.tolist())) if self.rope.scaling == "dynamic" else [base + 1]
+            for length in values:
+                chosen = (lengths == length if self.rope.scaling == "dynamic" else lengths > base).nonzero(
+                    as_tuple=True
+                )
+                frequencies, magnitude = inverse_frequencies(
+                    self.rope, dim=self.dim, max_seq_len=self.max_seq_len, seq_len=length
+                )
+                angles = positions[chosen].float()[:, None] * frequencies.to(positions.device)
+                angles = torch.cat((angles, angles), -1)
+                cos[chosen[0], 0, chosen[1]] = (angles.cos() * magnitude).to(dtype)
+                sin[chosen[0], 0, chosen[1]] = (angles.sin() * magnitude).to(dtype)
         return cos, sin
 
 

@@ -252,8 +252,13 @@ inline void store_halves(uint16_t* p, Ints x) {
     _mm_storeu_si128((__m128i*)p + 1, b);
 }
 
+// Levels of 8 bits as products of bytes take them.
+inline __m256i ready(__m256i levels) {
+    // Signed levels, from -127 to 127, so that no sum of two products is cut off.
+    return kUnsigned ? levels : _mm256_xor_si256(levels, _mm256_set1_epi8((char)0x80));
+}
 template <int kBits>
-inline __m256i dot4(__m256i sums, __m256i levels, __m256i fours) {
+inline __m256i dot4_ready(__m256i sums, __m256i levels, __m256i fours) {
 #if defined(__AVXVNNI__)
     return _mm256_dpbusd_avx_epi32(sums, levels, fours);
 #else
@@ -261,12 +266,14 @@ inline __m256i dot4(__m256i sums, __m256i levels, __m256i fours) {
     if (kBits == 4) {
         pairs = _mm256_maddubs_epi16(levels, fours);
     } else {
-        // Signed levels, from -127 to 127, so that no sum of two products is cut off.
-        levels = _mm256_xor_si256(levels, _mm256_set1_epi8((char)0x80));
         pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(fours), _mm256_sign_epi8(levels, fours));
     }
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 #endif
+}
+template <int kBits>
+inline __m256i dot4(__m256i sums, __m256i levels, __m256i fours) {
+    return dot4_ready<kBits>(sums, kBits == 8 ? ready(levels) : levels, fours);
 }
 template <int kBits>
 inline Ints dot4(Ints sums, Ints levels, Ints fours) {

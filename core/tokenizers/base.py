@@ -54,7 +54,9 @@ class Tokenizer(Protocol):
         """Hex sha256 over everything that decides how text is tokenized."""
         ...
 
-    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_bos: bool = False, parse_special: bool = False, at_start: bool = True
+    ) -> list[int]:
         """Tokenize `text`.
 
         Args:
@@ -62,6 +64,8 @@ class Tokenizer(Protocol):
             add_bos: Put `bos_id` in front; an error if the tokenizer has none.
             parse_special: Read spellings such as ``<|im_end|>`` as special tokens. Off for anything a user typed:
                 then they are ordinary text.
+            at_start: Whether it begins a text. Off for what continues one: then it does not get the space that some
+                tokenizers put in front of a text.
         """
         ...
 
@@ -76,3 +80,23 @@ class Tokenizer(Protocol):
     def token_to_id(self, token: str) -> int | None:
         """Return the id of one exact vocabulary entry, or None."""
         ...
+
+
+def encode_behind(tokenizer: Tokenizer, prompt_ids: Sequence[int], text: str) -> list[int]:
+    """Tokenize a text that continues a prompt, as it is tokenized where both are one text.
+
+    Training, asking and scoring all come here for what stands behind a prompt.
+
+    Args:
+        tokenizer: The tokenizer.
+        prompt_ids: The prompt.
+        text: What follows it.
+
+    Returns:
+        The text's token ids.
+    """
+    special: frozenset[int] = getattr(tokenizer, "special_ids", frozenset())
+    if all(token_id == tokenizer.bos_id for token_id in prompt_ids):
+        return tokenizer.encode(text)
+    anew = prompt_ids[-1] in special and getattr(tokenizer, "prefixes_sections", False)
+    return tokenizer.encode(text) if anew else tokenizer.encode(text, at_start=False)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,11 +19,11 @@ from nlpkit.core.tokenizers.tokenizer_json import (
     apply_added,
     byte_to_char,
     char_to_byte,
-    check_unicode,
     load_tokenizer_json,
     load_vocab_and_merges,
     run_library,
 )
+from nlpkit.core.tokenizers.unicode import check_unicode
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _Kind = Literal["byte_level", "metaspace", "other"]
@@ -46,6 +46,10 @@ class HFTokenizer:
         eos_ids: Ids that end a completion.
         special_ids: Ids to treat as special beside those that the object itself marks so.
 
+    Attributes:
+        eos_id: The one of `eos_ids` that ends a text, where the files tell it from those that end a turn; else None.
+        notes: What a user should know about what was read.
+
     Raises:
         TokenizerError: One of the ids is not in the vocabulary.
     """
@@ -63,6 +67,8 @@ class HFTokenizer:
         self._bos_id = bos_id
         self._eos_ids = frozenset(eos_ids)
         self.adds_bos = False
+        self.eos_id: int | None = None
+        self.notes: tuple[str, ...] = ()
         tokenizer.no_truncation()
         tokenizer.no_padding()
         if getattr(tokenizer.model, "dropout", None):
@@ -106,6 +112,7 @@ class HFTokenizer:
         stated = special.config.get("add_bos_token")
         by_template = bos_id is not None and _first_of(tokenizer) == bos_id
         result = cls(tokenizer, bos_id=bos_id, eos_ids=eos_ids)
+        result.eos_id = special.stated_eos(tokenizer.token_to_id)
         result.adds_bos = bos_id is not None and (stated if isinstance(stated, bool) else by_template)
         return result
 
@@ -146,7 +153,9 @@ class HFTokenizer:
         digest.update(json.dumps([self._bos_id, sorted(self._eos_ids), sorted(self._special)]).encode())
         return digest.hexdigest()
 
-    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_bos: bool = False, parse_special: bool = False, at_start: bool = True
+    ) -> list[int]:
         """Tokenize `text`; see `nlpkit.core.tokenizers.base.Tokenizer.encode`.
 
         Raises:
@@ -155,6 +164,9 @@ class HFTokenizer:
         """
         if add_bos and self._bos_id is None:
             raise TokenizerError("This tokenizer has no beginning-of-sequence token; encode without add_bos.")
+        if not at_start and self._continuing is not self:
+            rest = self._continuing.encode(text, parse_special=parse_special)
+            return [self._bos_id, *rest] if add_bos and self._bos_id is not None else rest
         check_unicode(text)
         with self._lock:
             # The library's name means "encode the spelling of special tokens as text".
@@ -245,7 +257,7 @@ class HFTokenizer:
         roles: dict[str, str] = {}
         if self._bos_id is not None:
             roles["bos_token"] = self.id_to_token(self._bos_id) or ""
-        eos = [token for i in sorted(self._eos_ids) if (token := self.id_to_token(i))]
+        eos = [token for i in self._eos_first() if (token := self.id_to_token(i))]
         if eos:
             roles["eos_token"] = eos[0]
         if self._unk_id is not None:
@@ -260,6 +272,9 @@ class HFTokenizer:
         }
         for name, value in (("tokenizer_config.json", config), ("special_tokens_map.json", roles)):
             (directory / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _eos_first(self) -> list[int]:
+        return sorted(self._eos_ids, key=lambda index: (index != self.eos_id, index))
 
     def _find_unk(self) -> int | None:
         spelling = getattr(self._tokenizer.model, "unk_token", None)
@@ -292,14 +307,23 @@ class HFTokenizer:
     def _section_tokenizer(self) -> HFTokenizer:
         # Metaspace tokenizers of the "first" scheme put their space before the first section of a text only;
         # all other schemes treat every section alike.
-        state = json.loads(self._tokenizer.to_str())
-        steps = state.get("pre_tokenizer") or {}
-        changed = False
-        for step in steps.get("pretokenizers", [steps]):
-            if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first":
-                step["prepend_scheme"] = "never"
-                changed = True
-        if not changed:
+        return self._changed(_without_first)
+
+    @functools.cached_property
+    def _continuing(self) -> HFTokenizer:
+        # Nothing is put in front of what continues a text, whatever the scheme.
+        return self._changed(_without_prefix)
+
+    @functools.cached_property
+    def prefixes_sections(self) -> bool:
+        """Whether the text behind a special token gets a space in front, as the start of a text does."""
+        return self._continuing is not self and self._section_tokenizer is self
+
+    def _changed(self, change: Callable[[dict[str, Any]], bool]) -> HFTokenizer:
+        """Return a copy with a change, or this tokenizer itself where there is nothing to change."""
+        with self._lock:
+            state = json.loads(self._tokenizer.to_str())
+        if not change(state):
             return self
         clone = tokenizers.Tokenizer.from_str(json.dumps(state))
         return HFTokenizer(clone, bos_id=None, eos_ids=(), special_ids=self._special)
@@ -331,6 +355,39 @@ def _first_of(tokenizer: tokenizers.Tokenizer) -> int | None:
     """Return the first token that the file's own template gives a text."""
     ids: list[int] = run_library(lambda: tokenizer.encode("a", add_special_tokens=True).ids)
     return ids[0] if ids else None
+
+
+def _pre_steps(state: dict[str, Any]) -> list[dict[str, Any]]:
+    step = state.get("pre_tokenizer") or {}
+    steps: list[dict[str, Any]] = step.get("pretokenizers", [step])
+    return steps
+
+
+def _without_first(state: dict[str, Any]) -> bool:
+    """Take the space of Metaspace's "first" scheme out of a tokenizer's state; return whether there was one."""
+    found = [step for step in _pre_steps(state) if step.get("prepend_scheme") == "first"]
+    for step in found:
+        step["prepend_scheme"] = "never"
+    return bool(found)
+
+
+def _without_prefix(state: dict[str, Any]) -> bool:
+    """Take whatever puts a space in front of a text out of a tokenizer's state; return whether there was anything."""
+    changed = False
+    for step in _pre_steps(state):
+        if step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never":
+            step["prepend_scheme"] = "never"
+            changed = True
+        if step.get("type") == "ByteLevel" and step.get("add_prefix_space"):
+            step["add_prefix_space"] = False
+            changed = True
+    normalizer = state.get("normalizer") or {}
+    steps = normalizer.get("normalizers", [normalizer])
+    kept = [step for step in steps if step.get("type") != "Prepend"]
+    if len(kept) < len(steps):
+        state["normalizer"] = {"type": "Sequence", "normalizers": kept}
+        changed = True
+    return changed
 
 
 def _decoder_kind(tokenizer: tokenizers.Tokenizer) -> tuple[_Kind, bool]:

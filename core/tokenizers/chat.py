@@ -53,8 +53,8 @@ class ChatTemplate:
         eos_token: What its ``eos_token`` stands for.
         variables: Further special tokens, such as ``{"unk_token": "<unk>"}``.
 
-    Raises:
-        ModelFileError: The template is no valid jinja or uses what the sandbox does not offer.
+    A template that is no valid jinja, or that uses what the sandbox does not offer, is refused where it is first used:
+    its model may still continue plain text.
     """
 
     def __init__(
@@ -71,7 +71,19 @@ class ChatTemplate:
         named = {**(variables or {}), "bos_token": bos_token, "eos_token": eos_token}
         # A token that the model does not have is undefined in transformers too, and templates test for that.
         self._variables = {name: spelling for name, spelling in named.items() if spelling}
-        self._template = SandboxedTemplate(source)
+
+    @functools.cached_property
+    def _template(self) -> SandboxedTemplate:
+        return SandboxedTemplate(self.source)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the template cannot be used, or None."""
+        try:
+            _ = self._template
+        except ModelFileError as error:
+            return str(error)
+        return None
 
     @property
     def fingerprint(self) -> str:
@@ -90,7 +102,7 @@ class ChatTemplate:
             InputError: There are no messages, or the template refuses this conversation (many demand that
             user and
                 assistant alternate).
-            ModelFileError: The template fails, or runs away.
+            ModelFileError: The template cannot be used, fails, or runs away.
         """
         if not messages:
             raise InputError("There are no messages to render. Give at least one user message.")

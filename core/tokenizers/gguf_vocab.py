@@ -9,16 +9,38 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from nlpkit.core.errors import ModelFileError, NlpkitError, TokenizerError, did_you_mean
-from nlpkit.core.tokenizers.base import Tokenizer
-from nlpkit.core.tokenizers.chat import ChatTemplate
 from nlpkit.core.tokenizers.gguf_pre import PRE_TOKENIZERS, PreTokenizer
+from nlpkit.core.tokenizers.special_tokens import AddedSpec
 from nlpkit.core.tokenizers.spm_model import Piece, PieceType, SpmAlgorithm, write_spm_model
 
 if TYPE_CHECKING:
     import tokenizers
 
-END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|end|>")
-"""Control tokens that end an assistant's turn; files of chat models often name only the end of the text."""
+    from nlpkit.core.tokenizers.bpe import HFTokenizer
+    from nlpkit.core.tokenizers.chat import ChatTemplate
+    from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
+
+ENDS = frozenset(
+    {
+        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
+        *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<eos>"),
+        *("<end_of_utterance>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~["),
+        # What fills up, or goes from file to file, where code is completed.
+        *("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+        *("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>"),
+    }
+)
+"""Spellings of tokens that end a completion, whatever type a file gives them, as in llama.cpp (``llama-vocab.cpp``).
+Files name one or two of theirs, and models write others."""
+_CALLS = (
+    {"<|return|>", "<|call|>"},
+    {"<|return|>", "<|calls|>"},
+    {"<|call|>", "<|flush|>"},
+    {"<|calls|>", "<|flush|>"},
+)
+"""Beside such a pair, ``<|end|>`` ends a message of several (Harmony, Solar)."""
+_LLAMA_IDS = {"bos": 1, "eos": 2}
+"""What SentencePiece files mean that do not say."""
 
 _T = TypeVar("_T")
 
@@ -31,7 +53,9 @@ class Vocabulary:
         tokens: Spellings by id.
         types: Piece types by id.
         bos_id: Beginning-of-sequence id, or None.
+        eos_id: End-of-sequence id, or None.
         eos_ids: Ids that end a completion.
+        notes: What was left out of account.
     """
 
     def __init__(self, metadata: Mapping[str, Any], *, vocab_size: int, source: str) -> None:
@@ -46,13 +70,41 @@ class Vocabulary:
         if not 0 < len(self.tokens) <= vocab_size:
             raise self.error(f"it has {len(self.tokens):,} tokens for an embedding of {vocab_size:,} rows")
         self.types = self._types()
+        self.notes: list[str] = []
         self.bos_id = self._id("tokenizer.ggml.bos_token_id")
-        self.pad_id = self._id("tokenizer.ggml.padding_token_id")
-        self.unk_id = self._id("tokenizer.ggml.unknown_token_id")
         self.eos_id = self._id("tokenizer.ggml.eos_token_id")
-        ends = {self.eos_id, self._id("tokenizer.ggml.eot_token_id"), self._id("tokenizer.ggml.eom_token_id")}
-        ends |= {index for index in self.control_ids if self.tokens[index] in END_OF_TURN}
-        self.eos_ids = frozenset(index for index in ends if index is not None)
+        if metadata.get("tokenizer.ggml.model") == "llama":
+            self.bos_id = self._usual("bos") if self.bos_id is None else self.bos_id
+            self.eos_id = self._usual("eos") if self.eos_id is None else self.eos_id
+        self.pad_id = self._spare_id("tokenizer.ggml.padding_token_id")
+        self.unk_id = self._spare_id("tokenizer.ggml.unknown_token_id")
+        turns = {self._spare_id("tokenizer.ggml.eot_token_id"), self._spare_id("tokenizer.ggml.eom_token_id")}
+        stated = {index for index in {self.eos_id, *turns} if index is not None}
+        self.eos_ids = frozenset(stated | self._spelled_ends(stated))
+        self._mark_special()
+
+    def _usual(self, role: str) -> int | None:
+        """Return the id that llama.cpp takes for a role where a SentencePiece file names none."""
+        if f"tokenizer.ggml.{role}_token_id" in self.metadata:
+            return None
+        index = _LLAMA_IDS[role]
+        special = index < len(self.tokens) and self.types[index] is PieceType.CONTROL
+        return index if special or self.tokens[index : index + 1] == [{"bos": "<s>", "eos": "</s>"}[role]] else None
+
+    def _spelled_ends(self, stated: set[int]) -> set[int]:
+        ends = {index for index, token in enumerate(self.tokens) if token in ENDS}
+        spellings = {self.tokens[index] for index in ends}
+        left_out = {"<|end|>"} if any(pair <= spellings for pair in _CALLS) else set()
+        left_out |= {"</s>"} if "<|tool_response>" in spellings else set()
+        return {index for index in ends if self.tokens[index] not in left_out or index in stated}
+
+    def _mark_special(self) -> None:
+        """Type what begins and ends texts as control tokens, where a file types it as text."""
+        for index in (*self.eos_ids, *([] if self.bos_id is None else [self.bos_id])):
+            token = self.tokens[index]
+            marked = token in ENDS or (token[:1] in ("<", "[") and token[-1:] in (">", "]"))
+            if marked and self.types[index] in (PieceType.NORMAL, PieceType.USER_DEFINED, PieceType.UNUSED):
+                self.types[index] = PieceType.CONTROL
 
     def error(self, what: str) -> TokenizerError:
         """Return an error about this tokenizer."""
@@ -91,6 +143,31 @@ class Vocabulary:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(self.tokens):
             raise self.error(f"{key} is {value!r}, which is not one of its {len(self.tokens):,} tokens")
         return value
+
+    def _spare_id(self, key: str) -> int | None:
+        """Return an id that a tokenizer can do without: one that is none of its tokens is left out, with a note."""
+        try:
+            return self._id(key)
+        except TokenizerError:
+            self.notes.append(f"{key} of {self.source} is {str(self.metadata[key])[:40]}, no token of it; left out.")
+            return None
+
+    @property
+    def swallowing(self) -> frozenset[int]:
+        """Ids of tokens that swallow the white space behind them: GGUF has no such flag, so Phi-3 is told by its name.
+
+        As in llama.cpp; beside it, by the architecture, where a file is named otherwise.
+        """
+        name, kind = self.metadata.get("general.name"), self.metadata.get("tokenizer.ggml.model")
+        named = isinstance(name, str) and any(part in name.lower() for part in ("phi-3", "phi3"))
+        if not named and (self.metadata.get("general.architecture") != "phi3" or kind != "llama"):
+            return frozenset()
+        kinds, never = (PieceType.CONTROL, PieceType.USER_DEFINED), {"<unk>", "<s>", "<|endoftext|>"}
+        return frozenset(
+            index
+            for index, (spelled, type_) in enumerate(zip(self.tokens, self.types, strict=True))
+            if (type_ in kinds or spelled == "</s>") and spelled not in never
+        )
 
     def flag(self, key: str, default: bool) -> bool:
         """Return a switch.
@@ -146,7 +223,9 @@ class Vocabulary:
         return value.tobytes()
 
 
-def build_tokenizer(metadata: Mapping[str, Any], *, vocab_size: int, source: str) -> Tokenizer:
+def build_tokenizer(
+    metadata: Mapping[str, Any], *, vocab_size: int, source: str
+) -> HFTokenizer | SentencePieceTokenizer:
     """Build the tokenizer that GGUF metadata describe.
 
     Args:
@@ -155,7 +234,8 @@ def build_tokenizer(metadata: Mapping[str, Any], *, vocab_size: int, source: str
         source: Where the metadata came from, for messages.
 
     Returns:
-        The tokenizer; its attribute ``adds_bos`` says whether the model wants its bos token in front of raw prompts.
+        The tokenizer; its attribute ``adds_bos`` says whether the model wants its bos token in front of raw prompts,
+        and ``notes`` what was left out of account.
 
     Raises:
         TokenizerError: There is none, it is of an unknown kind, or it is damaged.
@@ -171,6 +251,8 @@ def build_tokenizer(metadata: Mapping[str, Any], *, vocab_size: int, source: str
     vocabulary = Vocabulary(metadata, vocab_size=vocab_size, source=source)
     tokenizer = _BUILDERS[kind](vocabulary)
     tokenizer.adds_bos = tokenizer.bos_id is not None and adds_bos(metadata)
+    tokenizer.eos_id = vocabulary.eos_id
+    tokenizer.notes = tuple(vocabulary.notes)
     return tokenizer
 
 
@@ -207,6 +289,8 @@ def build_chat_template(metadata: Mapping[str, Any]) -> ChatTemplate | None:
         return None
     if not isinstance(source, str):
         raise ModelFileError("The file's tokenizer.chat_template is no text. Get another file.")
+    from nlpkit.core.tokenizers.chat import ChatTemplate
+
     tokens = metadata.get("tokenizer.ggml.tokens")
 
     def spelling(key: str) -> str:
@@ -231,7 +315,7 @@ def _guarded(vocabulary: Vocabulary, build: Callable[[], _T]) -> _T:
         raise vocabulary.error(str(error)[:200] or type(error).__name__) from error
 
 
-def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
+def _byte_level(vocabulary: Vocabulary) -> HFTokenizer:
     """GPT-2's kind: byte-level BPE."""
     from nlpkit.core.tokenizers.bpe import HFTokenizer
 
@@ -244,7 +328,7 @@ def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
     merges = vocabulary.merges()
     known = rules
 
-    def build() -> Tokenizer:
+    def build() -> HFTokenizer:
         tokenizer = new_bpe(vocabulary.tokens, merges, known, add_prefix_space=prefix)
         _add_tokens(tokenizer, vocabulary)
         return HFTokenizer(
@@ -288,26 +372,27 @@ def new_bpe(
 def _add_tokens(tokenizer: Any, vocabulary: Vocabulary) -> None:
     import tokenizers
 
+    swallowing = vocabulary.swallowing
     for kind, special in ((PieceType.CONTROL, True), (PieceType.USER_DEFINED, False)):
         added = [
-            tokenizers.AddedToken(token, special=special, normalized=False)
-            for token, type_ in zip(vocabulary.tokens, vocabulary.types, strict=True)
+            tokenizers.AddedToken(token, special=special, normalized=False, rstrip=index in swallowing)
+            for index, (token, type_) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
             if type_ is kind and token
         ]
         (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(added)
 
 
-def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
+def _sentencepiece(vocabulary: Vocabulary) -> SentencePieceTokenizer:
     """Llama 2's kind: SentencePiece BPE."""
     return _spm(vocabulary, SpmAlgorithm.BPE, remove_extra_whitespaces=False)
 
 
-def _unigram(vocabulary: Vocabulary) -> Tokenizer:
+def _unigram(vocabulary: Vocabulary) -> SentencePieceTokenizer:
     """T5's kind: SentencePiece unigram."""
     return _spm(vocabulary, SpmAlgorithm.UNIGRAM, remove_extra_whitespaces=True)
 
 
-def _spm(vocabulary: Vocabulary, algorithm: SpmAlgorithm, *, remove_extra_whitespaces: bool) -> Tokenizer:
+def _spm(vocabulary: Vocabulary, algorithm: SpmAlgorithm, *, remove_extra_whitespaces: bool) -> SentencePieceTokenizer:
     from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 
     types = vocabulary.types
@@ -316,10 +401,13 @@ def _spm(vocabulary: Vocabulary, algorithm: SpmAlgorithm, *, remove_extra_whites
         types[vocabulary.unk_id] = PieceType.UNKNOWN
     if types.count(PieceType.UNKNOWN) != 1:
         raise vocabulary.error("a SentencePiece vocabulary needs exactly one token of type unknown")
-    if len(set(vocabulary.tokens)) != len(vocabulary.tokens) or "" in vocabulary.tokens:
-        raise vocabulary.error("a token is empty or appears twice")
+    # The library wants a spelling for each; one that is never used stands for an empty one.
+    tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(vocabulary.tokens)]
+    types = [kind if token else PieceType.UNUSED for token, kind in zip(vocabulary.tokens, types, strict=True)]
+    if len(set(tokens)) != len(tokens):
+        raise vocabulary.error("a token appears twice")
     pieces = []
-    for token, score, kind in zip(vocabulary.tokens, vocabulary.scores(), vocabulary.types, strict=True):
+    for token, score, kind in zip(tokens, vocabulary.scores(), types, strict=True):
         # Converters spell user-defined runs of spaces as they are; the library looks them up escaped.
         text = token.replace(" ", "\u2581") if kind is PieceType.USER_DEFINED else token
         pieces.append(Piece(text, score, kind))
@@ -335,11 +423,26 @@ def _spm(vocabulary: Vocabulary, algorithm: SpmAlgorithm, *, remove_extra_whites
     )
     return _guarded(
         vocabulary,
-        lambda: SentencePieceTokenizer(model, bos_id=vocabulary.bos_id, eos_ids=vocabulary.eos_ids),
+        lambda: SentencePieceTokenizer(
+            model,
+            bos_id=vocabulary.bos_id,
+            eos_ids=vocabulary.eos_ids,
+            added=[
+                AddedSpec(
+                    id=index,
+                    content=vocabulary.tokens[index],
+                    special=vocabulary.types[index] is not PieceType.USER_DEFINED,
+                    rstrip=True,
+                )
+                for index in sorted(vocabulary.swallowing)
+            ],
+            # Phi-3's own tokenizer takes every stretch for the start of a text.
+            prefix_sections=bool(vocabulary.swallowing),
+        ),
     )
 
 
-_BUILDERS: Mapping[str, Callable[[Vocabulary], Tokenizer]] = {
+_BUILDERS: Mapping[str, Callable[[Vocabulary], HFTokenizer | SentencePieceTokenizer]] = {
     "gpt2": _byte_level,
     "llama": _sentencepiece,
     "t5": _unigram,

@@ -15,7 +15,7 @@ import sentencepiece
 from nlpkit.core.errors import TokenizerError
 from nlpkit.core.small_files import read_small_file
 from nlpkit.core.tokenizers.special_tokens import AddedSpec, read_special_tokens
-from nlpkit.core.tokenizers.tokenizer_json import check_unicode
+from nlpkit.core.tokenizers.unicode import check_unicode
 
 MAX_MODEL_BYTES = 256 * 2**20
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -26,17 +26,23 @@ class SentencePieceTokenizer:
     """A SentencePiece model (Kudo and Richardson 2018, arXiv:1808.06226) behind the `Tokenizer` protocol.
 
     A text is cut at added tokens first, and at special ones only where `parse_special` says so; the stretches between
-    are encoded by the model. Only the first stretch gets the model's dummy prefix space. Decoding joins `token_bytes`
-    and drops one leading space where the model puts one in front.
+    are encoded by the model. Only the first stretch of a text gets the model's dummy prefix space, unless
+    `prefix_sections`. Decoding joins `token_bytes` and drops one leading space where the model puts one in front.
 
     Args:
         model: Serialized model, or the path of its file.
         bos_id: Beginning-of-sequence id; None takes the model's own, if it has one.
         eos_ids: Ids that end a completion; None takes the model's own.
         added: Tokens on top of the model's vocabulary, or in place of its entries; all need an id.
+        prefix_sections: Whether the stretches behind added tokens get the dummy prefix space, too.
 
     Raises:
         TokenizerError: The model cannot be read, or an id contradicts it.
+
+    Attributes:
+        eos_id: The one of `eos_ids` that ends a text, where the files tell it from those that end a turn; else None.
+        notes: What a user should know about what was read.
+        prefixes_sections: Whether the text behind a special token gets a space in front, as the start of a text does.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class SentencePieceTokenizer:
         bos_id: int | None = None,
         eos_ids: Iterable[int] | None = None,
         added: Sequence[AddedSpec] = (),
+        prefix_sections: bool = False,
     ) -> None:
         self._proto, origin = _read_model(model)
         self._model = _processor(self._proto, origin)
@@ -64,6 +71,8 @@ class SentencePieceTokenizer:
         self._bos_id = bos_id if bos_id is not None else (own_bos if own_bos >= 0 else None)
         self._eos_ids = frozenset(eos_ids if eos_ids is not None else ([own_eos] if own_eos >= 0 else []))
         self.adds_bos = self._bos_id is not None
+        self.eos_id: int | None = None
+        self.notes: tuple[str, ...] = ()
         self._vocab_size = max([size - 1, *self._added]) + 1
         pieces = "".join(self._model.encode("x", out_type=str))
         if pieces.endswith("▁"):
@@ -71,6 +80,7 @@ class SentencePieceTokenizer:
                 f"{origin} marks spaces at the end of words (treat_whitespace_as_suffix), which is not supported."
             )
         self._has_prefix = pieces.startswith("▁")
+        self.prefixes_sections = prefix_sections and self._has_prefix
 
     @classmethod
     def from_files(cls, directory: str | Path) -> SentencePieceTokenizer:
@@ -84,7 +94,9 @@ class SentencePieceTokenizer:
         plain = cls(directory / "tokenizer.model", added=special.added)
         bos_id, eos_ids = special.resolve(plain.token_to_id)
         eos_ids |= plain.eos_ids if special.eos is None else frozenset()
-        result = cls(plain._proto, bos_id=bos_id, eos_ids=eos_ids, added=special.added)
+        sections = special.config.get("prefix_sections") is True
+        result = cls(plain._proto, bos_id=bos_id, eos_ids=eos_ids, added=special.added, prefix_sections=sections)
+        result.eos_id = special.stated_eos(result.token_to_id)
         stated = special.config.get("add_bos_token")
         if isinstance(stated, bool):
             result.adds_bos = stated and result.bos_id is not None
@@ -119,11 +131,16 @@ class SentencePieceTokenizer:
     def fingerprint(self) -> str:
         """Hex sha256 over the model, the added tokens and the special ids."""
         digest = hashlib.sha256(self._proto)
-        added = [[i, self._added[i].content, self._added[i].special] for i in sorted(self._added)]
-        digest.update(json.dumps([added, self._bos_id, sorted(self._eos_ids)]).encode())
+        added = [
+            [i, self._added[i].content, self._added[i].special, *_flags(self._added[i])] for i in sorted(self._added)
+        ]
+        sections = ["sections"] if self.prefixes_sections else []
+        digest.update(json.dumps([added, self._bos_id, sorted(self._eos_ids), *sections]).encode())
         return digest.hexdigest()
 
-    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_bos: bool = False, parse_special: bool = False, at_start: bool = True
+    ) -> list[int]:
         """Tokenize `text`; see `nlpkit.core.tokenizers.base.Tokenizer.encode`.
 
         Raises:
@@ -134,7 +151,7 @@ class SentencePieceTokenizer:
             raise TokenizerError("This tokenizer has no beginning-of-sequence token; encode without add_bos.")
         check_unicode(text)
         ids = [self._bos_id] if add_bos and self._bos_id is not None else []
-        return ids + self._encode_cut(text, parse_special=parse_special, first=True)
+        return ids + self._encode_cut(text, parse_special=parse_special, first=at_start)
 
     def encode_protected(self, text: str, originals: Mapping[str, str]) -> list[int]:
         """Encode a chat rendering; see `nlpkit.core.tokenizers.chat.ProtectingTokenizer`."""
@@ -145,7 +162,8 @@ class SentencePieceTokenizer:
             if token_id is not None:
                 ids.append(token_id)
             else:
-                ids += self._encode_cut(piece.translate(restore), parse_special=False, first=first)
+                anew = first or self.prefixes_sections
+                ids += self._encode_cut(piece.translate(restore), parse_special=False, first=anew)
         return ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
@@ -203,7 +221,7 @@ class SentencePieceTokenizer:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "tokenizer.model").write_bytes(self._proto)
-        eos = [token for i in sorted(self._eos_ids) if (token := self.id_to_token(i))]
+        eos = [token for i in self._eos_first() if (token := self.id_to_token(i))]
         config: dict[str, Any] = {
             "tokenizer_class": "LlamaTokenizer",
             "legacy": False,
@@ -214,14 +232,20 @@ class SentencePieceTokenizer:
             "eos_token": eos[0] if eos else None,
             "eos_token_ids": sorted(self._eos_ids),
             "added_tokens_decoder": {
-                str(i): {"content": spec.content, "special": spec.special} for i, spec in sorted(self._added.items())
+                str(i): {"content": spec.content, "special": spec.special, **dict.fromkeys(_flags(spec), True)}
+                for i, spec in sorted(self._added.items())
             },
         }
+        if self.prefixes_sections:
+            config["prefix_sections"] = True
         files = {"tokenizer_config.json": config}
         if self._added:
             files["added_tokens.json"] = {spec.content: i for i, spec in sorted(self._added.items())}
         for name, value in files.items():
             (directory / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _eos_first(self) -> list[int]:
+        return sorted(self._eos_ids, key=lambda index: (index != self.eos_id, index))
 
     def _piece(self, token_id: int) -> str:
         if token_id in self._added:
@@ -252,20 +276,42 @@ class SentencePieceTokenizer:
             if token_id is not None:
                 ids.append(token_id)
             elif piece:
-                model = self._model if (first and at_start) or not self._has_prefix else self._without_prefix
+                begins = first if at_start else self.prefixes_sections
+                model = self._model if begins or not self._has_prefix else self._without_prefix
                 ids += model.encode(piece)
         return ids
 
     def _cut(self, text: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, int | None, bool]]:
         """Yield ``(piece, id or None, whether it is the start of the text)``."""
-        end = 0
-        for match in pattern.finditer(text):
-            if match.start() > end:
-                yield text[end : match.start()], None, end == 0
-            yield match[0], self._special.get(match[0], self._plain.get(match[0])), match.start() == 0
-            end = match.end()
-        if end < len(text):
-            yield text[end:], None, end == 0
+        done = search = 0
+        while match := pattern.search(text, search):
+            token_id = self._special.get(match[0], self._plain.get(match[0], -1))
+            spec = self._added.get(token_id, _NO_FLAGS)
+            around = text[max(0, match.start() - 1) : match.start()] + text[match.end() : match.end() + 1]
+            if spec.single_word and any(char.isalnum() or char == "_" for char in around):
+                search = match.start() + 1
+                continue
+            before = text[done : match.start()]
+            if spec.lstrip:
+                before = before.rstrip()
+            if before:
+                yield before, None, done == 0
+            yield match[0], token_id, match.start() == 0
+            done = match.end()
+            if spec.rstrip:
+                while done < len(text) and text[done].isspace():
+                    done += 1
+            search = done
+        if done < len(text):
+            yield text[done:], None, done == 0
+
+
+_NO_FLAGS = AddedSpec(id=None, content="", special=False)
+
+
+def _flags(spec: AddedSpec) -> list[str]:
+    """Return the names of the flags that are set."""
+    return [name for name in ("lstrip", "rstrip", "single_word") if getattr(spec, name)]
 
 
 def _any_of(spellings: Iterable[str]) -> re.Pattern[str]:

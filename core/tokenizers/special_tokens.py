@@ -76,6 +76,14 @@ class SpecialTokens:
         eos_id = None if self.eos is None else token_to_id(self.eos)
         return bos_id, self.eos_ids | (frozenset() if eos_id is None else {eos_id})
 
+    def stated_eos(self, token_to_id: Callable[[str], int | None]) -> int | None:
+        """Return the id of the end of a text, where the files are our own, which tell it from the ends of turns.
+
+        Args:
+            token_to_id: The tokenizer's look-up, None for an unknown spelling.
+        """
+        return None if self.eos is None or "eos_token_ids" not in self.config else token_to_id(self.eos)
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read one JSON object, with a bound on its size; a file that is not there is an empty object.

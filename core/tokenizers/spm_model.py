@@ -67,8 +67,8 @@ def _data(field: int, value: bytes) -> bytes:
     return _varint(field << 3 | 2) + _varint(len(value)) + value
 
 
-def _float(field: int, value: float) -> bytes:
-    return _varint(field << 3 | 5) + struct.pack("<f", value)
+_FLOAT = struct.Struct("<Bf")
+"""A float of four bytes behind its key; field 2 has the key 0x15."""
 
 
 def write_spm_model(
@@ -95,8 +95,16 @@ def write_spm_model(
         pad_id: Id of the padding piece, or None.
     """
     out = bytearray()
+    kinds = {kind: _integer(3, kind) for kind in PieceType}
     for piece in pieces:
-        out += _data(1, _data(1, piece.text.encode()) + _float(2, piece.score) + _integer(3, piece.type))
+        text = piece.text.encode()
+        score_and_kind = _FLOAT.pack(0x15, piece.score) + kinds[piece.type]
+        size = len(text) + len(score_and_kind) + 2
+        if size > 0x7F:
+            out += _data(1, _data(1, text) + score_and_kind)
+        else:
+            # A vocabulary has tens of thousands of short pieces, and every start of a command makes this model.
+            out += bytes((0x0A, size, 0x0A, len(text))) + text + score_and_kind
     unk_id = next((index for index, piece in enumerate(pieces) if piece.type is PieceType.UNKNOWN), -1)
     byte_fallback = any(piece.type is PieceType.BYTE for piece in pieces)
     trainer = _integer(3, algorithm) + _integer(4, len(pieces)) + _integer(35, byte_fallback)

@@ -88,11 +88,12 @@ class StopMatcher:
         self.matched: str | None = None
         """The stop string that was found, once one was."""
 
-    def feed(self, text: str) -> tuple[str, bool]:
+    def feed(self, text: str, *, may_end: bool = True) -> tuple[str, bool]:
         """Take the next piece of text.
 
         Args:
             text: Any string, also an empty one.
+            may_end: Whether a stop string that ends in this piece counts; one that does not is text like any other.
 
         Returns:
             The text that is safe to show now, and whether a stop string was found. After a match everything
@@ -102,9 +103,12 @@ class StopMatcher:
             return "", True
         buffer = self._held + text
         for offset, char in enumerate(text, start=len(self._held) + 1):
-            ended = [stop for k, stop in enumerate(self._stops) if self._advance(k, char)]
-            if ended:
-                self.matched = max(ended, key=len)
+            ended = [k for k in range(len(self._stops)) if self._advance(k, char)]
+            if ended and not may_end:
+                for k in ended:
+                    self._states[k] = self._failures[k][-1]
+            elif ended:
+                self.matched = max((self._stops[k] for k in ended), key=len)
                 self._held = ""
                 return buffer[: offset - len(self.matched)], True
         keep = max(self._states, default=0)

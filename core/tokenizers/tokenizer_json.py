@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nlpkit.core.errors import InputError, TokenizerError, shown
+from nlpkit.core.errors import TokenizerError, shown
 from nlpkit.core.small_files import read_small_file
 from nlpkit.core.tokenizers.json_bounds import check_spelling, check_tokenizer_json
 from nlpkit.core.tokenizers.special_tokens import SpecialTokens, read_json
@@ -44,21 +44,6 @@ def byte_to_char() -> tuple[str, ...]:
 def char_to_byte() -> dict[str, int]:
     """Return the inverse of `byte_to_char`."""
     return {char: byte for byte, char in enumerate(byte_to_char())}
-
-
-def check_unicode(text: str) -> None:
-    """Refuse text that has no UTF-8 form.
-
-    Raises:
-        InputError: The text holds a lone surrogate.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"The text holds a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start}: "
-            "it was decoded with the wrong encoding. Read it again as UTF-8."
-        ) from error
 
 
 def load_tokenizer_json(path: Path) -> tokenizers.Tokenizer:

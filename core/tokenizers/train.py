@@ -12,7 +12,8 @@ from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.core.tokenizers.bpe import HFTokenizer
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.tokenizers.special_tokens import AddedSpec
-from nlpkit.core.tokenizers.tokenizer_json import byte_to_char, check_unicode
+from nlpkit.core.tokenizers.tokenizer_json import byte_to_char
+from nlpkit.core.tokenizers.unicode import check_unicode
 
 TokenizerKind = Literal["bpe", "sentencepiece", "sentencepiece-bpe", "char"]
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"

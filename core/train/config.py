@@ -34,9 +34,9 @@ class TrainConfig:
         accumulate: Micro-batches in one step of one process.
         max_steps: Optimizer updates.
         epochs: Passes over the data.
-        max_minutes: Minutes of training by the clock, evaluations and checkpoints not counted; only for ``wsd`` and
-            ``constant``. When wsd's decay begins, the number of steps that is left is settled, so what follows can be
-            resumed exactly. Exactly one of `max_steps`, `epochs` and `max_minutes` is set.
+        max_minutes: Minutes of training by the clock, compilation, evaluations and checkpoints not counted; only for
+            ``wsd`` and ``constant``. When wsd's decay begins, the number of steps that is left is settled, so what
+            follows can be resumed exactly. Exactly one of `max_steps`, `epochs` and `max_minutes` is set.
         lr: Peak learning rate.
         embed_lr: Peak learning rate of what Muon does not train (embeddings, norms, head); None takes `lr`.
         min_lr: Final learning rate as a fraction of the peak.

@@ -94,7 +94,7 @@ class Trainer:
         packer: Where its data come from.
         total_steps: Steps of the whole training; `UNSETTLED` until the clock has settled it.
         warmup_steps: Steps of warm-up.
-        elapsed: Seconds of all steps done, in this process and before.
+        elapsed: Seconds of all steps done, in this process and before, those that compiled left out.
         rows_per_step: Packed rows of a step, of all micro-batches and processes.
         step: Steps done.
         compiled: Whether the blocks are compiled.
@@ -163,7 +163,7 @@ class Trainer:
         Returns:
             What it did, or None when the data are at their end.
         """
-        began = time.perf_counter()
+        began, compiles = time.perf_counter(), self.compiled and not self._ran
         config, world = self.config, self.process.world
         data = self._ahead.take()
         if data is None:
@@ -206,7 +206,8 @@ class Trainer:
                 self.average.update(self.step)
         self.weights.clear_gradients()
         seconds = time.perf_counter() - began
-        self.elapsed += seconds
+        if not compiles:
+            self.elapsed += seconds
         self._settle_length()
         return StepInfo(
             step=self.step,

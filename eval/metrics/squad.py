@@ -13,7 +13,6 @@ from nlpkit.eval.metrics.base import (
     FloatArray,
     Sample,
     count_references,
-    segment_label,
     stack_rows,
 )
 from nlpkit.eval.metrics.text import has_unsegmented, primary_language
@@ -112,7 +111,8 @@ class Answers(BaseMetric):
 
     A question without references is unanswerable (SQuAD 2.0): it scores 1 if the prediction is empty after
     normalisation, else 0. An answer that normalises to nothing (``the``) is left out where the question has others, as
-    the SQuAD 2.0 script does; where it has none left the row is refused.
+    the SQuAD 2.0 script does. Where it has no others (vitamin ``A``), answers are compared with their articles, and
+    with their punctuation if even that leaves nothing; the script would give full marks to an empty prediction.
 
     Chinese (``lang='zh'``) is scored by the definitions of CMRC 2018 (Cui et al. 2019): exact match after removing
     punctuation, F1 over the longest common run of characters.
@@ -154,25 +154,34 @@ class Answers(BaseMetric):
             return float(self._normalise(prediction) == self._normalise(reference))
         return answer_f1(prediction, reference) if self.normalisation == "squad" else cmrc_f1(prediction, reference)
 
-    def _references(self, index: int, sample: Sample) -> list[str]:
-        kept = [reference for reference in sample.references if self._normalise(reference)]
-        if sample.references and not kept:
-            raise InputError(
-                f"{segment_label(index, sample)}: nothing of the answer {sample.references[0]!r} is left once "
-                f"{self.name} has normalised it ({self.normalisation}). Remove the row, or use accuracy if answers are "
-                "labels; a question without an answer has an empty list of references."
-            )
-        return kept
+    def _bare(self, sample: Sample) -> bool:
+        """Tell whether nothing is left of a question's answers once they are normalised."""
+        return bool(sample.references) and not any(map(self._normalise, sample.references))
+
+    def _best(self, sample: Sample) -> float:
+        if not self._bare(sample):
+            kept = [reference for reference in sample.references if self._normalise(reference)]
+            return max(self._score(sample.prediction, reference) for reference in kept)
+        return max(self._bare_score(sample.prediction, reference) for reference in sample.references)
+
+    def _bare_score(self, prediction: str, reference: str) -> float:
+        said, wanted = (" ".join(text.lower().split()) for text in (prediction, reference))
+        without = [" ".join(text.translate(_ASCII_PUNCTUATION).split()) for text in (said, wanted)]
+        if self.normalisation == "squad" and without[1]:
+            said, wanted = without
+        if self._kind == "exact_match" or not said or not wanted:
+            return float(said == wanted)
+        words = said.split(), wanted.split()
+        return _harmonic((Counter(words[0]) & Counter(words[1])).total(), *map(len, words))
 
     def segment_stats(self, samples: Sequence[Sample]) -> FloatArray:
         """Return score and 1 for each question of the subset, 0 and 0 for the others, ``[n_segments, 2]``."""
         rows = []
-        for index, sample in enumerate(samples):
-            references = self._references(index, sample)
-            if self._subset != "all" and (self._subset == "has_ans") != bool(references):
+        for sample in samples:
+            if self._subset != "all" and (self._subset == "has_ans") != bool(sample.references):
                 rows.append((0.0, 0.0))
-            elif references:
-                rows.append((max(self._score(sample.prediction, reference) for reference in references), 1.0))
+            elif sample.references:
+                rows.append((self._best(sample), 1.0))
             else:
                 rows.append((float(not self._normalise(sample.prediction)), 1.0))
         if rows and not any(weight for _, weight in rows):
@@ -192,11 +201,18 @@ class Answers(BaseMetric):
         )
 
     def notes(self, samples: Sequence[Sample]) -> tuple[str, ...]:
-        """Say when the answers have no spaces between words, so that F1 is all or nothing."""
+        """Say when answers have no spaces between words, so that F1 is all or nothing, or normalise to nothing."""
+        notes = []
+        bare = [sample.references[0] for sample in samples if self._bare(sample)]
+        if bare:
+            notes.append(
+                f"{self.name}: nothing is left of {len(bare)} of the answers once they are normalised "
+                f"({self.normalisation}), such as {bare[0][:40]!r}; these are compared with articles and punctuation."
+            )
         all_or_nothing = self._kind == "squad_f1" and self.normalisation == "squad"
         if all_or_nothing and has_unsegmented(r for s in samples for r in s.references):
-            return (
+            notes.append(
                 "The answers are written without spaces, and SQuAD F1 takes each run of text for one word. "
-                "For Chinese, give the language zh.",
+                "For Chinese, give the language zh."
             )
-        return ()
+        return tuple(notes)

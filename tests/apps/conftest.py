@@ -21,6 +21,8 @@ class FakeLM:
     adapter = None
     adapter_sha256: str | None = None
     brief_tasks: frozenset[str] = frozenset()
+    languages: tuple[tuple[str, str], ...] = ()
+    vocabulary: frozenset[str] = frozenset()
     dtype = "fp32"
     chat = None
 
@@ -34,7 +36,9 @@ class FakeLM:
         self._ids: dict[str, int] = {}
         self._pieces: list[str] = []
 
-    def encode(self, text: str) -> list[int]:
+    bos_id: int | None = None
+
+    def encode(self, text: str, *, at_start: bool = True) -> list[int]:
         ids = []
         for piece in _PIECE.findall(text):
             if piece not in self._ids:
@@ -48,6 +52,9 @@ class FakeLM:
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         return self.encode("".join(f"<{message.role}>{message.content}</>" for message in messages))
+
+    def has_token(self, text: str) -> bool:
+        return text in self.vocabulary
 
     def count_tokens(self, text: str) -> int:
         return len(self.encode(text))

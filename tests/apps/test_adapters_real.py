@@ -80,7 +80,7 @@ def test_the_command_merges_it_and_says_so(folder: Path, base: Path, cli: Cli) -
     assert tuned["adapter_sha256"] == sha256_file(folder / "translation" / adapters.WEIGHTS)
     assert tuned["completion"] == by_path["completion"] != bare["completion"]
     assert by_path["adapter"] == str(folder / "translation")
-    assert tuned["input_tokens"] == len(load_model(str(base)).encode("Good morning\nGerman:"))
+    assert tuned["input_tokens"] == len(load_model(str(base)).encode("German: Good morning\n"))
 
 
 def test_the_toolkit_shares_what_no_adapter_changes(folder: Path, base: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_target_is_scored_as_it_was_learned(folder: Path) -> None:
     task = load_task("translation")
     lm = load_model("default", adapter=folder / "translation", dtype="fp32")
     ids = lm.tokenizer.encode(" Guten Morgen")
-    expected = lm.score([(lm.encode("Good morning\nGerman:"), ids)])[0].logprob
+    expected = lm.score([(lm.encode("German: Good morning\n"), ids)])[0].logprob
     got = target_likelihood(lm, task, task.prepare(ROW))
     assert (got.logprob, got.n_tokens) == (pytest.approx(expected), len(ids))
     bare = load_model("default", dtype="fp32")
@@ -161,7 +161,7 @@ def test_a_run_records_the_adapter(folder: Path, tmp_path: Path, cli: Cli) -> No
     assert record["name"] == "default+translation"
     assert record["model"]["adapter"] == "translation"
     assert record["model"]["adapter_sha256"][adapters.WEIGHTS] == sha256_file(folder / "translation" / adapters.WEIGHTS)
-    assert record["example_prompt"] == [{"role": "brief", "content": "Good morning\nGerman:"}]
+    assert record["example_prompt"] == [{"role": "brief", "content": "German: Good morning\n"}]
     bare = json.loads(cli(*command, "-o", str(tmp_path / "bare"), "--adapter", "none").out)
     assert (bare["name"], bare["model"]["adapter"]) == ("default", None)
     hashes = [

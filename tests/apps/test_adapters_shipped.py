@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shipped import Loads, install_loader, ship, ship_all
+from shipped import Loads, install_loader, ship, ship_all, ship_model
 
 import nlpkit
 from nlpkit.apps import adapters
-from nlpkit.apps.adapters import AdapterChooser, Choice, find_adapter, shipped_adapters
+from nlpkit.apps.adapters import (
+    AdapterChooser,
+    Choice,
+    LanguagesError,
+    find_adapter,
+    shipped_adapters,
+    shipped_models,
+)
 from nlpkit.apps.model_pool import ModelPool
 from nlpkit.apps.task import load_task
 from nlpkit.core.errors import InputError, ModelFileError
@@ -81,9 +88,6 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("task", "more", "note"),
         [
-            ("translation", {"target_lang": "es"}, "learned en-de, de-en, en-fr, fr-en, not to translate to es"),
-            ("translation", {"target_lang": "de", "source_lang": "es"}, "not es-de"),
-            ("translation", {"target_lang": "fr", "source_lang": "de"}, "not de-fr"),
             ("writing", {"form": "sonnet"}, "learned the forms haiku, poem, not sonnet"),
             ("writing", {"form": "free"}, ""),
             ("summarization", {"length": "medium"}, ""),
@@ -105,18 +109,52 @@ class TestChoice:
         assert named.adapter is not None
         assert named.note.startswith(f"the adapter {task} learned")
 
+    @pytest.mark.parametrize("own", [False, True])
+    @pytest.mark.parametrize(
+        ("more", "what"),
+        [
+            ({"target_lang": "es"}, "not to translate to Spanish"),
+            ({"target_lang": "de", "source_lang": "es"}, "not to translate from Spanish to German"),
+            ({"target_lang": "en", "source": "الكلب أسود والقطة بيضاء."}, "not to translate from Arabic"),
+            (
+                {
+                    "target_lang": "en",
+                    "source": "¿Dónde está? Nosotros no tenemos nada que hacer y el niño está muy cansado.",
+                },
+                "from Spanish to Eng",
+            ),
+        ],
+    )
+    def test_languages_that_nothing_learned_are_refused(
+        self, folder: Path, own: bool, more: dict[str, Any], what: str
+    ) -> None:
+        if own:
+            ship_model("translation")
+        row = {**ROWS["translation"], **more}
+        name = "the model translation" if own else "the adapter translation"
+        with pytest.raises(
+            LanguagesError, match=f"{name} learned English to and from German and French, .*{what}.*--ad"
+        ):
+            AdapterChooser("default").choose_row(load_task("translation"), row)
+        assert chosen("default", "none", "translation", **more) is None
+        assert chosen("org/name", None, "translation", **more) is None
+        named = AdapterChooser("default", "translation").choose_row(load_task("translation"), row)
+        assert named is not None
+        assert what in named.note
+
     @pytest.mark.parametrize(
         ("task", "more"),
         [
             ("translation", {"source": "Das ist ein Hund und eine Katze.", "target_lang": "fr"}),
             ("translation", {"target_lang": "French"}),
             ("translation", {"source_lang": "de", "target_lang": "en"}),
+            ("translation", {"source_lang": "de", "target_lang": "fr"}),
             ("summarization", {"length": "short"}),
             ("writing", {"form": "Poem"}),
         ],
     )
     def test_what_was_learned(self, folder: Path, task: str, more: dict[str, Any]) -> None:
-        # A detected source language decides nothing: in short texts it is often wrong.
+        # Between two languages other than English it goes through English.
         assert chosen("default", None, task, **more) == task
 
     def test_an_adapter_of_another_task_is_used_if_it_is_named_and_said(self, folder: Path) -> None:
@@ -166,9 +204,9 @@ class TestCommands:
         assert loads.names == [("default", "translation")]
         assert loads.paths == [folder / "translation"]
         (model,) = loads.models
-        assert model.decode(model.requests[0].prompt_ids) == "Hello.\nGerman:"
+        assert model.decode(model.requests[0].prompt_ids) == "German: Hello.\n"
         assert (record["adapter"], record["adapter_sha256"]) == ("translation", "f" * 64)
-        assert record["prediction"] == "GERMAN:"
+        assert record["prediction"] == "GERMAN: HELLO."
 
     @pytest.mark.parametrize("options", [("--adapter", "none"), ("--model", str(ROOT))])
     def test_none_and_other_models(self, cli: Cli, loads: Loads, options: tuple[str, str]) -> None:
@@ -183,44 +221,70 @@ class TestCommands:
             assert cli("generate", "Hello", *more).code == 0
         assert loads.names == [("default", None)] * 2
 
-    def test_an_unknown_language_falls_back_with_a_note(self, cli: Cli, loads: Loads) -> None:
+    def test_an_unknown_language_is_refused_before_anything_is_loaded(self, cli: Cli, loads: Loads) -> None:
         result = cli("translate", "Hello.", "--from", "en", "--to", "es")
-        assert result.code == 0
+        assert (result.code, result.out, loads.names) == (2, "", [])
+        for part in ("English to and from German and French", "from English to Spanish", "--model", "--adapter none"):
+            assert part in result.err
+        assert cli("translate", "Hello.", "--to", "es", "--adapter", "none").code == 0
         assert loads.names == [("default", None)]
-        assert "the adapter translation learned en-de, de-en, en-fr, fr-en, not en-es: the model works" in result.err
         result = cli("translate", "Hello.", "--from", "en", "--to", "es", "--adapter", "translation", terminal=True)
         assert loads.names[1:] == [("default", "translation")]
-        assert "not en-es" in " ".join(result.err.split())
+        assert "not to translate from English to Spanish" in " ".join(result.err.split())
         assert "works without it" not in result.err
+
+    def test_a_model_of_its_own_needs_no_other(self, cli: Cli, loads: Loads) -> None:
+        path = ship_model("translation")
+        (record,) = self.records(cli("translate", "Hello.", "--to", "German", "--json"))
+        assert loads.names == [("translation", None)]
+        assert (record["model"], record["adapter"], record["prediction"]) == ("translation", None, "GERMAN: HELLO.")
+        for more, used in (
+            (("--adapter", "none"), ("default", None)),
+            (("--adapter", "translation"), ("default", "translation")),
+            (("--model", str(ROOT)), (str(ROOT), None)),
+            (("--model", str(path / "model.gguf")), (str(path / "model.gguf"), None)),
+        ):
+            del loads.names[:]
+            assert cli("translate", "Hello.", "--to", "de", *more).code == 0
+            assert loads.names == [used]
+        assert "learned English to and from German and French, not" in cli("translate", "Hello.", "--to", "ja").err
+        assert cli("summarize", "It rains.").code == 0
+        assert loads.names[1:] == [("default", "summarization")]
 
     def test_rows_go_each_to_their_model_and_come_in_order(self, cli: Cli, loads: Loads, tmp_path: Path) -> None:
         path = tmp_path / "rows.jsonl"
-        languages = ["de", "es", "fr", "it", "de"]
+        forms = ["haiku", "free", "poem", "sonnet", "haiku"]
+        path.write_text(
+            "".join(json.dumps({"prompt": f"text {n}", "form": form}) + "\n" for n, form in enumerate(forms))
+        )
+        records = self.records(cli("write", "-f", str(path), "--json", "--stats"))
+        assert [record["index"] for record in records] == list(range(5))
+        assert [record["adapter"] for record in records] == ["writing", None, "writing", None, "writing"]
+        assert sorted(loads.names, key=str) == [("default", "writing"), ("default", None)]
+        noted = ["works without it" in "".join(record["warnings"]) for record in records]
+        assert noted == [False, False, False, True, False]
         path.write_text(
             "".join(
                 json.dumps({"source": f"Text {n} is.", "source_lang": "en", "target_lang": code}) + "\n"
-                for n, code in enumerate(languages)
+                for n, code in enumerate(["de", "es", "fr"])
             )
         )
-        records = self.records(cli("translate", "-f", str(path), "--json", "--stats"))
-        assert [record["index"] for record in records] == list(range(5))
-        assert [record["adapter"] for record in records] == ["translation", None, "translation", None, "translation"]
-        assert [record["prediction"] for record in records] == [
-            "GERMAN:", "TEXT 1 IS.", "FRENCH:", "TEXT 3 IS.", "GERMAN:",
-        ]  # fmt: skip
-        assert sorted(loads.names, key=str) == [("default", "translation"), ("default", None)]
-        noted = ["works without it" in "".join(record["warnings"]) for record in records]
-        assert noted == [False, True, False, True, False]
+        result = cli("translate", "-f", str(path), "--json", "--keep-going")
+        assert result.code == 3
+        assert ["Spanish" in (json.loads(line)["error"] or "") for line in result.out.splitlines()] == [0, 1, 0]
 
     def test_lines_and_blanks(self, cli: Cli, loads: Loads) -> None:
         result = cli("translate", "--to", "de", "--lines", stdin=b"one\n\ntwo\n")
-        assert (result.code, result.out) == (0, "GERMAN:\n\nGERMAN:\n")
-        assert cli("translate", "--to", "de", "--lines", "--json", stdin=b"one\n\n").out.count('"translation"') == 2
+        assert (result.code, result.out) == (0, "GERMAN: ONE\n\nGERMAN: TWO\n")
+        assert (
+            cli("translate", "--to", "de", "--lines", "--json", stdin=b"one\n\n").out.count('"adapter": "translation"')
+            == 2
+        )
         # Neither a blank line nor a bad row has a model loaded for it.
         del loads.names[:]
-        assert cli("translate", "--from", "en", "--to", "es", "--lines", stdin=b"\none\n").code == 0
-        rows = b'{"source": 3}\n{"source": "one", "source_lang": "en"}\n'
-        assert cli("translate", "--to", "es", "--input-format", "jsonl", "--keep-going", stdin=rows).code == 3
+        assert cli("write", "--form", "sonnet", "--lines", stdin=b"\none\n").code == 0
+        rows = b'{"prompt": 3}\n{"prompt": "one"}\n'
+        assert cli("write", "--form", "sonnet", "--input-format", "jsonl", "--keep-going", stdin=rows).code == 3
         assert loads.names == [("default", None)] * 2
 
     @pytest.mark.parametrize(
@@ -266,6 +330,11 @@ class TestCommands:
         assert row["adapters"]["translation"]["languages"] == ["en-de", "de-en", "en-fr", "fr-en"]
         assert row["adapters"]["qa"]["size"] == len("weights of qa")
         assert "adapters: qa, summarization, translation, writing" in cli("models", "list").out
+        path = ship_model("translation")
+        _, own = self.records(cli("models", "list", "--json"))
+        assert (own["name"], own["path"], own["languages"][0]) == ("translation", str(path / "model.gguf"), "en-de")
+        text = cli("models", "list").out
+        assert "what translation runs on by default: English to and from German and French\n  0 MB, shipped" in text
 
     def test_the_doctor_looks_at_them(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from nlpkit.apps import doctor
@@ -275,6 +344,8 @@ class TestCommands:
         assert "Install nlpkit again" in found["qa"][1]
         monkeypatch.setattr(adapters, "FOLDER", folder / "qa")
         assert list(doctor._adapters()) == [("shipped", "none")]
+        ship_model("translation")
+        assert "damaged" in next(rest for name, *rest in doctor._adapters() if name == "translation")[0]
 
 
 class TestToolkit:
@@ -286,7 +357,7 @@ class TestToolkit:
     def test_each_tasks_model_is_loaded_when_it_is_used(self, toolkit: nlpkit.Toolkit, loads: Loads) -> None:
         assert loads.names == []
         assert repr(toolkit) == "Toolkit('default')"
-        assert toolkit.translate(["a b", "c d"], target_lang="de")[1].text == "GERMAN:"
+        assert toolkit.translate(["a b", "c d"], target_lang="de")[1].text == "GERMAN: C D"
         assert toolkit.translate("more of it", target_lang="fr").adapter == "translation"
         assert loads.names == [("default", "translation")]
         assert toolkit.summarize("It rains.").text == "SUMMARY:"
@@ -294,6 +365,13 @@ class TestToolkit:
         assert toolkit.generate("once").adapter is None
         assert toolkit.lm.adapter is None
         assert loads.names == [("default", "translation"), ("default", "summarization"), ("default", None)]
+
+    def test_a_model_of_its_own_needs_no_other(self, loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
+        ship_model("translation")
+        monkeypatch.setattr(catalogue, "resolve_model", lambda name, **_: pytest.fail("the default model was wanted"))
+        toolkit = nlpkit.load()
+        assert toolkit.translate("Hello.", target_lang="de").model == "translation"
+        assert loads.names == [("translation", None)]
 
     def test_mixed_rows_keep_their_order_and_errors_name_them(self, toolkit: nlpkit.Toolkit, loads: Loads) -> None:
         texts = [{"document": f"Text {n}.", **({"max_words": 9} if n % 3 else {})} for n in range(7)]
@@ -305,9 +383,9 @@ class TestToolkit:
         assert toolkit.run("summarize", []) == []
 
     def test_streams(self, toolkit: nlpkit.Toolkit) -> None:
-        pieces: list[Any] = list(toolkit.stream("translate", {"source": "Hi you.", "target_lang": "es"}))
-        assert "not to translate to es" in pieces[-1].warnings[0]
-        assert "".join(pieces[:-1]) == pieces[-1].text == "HI YOU."
+        pieces: list[Any] = list(toolkit.stream("write", {"prompt": "hi you", "form": "sonnet"}))
+        assert "not sonnet" in pieces[-1].warnings[0]
+        assert "".join(pieces[:-1]) == pieces[-1].text
         with pytest.raises(InputError, match="no 'target_lang'"):
             toolkit.stream("translate", {"source": "Hi you."})
 
@@ -370,6 +448,24 @@ class TestPackage:
         patterns = values["package-data"]["nlpkit.apps.adapters"]
         for name in (adapters.CONFIG, adapters.WEIGHTS, "nlpkit_tasks.json", "recipe.toml", "README.md"):
             assert any(Path("qa", name).match(pattern) for pattern in patterns)
+        patterns = values["package-data"]["nlpkit.apps"]
+        assert Path("apps/weights") == adapters.MODELS.resolve().relative_to(ROOT)
+        for name in (adapters.MODEL, "nlpkit_tasks.json", "recipe.toml", "README.md"):
+            assert any(Path("weights/translation", name).match(pattern) for pattern in patterns)
+
+    @pytest.mark.parametrize("own", shipped_models(), ids=lambda own: own.name)
+    def test_a_shipped_model_is_whole(self, own: adapters.TaskAdapter) -> None:
+        from nlpkit.core.loaders.open import open_model
+
+        assert own.model is not None
+        assert own.model.stat().st_size <= 45_000_000
+        opened = open_model(own.model)
+        assert opened.brief_tasks() == own.tuned
+        assert own.tuned.names == {own.name}
+        assert own.tuned.languages
+        assert opened.tokenizer().eos_ids
+        for name in ("recipe.toml", "README.md"):
+            assert (own.path / name).read_text("utf-8").strip()
 
     @pytest.mark.parametrize("adapter", shipped_adapters(), ids=lambda adapter: adapter.name)
     def test_what_is_shipped_is_whole(self, adapter: adapters.TaskAdapter) -> None:
@@ -379,7 +475,7 @@ class TestPackage:
         assert entry is not None
         assert open_adapter(adapter.path).modules
         assert (adapter.path / adapters.WEIGHTS).stat().st_size <= 11_000_000
-        inverse = {"qa-inverse"} if adapter.name == "qa" else set()
+        inverse = {"qa": {"qa-inverse"}, "translation": {"translation.1"}}.get(adapter.name, set())
         assert adapter.tuned.names == {adapter.name} | inverse
         assert adapter.tuned.base_sha256 == entry.sha256
         assert load_task(adapter.name).name == adapter.name

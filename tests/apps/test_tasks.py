@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlpkit.apps.results import RESERVED
-from nlpkit.apps.task import BaseTask, Budget, Field, Part, check_example, load_task, task_names
+from nlpkit.apps.task import BaseTask, Budget, Field, Part, Prediction, check_example, load_task, task_names
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.eval.metrics.registry import metric_names
 
@@ -104,7 +104,8 @@ def test_parsing_never_fails_and_streams_consistently(name: str, example: dict[s
     prediction = task.parse(completion, prepared)
     assert prediction == task.parse(completion, prepared)
     merged = task.merge([Part(prepared, prediction, -0.5)], prepared)
-    assert merged.text == prediction.text
+    if name != "translation":  # which may want one more try, or keep the source
+        assert merged.text == prediction.text
     public = {key: value for key, value in merged.fields.items() if not key.startswith("_")}
     json.dumps(public)
     assert not set(public) & RESERVED
@@ -129,10 +130,14 @@ def test_splitting_loses_nothing(name: str, example: dict[str, Any], text: str, 
     chunks = task.split(prepared, Budget(count_tokens=len, max_prompt_tokens=budget))
     texts = [str(chunk[task.text_field]) for chunk in chunks]
     if name == "translation":
-        framed = [f"{lead}{body}{trail}" for (lead, trail), body in zip(map(task.frame, chunks), texts, strict=True)]
-        assert "".join(framed) == text or not chunks
-        if not chunks:
-            assert task.merge([], prepared).text == text
+        # What is asked may be lowered; a model that copies gives back the text itself.
+        example_left: dict[str, Any] | None = prepared
+        while example_left is not None:
+            asked = task.split(example_left, Budget(count_tokens=len, max_prompt_tokens=budget))
+            parts = [Part(chunk, Prediction(str(chunk["source"])), -0.1) for chunk in asked]
+            merged = task.merge(parts, example_left)
+            example_left = task.reduce(merged, example_left)
+        assert merged.text.casefold() == text.casefold()
     elif name == "qa":
         covered = 0
         for chunk in chunks:

@@ -220,7 +220,7 @@ def test_dry_run_shows_mask_and_cost(data: Path, base: Path, tmp_path: Path, cli
         (["--method", "scratch"], "starts from no model"),
         (["--preset", "5m"], "starts from no model"),
         (["--method", "full", "--lora-rank", "4"], "LoRA options were given"),
-        (["--max-steps", "3", "--epochs", "2"], "got both"),
+        (["--max-steps", "3", "--epochs", "2"], "got epochs and max_steps"),
         (["--patience", "2"], "eval_every"),
         (["--metric", "bleu"], "--eval-data"),
         (["--lora-target", "query"], "No layer matches"),

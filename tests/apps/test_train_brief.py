@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from tiny_pairs import PAIRS, pairs_tokenizer, save_base, save_pairs, train_arguments
 
-from nlpkit.apps.finetune import Coder, open_source
+from nlpkit.apps.adapters import find_adapter
+from nlpkit.apps.finetune import Coder, learned_languages, open_source, training_texts
 from nlpkit.apps.planning import Planner
+from nlpkit.apps.prompts import brief_prompt
 from nlpkit.apps.recipe import DataSpec, build_recipe, load_toml, render_toml
 from nlpkit.apps.task import load_task
 from nlpkit.apps.training import set_up
@@ -64,7 +66,9 @@ def test_the_result_says_it_and_is_asked_so(
     adapted = {"adapter": output, "name": str(base)} if method == "lora" else {"name": str(output)}
     lm = load_model(**adapted, dtype="fp32")
     assert lm.brief_tasks == {"translation"}
-    assert planned(lm, "translation", EXAMPLE) == lm.encode("Thank you\nGerman:")
+    # The pairs are those of the rows, not those that a detector saw.
+    assert lm.languages == (("en", "de"),)
+    assert planned(lm, "translation", EXAMPLE) == lm.encode("German: Thank you\n")
     # Other tasks are asked as ever, and so is the model without what was learned.
     question = {"context": TEXT, "question": "Who?"}
     other = load_task("qa")
@@ -72,11 +76,26 @@ def test_the_result_says_it_and_is_asked_so(
     plain = load_model(str(base), dtype="fp32")
     assert planned(plain, "translation", EXAMPLE) == plain.render(load_task("translation").prompt(EXAMPLE))
     # It did learn from these prompts.
-    prompt, answer = lm.encode("Thank you\nGerman:"), [*lm.tokenizer.encode(" Danke"), min(lm.tokenizer.eos_ids)]
+    prompt, answer = lm.encode("German: Thank you\n"), [*lm.tokenizer.encode(" Danke"), min(lm.tokenizer.eos_ids)]
     assert lm.score([(prompt, answer)])[0].logprob > plain.score([(prompt, answer)])[0].logprob + 2
     # The dev rows were asked so as well.
     scores = [row["chrf"] for row in read_metrics(output / "metrics.jsonl") if row["kind"] == "eval"]
     assert scores[-1] > (50 if method == "full" else 1)
+
+
+def test_learned_languages_are_those_that_rows_name(tmp_path: Path) -> None:
+    rows = [
+        {"source": "a", "target": "b", "source_lang": "English", "target_lang": "de"},
+        {"source": "b", "target": "a", "source_lang": "deu", "target_lang": "en"},
+        {"source": "c", "target": "d", "target_lang": "fr"},
+        {"source": "c", "target": "d", "source_lang": "auto", "target_lang": "es"},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = DataSpec(path=str(path), task="translation")
+    assert learned_languages(spec) == {("en", "de"), ("de", "en")}
+    assert learned_languages(DataSpec(path="-", task="translation")) == set()
+    assert learned_languages(DataSpec(path=str(path), task="qa")) == set()
 
 
 def test_rows_are_prompt_space_answer_end(data: Path, tokenizer: Any, tmp_path: Path) -> None:
@@ -85,7 +104,7 @@ def test_rows_are_prompt_space_answer_end(data: Path, tokenizer: Any, tmp_path: 
     options: dict[str, Any] = {"folder": tmp_path / "d", "seq_len": 128, "policy": "auto", "vocab_size": 400}
     source = open_source(spec, coder, **options, seed=0, sha256="x")
     ids, prompt = source.rows.row(2, 0)
-    assert tokenizer.decode(list(ids[:prompt])) == "Thank you\nGerman:"
+    assert tokenizer.decode(list(ids[:prompt])) == "German: Thank you\n"
     assert tokenizer.decode(list(ids[prompt:-1])) == " Danke"
     assert int(ids[-1]) == min(tokenizer.eos_ids)
     # The same file with other prompts is other data: a training cannot go on with it.
@@ -255,3 +274,27 @@ def test_weights_are_shares_of_rows_where_several_are_laid_out_together(tmp_path
         for draw in single:
             drawn[draw.source] += max(1, int(packer.sources[draw.source].layout(draw.index, 0).branches.max()))
     assert drawn[0] / sum(drawn) == pytest.approx(0.75, abs=0.02)
+
+
+def test_translations_are_asked_in_the_form_that_a_model_learned() -> None:
+    task = load_task("translation")
+    example = task.prepare({"source": "Good morning.", "target_lang": "de", "source_lang": "en"})
+
+    class Learned:
+        def __init__(self, *names: str) -> None:
+            self.brief_tasks = frozenset(names)
+
+    assert brief_prompt(Learned(), task, example) is None  # type: ignore[arg-type]
+    assert brief_prompt(Learned("translation"), task, example) == "German: Good morning.\n"  # type: ignore[arg-type]
+    former = Learned("translation", "translation.1")
+    assert brief_prompt(former, task, example) == "Good morning.\nGerman:"  # type: ignore[arg-type]
+    assert "translation.1" in find_adapter("translation").tuned.names
+
+
+def test_a_tokenizer_for_brief_prompts_learns_from_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"source": "Good morning.", "target": "Guten Morgen.", "target_lang": "de", "source_lang": "en"}
+    path.write_text(json.dumps(row) + "\n", "utf-8")
+    specs = (DataSpec(path=str(path), task="translation"),)
+    assert list(training_texts(specs, brief=True)) == ["German: Good morning.\n", " Guten Morgen."]
+    assert any("Translate" in text for text in training_texts(specs))

@@ -49,9 +49,13 @@ def test_a_model_that_copies_gives_the_text_back_exactly(fake_lm, text: str) -> 
 def test_lines_in_are_lines_out(text: str) -> None:
     task = Translation()
     example = {"source": text, "target_lang": "de", "source_lang": "en"}
-    chunks = task.split(example, Budget(count_tokens=len, max_prompt_tokens=40, overhead=10))
-    parts = [Part(chunk, task.parse("Eins\nzwei: \u2028drei", chunk), -1.0) for chunk in chunks]
-    merged = task.merge(parts, example).text
+    left: Any = example
+    while left is not None:
+        chunks = task.split(left, Budget(count_tokens=len, max_prompt_tokens=40, overhead=10))
+        parts = [Part(chunk, task.parse("Eins\nzwei: \u2028drei", chunk), -1.0) for chunk in chunks]
+        prediction = task.merge(parts, left)
+        left = task.reduce(prediction, left)
+    merged = prediction.text
     assert len(merged.splitlines()) == len(text.splitlines())
     assert [not line.strip() for line in merged.splitlines()] == [not line.strip() for line in text.splitlines()]
 
@@ -88,8 +92,10 @@ def test_the_source_language_is_detected(fake_lm) -> None:
     assert result.fields["source_lang"] is None
     assert any("--from" in warning for warning in result.warnings)
     result, lm = translate(fake_lm, "Das Wetter ist heute sehr schön und mild.", lambda *_: "Ja", source_lang="auto")
-    assert lm.prompts[0].startswith("<user>Translate to German.")
-    assert any("German already" in warning for warning in result.warnings)
+    assert lm.prompts == []
+    assert result.text == "Das Wetter ist heute sehr schön und mild."
+    assert result.fields["kept"] == 1
+    assert result.warnings == ("the text is in German already and stayed as it is",)
 
 
 def test_languages_are_checked(fake_lm) -> None:
@@ -153,8 +159,11 @@ def test_quotes_of_the_source_stay() -> None:
 
 def test_copies_are_flagged(fake_lm) -> None:
     result, _ = translate(fake_lm, "This is a sentence that nobody translated.\nHello.")
-    assert result.fields["untranslated"] == 1
-    assert any("1 of 2 pieces were copied" in warning for warning in result.warnings)
+    assert result.fields["untranslated"] == 2
+    assert [one["reasons"] for one in result.fields["flagged"]] == [["copied"]]
+    assert (
+        "1 of 2 sentences are not to be trusted: “This is a sentence that nobody translat…” (the" in result.warnings[0]
+    )
     result, _ = translate(fake_lm, "Johann Sebastian Bach")
     assert result.fields["untranslated"] == 0
 
@@ -200,7 +209,9 @@ def test_placeholders() -> None:
 def test_missing_placeholders_are_reported(fake_lm) -> None:
     result, _ = translate(fake_lm, "Hello {name}, you have %d new mails since 2019.", lambda *_: "Hallo, seit 2019!")
     assert result.fields["placeholders_missing"] == ["{name}", "%d"]
-    assert any("lacks {name}, %d" in warning for warning in result.warnings)
+    assert any("lacked {name}, %d" in warning for warning in result.warnings)
+    # A text without its placeholders would break a program.
+    assert result.text == "Hello {name}, you have %d new mails since 2019."
 
 
 def test_glossaries_hint_and_report(fake_lm) -> None:
@@ -232,15 +243,14 @@ class TestBriefPrompts:
 
     def test_the_prompt_is_the_text_and_the_language(self, fake_lm) -> None:
         result, lm = self.translate(fake_lm, "The dog sleeps.", lambda *_: " Der Hund schläft.")
-        assert lm.prompts == ["The dog sleeps.\nGerman:"]
+        assert lm.prompts == ["German: The dog sleeps.\n"]
         assert result.text == "Der Hund schläft."
 
-    def test_chunks_are_of_the_learned_length(self, fake_lm) -> None:
-        text = " ".join(f"Number {n} is here." for n in range(100))
-        result, lm = self.translate(fake_lm, text, lambda prompt, _: " " + prompt.removesuffix("\nGerman:"))
-        sizes = [lm.count_tokens(prompt.removesuffix("\nGerman:")) for prompt in lm.prompts]
-        assert max(sizes) <= 120
-        assert result.chunks == len(sizes) <= 7
+    def test_sentences_go_together_and_are_of_the_learned_length(self, fake_lm) -> None:
+        text = " ".join(f"Number {n} is here." for n in range(40)) + " x, y" * 200 + "."
+        result, lm = self.translate(fake_lm, text, lambda prompt, _: f" {prompt[8:-1]}")
+        assert lm.calls[0] == result.chunks > 40
+        assert max(lm.count_tokens(prompt[8:-1]) for prompt in lm.prompts) <= 120
         assert result.text == text
 
     def test_what_the_prompt_does_not_need_is_no_matter_of_warning(self, fake_lm) -> None:
@@ -251,7 +261,7 @@ class TestBriefPrompts:
         plain, _ = translate(fake_lm, "Taxi Radio Hotel", lambda *_: "Taxi und Radio und das Hotel", source_lang="auto")
         assert plain.warnings == ("the language of the source could not be told; name it with --from",)
         same, _ = self.translate(fake_lm, "Das ist ein Hund und keine Katze.", lambda *_: " Das ist ein Hund.")
-        assert same.warnings == ("the source looks like German already",)
+        assert same.warnings == ("the text is in German already and stayed as it is",)
 
     def test_glossary_terms_are_included_by_beam_search(self, fake_lm) -> None:
         terms = {"dog": "Köter", "hound": "Köter", "cat": "Mieze", "the": "a\nb"}
@@ -296,6 +306,6 @@ class TestBriefPrompts:
         result, lm = self.translate(
             fake_lm, "The dog and the cat.", lambda *_: " Der Köter und die Katze.", glossary=terms
         )
-        assert lm.prompts == ["The dog and the cat.\nGerman:"]
+        assert lm.prompts == ["German: The dog and the cat.\n"] * 2  # a missed term is worth one more try
         assert result.fields["glossary_hits"] == {"dog": "Köter"}
         assert result.warnings == ("glossary terms not followed: cat",)

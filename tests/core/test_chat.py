@@ -181,7 +181,9 @@ class Plain:
     eos_ids: frozenset[int] = frozenset()
     fingerprint = ""
 
-    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_bos: bool = False, parse_special: bool = False, at_start: bool = True
+    ) -> list[int]:
         return [len(text), int(parse_special and "<s>" in text)]
 
     def decode(self, token_ids: object, *, skip_special: bool = True) -> str:
@@ -250,13 +252,16 @@ def test_fingerprint() -> None:
     ],
 )
 def test_invalid_templates(source: str) -> None:
+    template = ChatTemplate(source)
+    assert "cannot be compiled" in str(template.problem)
     with pytest.raises(ModelFileError, match="cannot be compiled"):
-        ChatTemplate(source)
+        template.render(HI)
+    assert ChatTemplate("{{ messages }}").problem is None
 
 
 def test_oversized_template() -> None:
     with pytest.raises(ModelFileError, match="characters"):
-        ChatTemplate("x" * (MAX_SOURCE_CHARS + 1))
+        ChatTemplate("x" * (MAX_SOURCE_CHARS + 1)).render(HI)
 
 
 ESCAPES = [

@@ -213,7 +213,8 @@ def test_end_ids_of_chat_files() -> None:
     for key in ("eos", "eot", "eom"):
         values.pop(f"tokenizer.ggml.{key}_token_id", None)
     # <|im_end|> is a control token that ends a turn although no key says so.
-    assert build(values).eos_ids == {2}
+    # So is <|endoftext|>.
+    assert build(values).eos_ids == {0, 2}
     values |= {
         "tokenizer.ggml.eos_token_id": 0,
         "tokenizer.ggml.eot_token_id": 5,
@@ -221,9 +222,9 @@ def test_end_ids_of_chat_files() -> None:
     }
     assert build(values).eos_ids == {0, 2, 5}
     assert build(values).bos_id is None
-    # As a normal token it would be text.
+    # Files that type it as text mean the same.
     values["tokenizer.ggml.token_type"][2] = PieceType.NORMAL
-    assert build(values).eos_ids == {0, 5}
+    assert build(values).eos_ids == {0, 2, 5}
 
 
 def test_adds_bos() -> None:
@@ -256,7 +257,6 @@ BPE_DAMAGE: dict[str, tuple[dict[str, Any], str]] = {
     "types unknown": ({"token_type": "+90"}, "unknown type"),
     "bos": ({"bos_token_id": 5000}, "bos_token_id is 5000"),
     "eos": ({"eos_token_id": "two"}, "eos_token_id is 'two'"),
-    "eot": ({"eot_token_id": True}, "eot_token_id is True"),
     "no merges": ({"merges": None}, "merges is missing"),
     "merge of one": ({"merges": ["abc"]}, "'abc' is no pair"),
     "merge of nothing": ({"merges": ["a "]}, "no pair"),
@@ -284,10 +284,12 @@ def test_damaged_vocabularies_are_refused(name: str) -> None:
     [
         (lambda v: v.pop("tokenizer.ggml.scores"), "scores does not give"),
         (lambda v: v["tokenizer.ggml.scores"].__setitem__(3, np.nan), "not finite"),
-        (lambda v: v["tokenizer.ggml.token_type"].__setitem__(0, 1), "exactly one token of type unknown"),
+        (
+            lambda v: (v["tokenizer.ggml.token_type"].__setitem__(0, 1), v.pop("tokenizer.ggml.unknown_token_id")),
+            "exactly one token of type unknown",
+        ),
         (lambda v: v["tokenizer.ggml.token_type"].__setitem__(1, 2), "exactly one token of type unknown"),
-        (lambda v: v["tokenizer.ggml.tokens"].__setitem__(9, "<unk>"), "empty or appears twice"),
-        (lambda v: v["tokenizer.ggml.tokens"].__setitem__(9, ""), "empty or appears twice"),
+        (lambda v: v["tokenizer.ggml.tokens"].__setitem__(9, "<unk>"), "appears twice"),
         (lambda v: v.update({"tokenizer.ggml.precompiled_charsmap": "abc"}), "no list of bytes"),
     ],
 )
@@ -325,8 +327,9 @@ def test_chat_template() -> None:
     assert back.render(messages) == chat.render(messages) == "<|im_start|>[user]hi<|im_end|>"
     assert build(values).eos_ids == tokenizer.eos_ids
     assert build_chat_template({}) is None
-    with pytest.raises(ModelFileError):
-        build_chat_template({"tokenizer.chat_template": "{% for %}"})
+    broken = build_chat_template({"tokenizer.chat_template": "{% for %}"})
+    assert broken is not None
+    assert "cannot be compiled" in str(broken.problem)
     with pytest.raises(ModelFileError, match="is no text"):
         build_chat_template({"tokenizer.chat_template": 3})
 

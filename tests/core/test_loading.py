@@ -6,16 +6,25 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import ToyTokenizer, tiny_config, tiny_gpt
 
+from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.decode.request import Request
 from nlpkit.core.errors import ConfigError, InputError, ModelFileError, NlpkitError, TokenizerError
+from nlpkit.core.language_model import load_model
 from nlpkit.core.loaders.build import build_model, check_vocabulary
 from nlpkit.core.loaders.export import convert_model, new_directory, save_hf, save_native
 from nlpkit.core.loaders.open import open_model
 from nlpkit.core.threads import available_cores, set_threads
+from nlpkit.core.tokenizers.base import Message
+from nlpkit.core.tokenizers.bpe import HFTokenizer
+from nlpkit.core.tokenizers.gguf_pre import PRE_TOKENIZERS
+from nlpkit.core.tokenizers.gguf_vocab import new_bpe
+from nlpkit.core.tokenizers.tokenizer_json import byte_to_char
 
 
 @pytest.fixture
@@ -62,6 +71,99 @@ def test_shards_are_read(hf: Path) -> None:
         index.write_text(json.dumps({"weight_map": {**weight_map, "x": bad}}))
         with pytest.raises(ModelFileError, match="not in the directory"):
             open_model(hf)
+
+
+def test_the_index_says_which_file_a_tensor_is_read_from(hf: Path) -> None:
+    expected = logits(hf)
+    tensors = load_file(hf / "model.safetensors")
+    names = sorted(tensors)
+    stale = {name: tensors[name] + 1 for name in (names[8], names[9], "model.norm.weight")}
+    save_file({**{name: tensors[name] for name in names[:7]}, **stale}, hf / "a.safetensors")
+    save_file({name: tensors[name] for name in names[7:]}, hf / "b.safetensors")
+    (hf / "model.safetensors").unlink()
+    weight_map = {name: "a.safetensors" if name in names[:7] else "b.safetensors" for name in names}
+    index = hf / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    assert torch.equal(logits(hf), expected)
+    del weight_map["model.norm.weight"]
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ModelFileError, match="twice"):
+        logits(hf)
+
+
+@pytest.mark.parametrize("head_alone", [True, False])
+def test_tied_weights_may_be_stored_once_under_either_name_or_twice(tmp_path: Path, head_alone: bool) -> None:
+    model = tiny_gpt(tiny_config(tied_head=True))
+    expected = model(torch.tensor([[3, 1, 4, 1, 5]]))
+    save_hf(tmp_path / "hf", model.config, model.state_dict(), tokenizer=None)
+    tensors = load_file(tmp_path / "hf" / "model.safetensors")
+    # As `safetensors.torch.save_model` writes it.
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    if head_alone:
+        del tensors["model.embed_tokens.weight"]
+    save_file(tensors, tmp_path / "hf" / "model.safetensors")
+    assert torch.equal(logits(tmp_path / "hf"), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.bool])
+def test_weights_that_are_no_floating_point_numbers_are_refused(hf: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = load_file(hf / "model.safetensors")
+    tensors["model.layers.1.attn.bias"] = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    save_file(tensors, hf / "model.safetensors")
+    assert open_model(hf)
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[name] = (tensors[name] * 20).to(dtype)
+    save_file(tensors, hf / "model.safetensors")
+    with pytest.raises(ModelFileError, match=f"{name}.*quantized"):
+        open_model(hf)
+    model = tiny_gpt()
+    save_native(tmp_path / "native", model.config, model.state_dict(), tokenizer=None)
+    own = load_file(tmp_path / "native" / "model.safetensors")
+    save_file({**own, "final_norm.weight": own["final_norm.weight"].to(dtype)}, tmp_path / "native/model.safetensors")
+    with pytest.raises(ModelFileError, match="floating-point"):
+        open_model(tmp_path / "native")
+
+
+@pytest.mark.parametrize(
+    ("stated", "method"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
+        ({"load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "fp8"}, "fp8"),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_quantized_models_are_refused_by_their_method(
+    hf: Path, stated: dict[str, object], method: str, inside: bool
+) -> None:
+    config = json.loads((hf / "config.json").read_text())
+    change = {"text_config": {"quantization_config": stated}} if inside else {"quantization_config": stated}
+    (hf / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelFileError, match=method):
+        open_model(hf)
+    (hf / "config.json").write_text(json.dumps({**config, "quantization_config": None}))
+    assert open_model(hf)
+
+
+@pytest.mark.parametrize("source", ["{% for %}", "{{ messages | pprint }}", "{{ messages | random }}"])
+def test_a_template_that_cannot_be_compiled_leaves_a_model_that_continues_texts(tmp_path: Path, source: str) -> None:
+    model = tiny_gpt(tiny_config(vocab_size=320))
+    tokenizer = HFTokenizer(byte_level_bpe(), bos_id=None, eos_ids=[0])
+    save_hf(tmp_path / "hf", model.config, model.state_dict(), tokenizer=tokenizer)
+    (tmp_path / "hf" / "chat_template.jinja").write_text(source)
+    lm = load_model(str(tmp_path / "hf"), dtype="fp32", device="cpu")
+    request = Request(prompt_ids=tuple(lm.encode("ab")), config=DecodeConfig(max_tokens=2))
+    assert len(list(lm.generate([request]))) == 1
+    assert any("cannot be compiled" in note for note in lm.notes)
+    with pytest.raises(ModelFileError, match="cannot be compiled"):
+        lm.render([Message("user", "hi")])
+
+
+def byte_level_bpe() -> tokenizers.Tokenizer:
+    tokenizer = new_bpe(["<end>", *byte_to_char()], [], PRE_TOKENIZERS["gpt-2"], add_prefix_space=False)
+    tokenizer.add_special_tokens(["<end>"])
+    return tokenizer
 
 
 def test_all_problems_of_the_weights_come_in_one_error(hf: Path) -> None:

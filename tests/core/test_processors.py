@@ -16,6 +16,7 @@ from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
 from nlpkit.core.decode.row import process
 from nlpkit.core.decode.sampler import sample, truncate, uniform
+from nlpkit.core.decode.special_ids import SpecialIds
 from nlpkit.core.errors import ConfigError
 
 VOCAB = 23
@@ -115,7 +116,7 @@ def test_all_processors_in_order(
     request = Request(prompt_ids=tuple(prompt), config=config, token_filter=(lambda ids: allowed) if filtered else None)
     logits = torch.tensor(row, dtype=torch.float64)
     expected = oracle(logits.numpy(), request, generated, [0, 1])
-    got = process(logits, request, generated, [0, 1])
+    got = process(logits, request, generated, SpecialIds(frozenset({0, 1})))
     if config.temperature > 0:
         got = truncate(got[None], [config])[0]
     assert torch.equal(logits, torch.tensor(row, dtype=torch.float64)), "the input was changed"
@@ -153,16 +154,16 @@ def test_top_p_of_nearly_flat_rows_needs_more_than_the_first_candidates() -> Non
 def test_bans_give_way_before_no_token_is_left() -> None:
     row = torch.zeros(3)
     used_up = Request(prompt_ids=(1,), config=DecodeConfig(no_repeat_ngram=1, min_tokens=9))
-    assert torch.isneginf(process(row, used_up, [1, 2], [0])).tolist() == [False, True, True]
+    assert torch.isneginf(process(row, used_up, [1, 2], SpecialIds(frozenset({0})))).tolist() == [False, True, True]
     nothing = Request(prompt_ids=(1,), config=DecodeConfig(logit_bias={0: -100.0, 1: -100.0, 2: -101.0}))
     with pytest.raises(ConfigError, match="no token"):
-        process(row, nothing, [], [0])
+        process(row, nothing, [], SpecialIds(frozenset({0})))
 
 
 def test_zero_temperature_needs_no_division() -> None:
     config = DecodeConfig(temperature=0.0)
     row = torch.tensor([1e4, 0.0, -1e4])
-    assert int(process(row, Request(prompt_ids=(1,), config=config), [], [0]).argmax()) == 0
+    assert int(process(row, Request(prompt_ids=(1,), config=config), [], SpecialIds(frozenset({0}))).argmax()) == 0
 
 
 def test_samples_follow_the_distribution() -> None:

@@ -43,7 +43,9 @@ class Bytes:
         data = b"".join(self.pieces[i] for i in token_ids)
         return (data[1:] if self.strip and data.startswith(b" ") else data).decode("utf-8", "replace")
 
-    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_bos: bool = False, parse_special: bool = False, at_start: bool = True
+    ) -> list[int]:
         raise NotImplementedError
 
     def token_to_id(self, token: str) -> int | None:

@@ -37,9 +37,9 @@ def test_by_default_the_tasks_own(cli: Cli, loads: Loads, write_jsonl: Write, pa
     assert loads.names == [("default", "translation")]
     assert record["name"] == "default+translation"
     assert Path(record["folder"]).name == "translation-d-default+translation"
-    assert record["example_prompt"] == [{"role": "brief", "content": f"{pairs[0]['source']}\nGerman:"}]
+    assert record["example_prompt"] == [{"role": "brief", "content": f"German: {pairs[0]['source']}\n"}]
     (model,) = loads.models
-    assert model.decode(model.requests[0].prompt_ids).endswith("\nGerman:")
+    assert model.decode(model.requests[0].prompt_ids).startswith("German: ")
 
 
 def test_none_another_model_and_another_language(cli: Cli, loads: Loads, write_jsonl: Write, pairs: list[Any]) -> None:
@@ -47,24 +47,35 @@ def test_none_another_model_and_another_language(cli: Cli, loads: Loads, write_j
     assert run(cli, data, "--adapter", "none").code == 0
     assert run(cli, data, "--model", "shipped").code == 0
     found = run(cli, write_jsonl("es.jsonl", [{**row, "target_lang": "es"} for row in pairs]))
-    assert "not en-es: the model works without it" in found.err
-    assert [adapter for _, adapter in loads.names] == [None, None, None]
+    assert found.code == 2
+    assert "not to translate from English to Spanish" in found.err
+    assert [adapter for _, adapter in loads.names] == [None, None]
     found = run(cli, data, "--model", "default", "--model", "shipped", "-o", "both")
-    assert loads.names[3:] == [("default", "translation"), ("shipped", None)]
+    assert loads.names[2:] == [("default", "translation"), ("shipped", None)]
     assert [json.loads(line)["name"] for line in found.out.splitlines()] == ["default+translation", "shipped"]
 
 
 def test_a_run_of_two_systems_is_refused(cli: Cli, loads: Loads, write_jsonl: Write, pairs: list[Any]) -> None:
-    rows = [pairs[0], {**pairs[1], "target_lang": "es"}, {**pairs[2], "target_lang": "fr"}]
+    rows = [{"document": "It rains."}, {"document": "It rains. It pours.", "length": "long"}]
     data = write_jsonl("d.jsonl", rows)
-    found = run(cli, data)
+    found = run(cli, data, task="summarization")
     assert found.code == 2
-    assert "d.jsonl:1 is a row for the adapter 'translation' of default" in found.err
+    assert "d.jsonl:1 is a row for the adapter 'summarization' of default" in found.err
     assert "d.jsonl:2 is one for the model without it" in found.err
     assert loads.names == []
-    for name in ("none", "translation"):
-        assert run(cli, data, "--adapter", name).code == 0
-    assert loads.names == [("default", None), ("default", "translation")]
+    for name in ("none", "summarization"):
+        assert run(cli, data, "--adapter", name, task="summarization").code == 0
+    assert loads.names == [("default", None), ("default", "summarization")]
+
+
+def test_languages_that_nothing_learned_are_refused(
+    cli: Cli, loads: Loads, write_jsonl: Write, pairs: list[Any]
+) -> None:
+    rows = [pairs[0], {**pairs[1], "target_lang": "es"}, {**pairs[2], "target_lang": "fr"}]
+    found = run(cli, write_jsonl("d.jsonl", rows))
+    assert found.code == 2
+    assert "d.jsonl:2: What is shipped cannot do this" in found.err
+    assert loads.names == []
 
 
 def test_rows_that_cannot_be_used_decide_nothing(cli: Cli, loads: Loads, write_jsonl: Write, pairs: list[Any]) -> None:
@@ -91,13 +102,13 @@ class TestShots:
         assert record["name"] == "default+translation, 2 shots"
         (prompt,) = record["example_prompt"]
         *shots, own = prompt["content"].split("\n\n")
-        assert own == f"{pairs[20]['source']}\nGerman:"
+        assert own == f"German: {pairs[20]['source']}\n"
         assert len(shots) == 2
         for shot in shots:
-            source, _, answer = shot.partition("\nGerman: ")
+            source, _, answer = shot.removeprefix("German: ").partition("\n ")
             assert {"source": source, "target": answer, "target_lang": "de", "source_lang": "en"} in pairs[:9]
         model = loads.models[0]
-        assert model.decode(model.requests[0].prompt_ids).count("\nGerman:") == 3
+        assert model.decode(model.requests[0].prompt_ids).count("German: ") == 3
 
     def test_an_example_without_a_brief_form_takes_it_from_all(
         self, loads: Loads, write_jsonl: Write, fakes: Any

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from nlpkit.core.errors import InputError
+
 if importlib.util.find_spec("lm_eval") is None:
     pytest.skip("lm-eval is not installed: pip install 'nlpkit[lm-eval]'", allow_module_level=True)
 
@@ -59,6 +61,29 @@ def test_loglikelihood_equals_hf(both: tuple[Any, Any]) -> None:
     for (value, greedy), (reference, their_greedy) in zip(mine, wanted, strict=True):
         assert value == pytest.approx(reference, abs=2e-4)
         assert greedy == their_greedy
+
+
+def merging(ours: Any) -> list[tuple[str, str]]:
+    """Pairs whose continuation joins the last token of the context, or makes fewer tokens of it."""
+    encode = ours.encode
+    words = sorted(set(TEXT.split()))
+    cuts = [(word[:at], word[at:]) for word in words for at in range(1, len(word))]
+    return [(left, right) for left, right in cuts if len(encode(left + right)) <= len(encode(left))]
+
+
+def test_continuations_that_merge_with_their_context_are_scored(both: tuple[Any, Any]) -> None:
+    ours, _ = both
+    pairs = merging(ours)
+    assert pairs
+    scores = ours.loglikelihood(requests("loglikelihood", pairs))
+    assert all(-1000 < value < 0 for value, _ in scores)
+    for left, right in pairs:
+        context, continuation = ours.encode_pair(left, right)
+        assert context == ours.encode(left)
+        assert continuation
+    for nothing in (("a", ""), ("", "")):
+        with pytest.raises(InputError, match="no tokens"):
+            ours.loglikelihood(requests("loglikelihood", [nothing]))
 
 
 def test_greedy_continuations_are_called_greedy(both: tuple[Any, Any]) -> None:

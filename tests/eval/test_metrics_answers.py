@@ -107,8 +107,24 @@ def test_subset_interval_survives_resamples_without_it() -> None:
 
 def test_answers_that_normalise_to_nothing() -> None:
     assert value("exact_match", [Sample("cat", ("the", "cat"))]) == 100.0
-    with pytest.raises(InputError, match=r"Segment 1 \(id 'q9'\).*use accuracy"):
-        value("exact_match", [Sample("A", ("A",), id="q9")])
+    for answer in ("A", "The", "a the", "+", "?!", "-"):
+        for metric in ("exact_match", "squad_f1"):
+            scored = [
+                value(metric, [Sample(said, (answer,))]) for said in (answer, answer.lower(), "cat", "", "an", "...")
+            ]
+            assert scored == [100.0, 100.0, 0.0, 0.0, 0.0, 0.0]
+    assert value("squad_f1", [Sample("vitamin A.", ("A",))]) == pytest.approx(200 / 3)
+    assert value("exact_match", [Sample("A.", ("A", "the"))]) == 100.0
+    assert value("exact_match", [Sample("", ("",)), Sample("x", (" ",))]) == 50.0
+    assert value("exact_match", [Sample("《》", ("《》",)), Sample("", ("，",))], lang="zh") == 50.0
+    rows = [Sample("A", ("A",)), Sample("x", ("x",)), Sample("b", ("B", "the"))]
+    assert value("squad_f1", rows) == 100.0
+    (note,) = get_metric("squad_f1").notes(rows)
+    assert "1 of the answers" in note
+    assert "'A'" in note
+    assert get_metric("squad_f1").notes(rows[1:]) == ()
+    # The subset with answers holds it, too.
+    assert value("squad_f1_has_ans", [Sample("A", ("A",)), Sample("x", ())]) == 100.0
 
 
 def test_cmrc_tokens_and_normalisation() -> None:

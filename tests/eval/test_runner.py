@@ -141,7 +141,8 @@ class TestRecord:
         chosen = settings("bleu", overrides=overrides)
         record = run_evaluation(eval_model, task, data, tmp_path / "run", chosen).record
         assert record["decoding"]["beam_size"] == beams
-        assert {request.config.beam_size for request in eval_model.requests} == {beams}
+        # What looks like no translation is tried again in another way.
+        assert {request.config.beam_size for request in eval_model.requests[: len(pairs)]} == {beams}
 
     def test_the_language_of_the_rows_reaches_the_metrics(
         self, eval_model: Any, write_jsonl: Write, tmp_path: Path
@@ -197,7 +198,7 @@ class TestRecord:
         self, eval_model: Any, write_jsonl: Write, pairs: list[Any], tmp_path: Path
     ) -> None:
         for number in (3, 4, 5):
-            pairs[number]["source"] = f"OVERFLOW {number}"
+            pairs[number]["source"] = f"The OVERFLOW {number}."
         task = load_task("translation")
         data = load_dataset([write_jsonl("d.jsonl", pairs)], task)
         with pytest.raises(InputError, match="--max-errors"):

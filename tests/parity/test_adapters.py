@@ -107,6 +107,73 @@ def test_an_adapter_of_peft_gives_the_logits_of_peft(family: str, options: dict[
     assert float((model(IDS) - expected).abs().max()) < 2e-4
 
 
+HEADS = {"llama": "q_proj", "gpt2": "c_attn", "phi3": "qkv_proj", "gpt_neox": "query_key_value"}
+
+
+@pytest.mark.parametrize("family", HEADS)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("copied", ["auto", False])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@torch.inference_mode()
+def test_an_update_of_the_output_head(family: str, tied: bool, copied: Any, tmp_path: Path) -> None:
+    kind, sizes, _ = FAMILIES[family]
+    FAMILIES["with a head"] = (kind, sizes | {"tie_word_embeddings": tied}, [HEADS[family], "lm_head"])
+    try:
+        base = reference("with a head")
+        config, tensors = config_from_hf(base.config.to_dict()), dict(stream(base))
+        wrapped = peft_adapter(base, "with a head", tmp_path)
+        wrapped.save_pretrained(str(tmp_path), save_embedding_layers=copied)
+        expected = wrapped(IDS).logits
+    finally:
+        del FAMILIES["with a head"]
+    assert config.tied_head == tied
+    adapter = open_adapter(tmp_path)
+    assert bool(adapter.copies) == bool(copied)
+    fitting = adapter.fitting(config)
+    assert not fitting.tied_head
+    merged = build_model(fitting, merge_adapter(config, iter(tensors.items()), adapter), where="x")
+    assert float((merged(IDS) - expected).abs().max()) < 2e-4
+    # In fewer digits than the copy has.
+    rough = {name: tensor.to(torch.bfloat16).float() for name, tensor in tensors.items()}
+    close = build_model(fitting, merge_adapter(config, iter(rough.items()), adapter), where="x")
+    assert float((close(IDS) - expected).abs().max()) < 1
+    if copied:
+        name = "embed.weight" if tied else "head.weight"
+        other = {**tensors, name: tensors[name].flip(0)}
+        with pytest.raises(ModelFileError, match=r"another lm_head\.weight"):
+            list(merge_adapter(config, iter(other.items()), adapter))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(q|v)_proj", "[qv]_proj", "(?:q_proj|v_proj)", r"layers\.1\.self_attn\.(q|k|v|o)_proj", "q_proj"]
+)
+@torch.inference_mode()
+def test_ranks_and_alphas_by_patterns(pattern: str, tmp_path: Path) -> None:
+    base = reference("llama")
+    model = ours(base)
+    options = {"rank_pattern": {pattern: 2}, "alpha_pattern": {pattern: 5}}
+    expected = peft_adapter(base, "llama", tmp_path, **options)(IDS).logits
+    adapter = open_adapter(tmp_path)
+    add_lora(model, LoraConfig(), start=adapter.internal(model.config))
+    assert float((model(IDS) - expected).abs().max()) < 2e-4
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["(a|a)" * 20, "(a*)*b", "((a|b)+)+", "a?" * 30, r"(a)\1", "(?=a)", "(?P<x>a)", "a{3}", "a*a*a*", "((", 3],
+)
+def test_slow_patterns_are_refused(pattern: Any, tmp_path: Path) -> None:
+    peft_adapter(reference("llama"), "llama", tmp_path)
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"alpha_pattern": {pattern: 2}}))
+    if isinstance(pattern, str):
+        with pytest.raises(ModelFileError, match="alpha_pattern"):
+            open_adapter(tmp_path)
+    # Ranks are those of the weights: the pattern is never matched.
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"rank_pattern": {pattern: 2}}))
+    assert open_adapter(tmp_path).modules
+
+
 def our_adapter(model: GPT, **options: Any) -> None:
     add_lora(model, LoraConfig(**{"rank": 3, "alpha": 6, **options}))
     generator = torch.Generator().manual_seed(7)

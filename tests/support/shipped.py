@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,17 @@ def ship_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ship(folder, "summarization")
     ship(folder, "writing", forms=["haiku", "poem"])
     monkeypatch.setattr(adapters, "FOLDER", folder)
+    monkeypatch.setattr(adapters, "MODELS", folder.parent / "models")
     return folder
+
+
+def ship_model(task: str, *, languages: Sequence[tuple[str, str]] = PAIRS) -> Path:
+    """Write a model of a task's own that cannot be loaded, but has all that choosing needs."""
+    path = adapters.MODELS / task
+    path.mkdir(parents=True)
+    (path / adapters.MODEL).write_bytes(b"weights of the model")
+    write_brief_tasks(path, [task], languages=languages)
+    return path
 
 
 class Loads:
@@ -50,13 +60,23 @@ def install_loader(build: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) ->
     """Let `load_model` give a new fake model for each call, which says what it was tuned for."""
     loads = Loads()
 
-    def load_model(name: str = "default", *, adapter: Any = None, adapter_name: str | None = None, **_: Any) -> Any:
+    def load_model(
+        name: str = "default",
+        *,
+        adapter: Any = None,
+        adapter_name: str | None = None,
+        called: str | None = None,
+        **_: Any,
+    ) -> Any:
         model = build()
-        model.name, model.adapter = name, adapter_name
+        model.name, model.adapter = called or name, adapter_name
+        folder = Path(name).parent if adapter is None else Path(adapter)
+        if adapter is not None or Path(name).name == adapters.MODEL:
+            model.brief_tasks = read_brief_tasks(folder).names
+            model.languages = read_brief_tasks(folder).languages
         if adapter is not None:
-            model.brief_tasks = read_brief_tasks(Path(adapter)).names
             model.adapter_sha256 = "f" * 64
-        loads.names.append((name, adapter_name))
+        loads.names.append((called or name, adapter_name))
         loads.paths.append(adapter)
         loads.models.append(model)
         return model

@@ -23,7 +23,9 @@ class ToyTokenizer:
         self.eos_ids = frozenset({0})
         self.fingerprint = hashlib.sha256(str(vocab_size).encode()).hexdigest()
 
-    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_bos: bool = False, parse_special: bool = False, at_start: bool = True
+    ) -> list[int]:
         return [ord(char) - 96 for char in text]
 
     def token_bytes(self, token_id: int) -> bytes:

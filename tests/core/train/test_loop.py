@@ -177,10 +177,10 @@ def test_a_model_trained_on_counting_counts_and_stops(tmp_path: Path) -> None:
     assert ids == [3, 4, 5, 6, 7, 8, 9, 10]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lion", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "lion", "adafactor"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_every_optimizer_learns(optimizer: str, dtype: str, tmp_path: Path) -> None:
-    lr = {"adamw": 1e-2, "lion": 1e-3, "adafactor": 3e-2}[optimizer]
+    lr = {"adamw": 1e-2, "muon": 1e-2, "lion": 1e-3, "adafactor": 3e-2}[optimizer]
     made = tiny_training.trainer(tmp_path / "d", max_steps=60, optimizer=optimizer, lr=lr, dtype=dtype)
     losses = [info.loss for info in train(made)]
     assert losses[-1] < losses[0] - 1

@@ -18,7 +18,7 @@ from nlpkit.core.tokenizers.train import CHATML, END_OF_TEXT, TURN_END, train_to
 TEXTS = ["The cat sat on the mat.\nThe dog sat on the cat.  Twice!\n", "Zwölf Boxkämpfer jagen Viktor.\n"] * 20
 
 
-@pytest.fixture(scope="module", params=["bpe", "sentencepiece", "char"])
+@pytest.fixture(scope="module", params=["bpe", "sentencepiece", "sentencepiece-bpe", "char"])
 def made(request: pytest.FixtureRequest) -> tuple[str, Any]:
     return request.param, train_tokenizer(request.param, iter(TEXTS), vocab_size=300)
 
@@ -62,6 +62,18 @@ def test_unusable_requests() -> None:
         train_tokenizer("bep", TEXTS, vocab_size=300)
     with pytest.raises(ConfigError, match="vocabulary of 100"):
         train_tokenizer("bpe", TEXTS, vocab_size=100)
-    for kind in ("bpe", "sentencepiece", "char"):
+    for kind in ("bpe", "sentencepiece", "sentencepiece-bpe", "char"):
         with pytest.raises(InputError, match="no text"):
             train_tokenizer(kind, iter(()), vocab_size=300)
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "sentencepiece-bpe"])
+def test_symbols_are_one_piece_wherever_they_stand(kind: str) -> None:
+    tokenizer = train_tokenizer(kind, iter(TEXTS), vocab_size=300, symbols=["⟦1⟧", "⟦2⟧"])
+    one, two = tokenizer.encode("⟦1⟧")[-1], tokenizer.encode("⟦2⟧")[-1]
+    ids = tokenizer.encode("The⟦1⟧cat (⟦2⟧⟦1⟧).")
+    assert [i for i in ids if i in (one, two)] == [one, two, one]
+    assert tokenizer.decode(ids) == "The⟦1⟧cat (⟦2⟧⟦1⟧)."
+    assert {one, two}.isdisjoint(tokenizer.special_ids)
+    with pytest.raises(ConfigError, match="Only SentencePiece"):
+        train_tokenizer("bpe", iter(TEXTS), vocab_size=300, symbols=["⟦1⟧"])
