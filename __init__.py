@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nlpkit.apps.toolkit import Toolkit, load
     from nlpkit.core.decode.config import DecodeConfig
-    from nlpkit.core.decode.constraints import Constraint
+    from nlpkit.core.decode.constraint import Constraint
     from nlpkit.core.errors import NlpkitError
 
 __all__ = ["Constraint", "DecodeConfig", "NlpkitError", "Toolkit", "__version__", "load"]
@@ -18,7 +18,7 @@ __all__ = ["Constraint", "DecodeConfig", "NlpkitError", "Toolkit", "__version__"
 _LAZY = {
     "load": "nlpkit.apps.toolkit",
     "Toolkit": "nlpkit.apps.toolkit",
-    "Constraint": "nlpkit.core.decode.constraints",
+    "Constraint": "nlpkit.core.decode.constraint",
     "DecodeConfig": "nlpkit.core.decode.config",
     "NlpkitError": "nlpkit.core.errors",
 }
@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        from nlpkit.core.threads import calm_openmp
+        from nlpkit.core.machine.processor import calm_openmp
 
         calm_openmp()
         return getattr(import_module(_LAZY[name]), name)

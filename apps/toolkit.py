@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from nlpkit.apps.adapters import NONE, AdapterChooser, Choice, TaskAdapter
-from nlpkit.apps.model_pool import ModelPool, only
-from nlpkit.apps.results import TaskResult
-from nlpkit.apps.task import Example, Overflow, Task, check_example, load_task
+from nlpkit.apps.models.adapters import NONE, AdapterChooser, Choice, TaskAdapter
+from nlpkit.apps.pipeline.pool import ModelPool, only
+from nlpkit.apps.pipeline.result import TaskResult
+from nlpkit.apps.tasks.table import load_task
+from nlpkit.apps.tasks.task import Example, Overflow, Task, check_example
 from nlpkit.core.errors import InputError, NlpkitError
 
 if TYPE_CHECKING:
@@ -357,8 +358,9 @@ def load(
         NlpkitError: There is no such model, or it cannot be used.
     """
     chooser = AdapterChooser(name, adapter)
-    from nlpkit.core.language_model import load_model, pick_device, pick_dtype
-    from nlpkit.core.loaders.catalogue import resolve_model
+    from nlpkit.core.fetch.resolve import resolve_model
+    from nlpkit.core.load import load_model, pick_dtype
+    from nlpkit.core.machine.devices import pick_device
 
     def load_one(chosen: TaskAdapter | None, like: LanguageModel | None) -> LanguageModel:
         own = None if chosen is None else chosen.model

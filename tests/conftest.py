@@ -56,7 +56,7 @@ def _no_network(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _load_fakes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("nlpkit_test_fakes", ROOT / "tests" / "fakes.py")
+    spec = importlib.util.spec_from_file_location("nlpkit_test_fakes", ROOT / "tests" / "support" / "fakes.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -67,7 +67,7 @@ def _load_fakes() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def fakes() -> ModuleType:
-    """The module ``tests/fakes.py``."""
+    """The module ``tests/support/fakes.py``."""
     return _load_fakes()
 
 
@@ -75,7 +75,7 @@ def fakes() -> ModuleType:
 def fake_model(fakes: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A model without weights, which the command line loads whatever model is asked for."""
     model = fakes.FakeModel()
-    monkeypatch.setitem(sys.modules, "nlpkit.core.language_model", fakes.install(model))
+    monkeypatch.setitem(sys.modules, "nlpkit.core.load", fakes.install(model))
     return model
 
 

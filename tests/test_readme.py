@@ -12,7 +12,7 @@ import pytest
 import typer
 from pages import PAGES, ROOT, Block, blocks, commands, prose
 
-from nlpkit.cli import app
+from nlpkit.apps.cli.app import app
 
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
@@ -151,7 +151,7 @@ def test_nothing_of_a_workplace(page: Path) -> None:
 
 
 def test_the_wheel_named_in_the_pages_is_the_catalogues() -> None:
-    from nlpkit.core.loaders.catalogue import WheelSource, find_entry
+    from nlpkit.core.fetch.catalogue import WheelSource, find_entry
 
     entry = find_entry("default")
     assert entry is not None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from nlpkit.core.decode.constraints import Constraint
+from nlpkit.core.decode.constraint import Constraint
 from nlpkit.core.errors import ConfigError, did_you_mean
 
 Speculation = Literal["none", "prompt", "draft"]

@@ -6,21 +6,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from nlpkit.core.decode.beam import BeamSearcher
-from nlpkit.core.decode.contrastive import ContrastiveSearcher, check_runner
-from nlpkit.core.decode.draft_model import DraftModel
-from nlpkit.core.decode.drafters import Drafter, PromptLookup
 from nlpkit.core.decode.guide import start_guide
-from nlpkit.core.decode.lexical import Lexicon
-from nlpkit.core.decode.prefixes import PrefixCache, plan_order
+from nlpkit.core.decode.loop import CHUNK, Scheduler
+from nlpkit.core.decode.prefix_cache.order import plan_order
+from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
 from nlpkit.core.decode.request import Completion, Generation, Request, Score, TokenEvent
-from nlpkit.core.decode.scheduler import CHUNK, Scheduler
-from nlpkit.core.decode.speculation import Experience, Speculator
+from nlpkit.core.decode.speculation.draft_model import DraftModel
+from nlpkit.core.decode.speculation.drafter import Drafter
+from nlpkit.core.decode.speculation.prompt_lookup import PromptLookup
+from nlpkit.core.decode.speculation.speculator import Experience, Speculator
+from nlpkit.core.decode.strategies.beam import BeamSearcher
+from nlpkit.core.decode.strategies.contrastive import ContrastiveSearcher, check_runner
+from nlpkit.core.decode.strategies.lexical import Lexicon
 from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.runner import Runner
-    from nlpkit.core.tokenizers.base import Tokenizer
+    from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 DEFAULT_BATCH_TOKENS = 8192
 FEW = 4

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlpkit.core.decode.constraints import Constraint
+from nlpkit.core.decode.constraint import Constraint
 from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nlpkit.core.tokenizers.base import Tokenizer
+    from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 MAX_COMPILED = 64
 """Most compiled constraints that are kept for one tokenizer."""

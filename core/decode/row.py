@@ -2,105 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nlpkit.core.decode import processors
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.guide import start_guide
+from nlpkit.core.decode.processors import needs_processing
 from nlpkit.core.decode.request import Completion, FinishReason, Request
-from nlpkit.core.decode.special_ids import SpecialIds
-from nlpkit.core.errors import ConfigError
+from nlpkit.core.decode.sampler import draw_seed
 from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from nlpkit.core.tokenizers.base import Tokenizer
-
-
-def draw_seed() -> int:
-    """Return a fresh random seed."""
-    return secrets.randbits(63)
-
-
-def needs_processing(request: Request) -> bool:
-    """Tell whether the logits must go through `process`; for bans alone `SpecialIds.banned` is enough."""
-    config = request.config
-    return bool(
-        config.logit_bias
-        or config.constraint is not None
-        or request.token_filter is not None
-        or config.repetition_penalty != 1.0
-        or config.frequency_penalty
-        or config.presence_penalty
-        or config.no_repeat_ngram
-    )
-
-
-def process(
-    logits: Tensor, request: Request, generated: Sequence[int], special: SpecialIds, *, allowed: Tensor | None = None
-) -> Tensor:
-    """Apply the processors that precede temperature, in their documented order.
-
-    The n-gram ban and the minimum length give way where they would leave no token at all.
-
-    Args:
-        logits: fp32, shape ``(vocab_size,)``; not changed.
-        request: Whose settings to use.
-        generated: Ids generated so far.
-        special: Ids that end a text, and those that none may hold.
-        allowed: Bool mask of the tokens that the request's constraint allows, shape ``(vocab_size,)``.
-
-    Returns:
-        Shape ``(vocab_size,)``.
-
-    Raises:
-        ConfigError: Biases, constraint and token filter together allow no token.
-    """
-    config = request.config
-    if config.logit_bias:
-        logits = processors.add_bias(logits, config.logit_bias)
-    # A constraint says itself which special tokens may stand in the text.
-    banned = special.control.difference(config.logit_bias) if allowed is None else frozenset()
-    banned |= special.ends if config.ignore_eos else frozenset()
-    if banned:
-        logits = processors.ban(logits, sorted(banned))
-    if request.token_filter is not None:
-        logits = processors.allow_only(logits, request.token_filter(generated))
-    if allowed is not None:
-        logits = processors.allow_only(logits, allowed)
-    if (config.logit_bias or request.token_filter is not None or allowed is not None) and not _any_left(logits):
-        raise ConfigError(
-            "The logit biases, the constraint and the token filter together leave no token to generate. Allow at "
-            "least one."
-        )
-    if config.repetition_penalty != 1.0:
-        seen = [*request.prompt_ids, *generated]
-        logits = processors.penalize_repetition(logits, seen, config.repetition_penalty)
-    if generated and (config.frequency_penalty or config.presence_penalty):
-        logits = processors.penalize_counts(
-            logits, Counter(generated), frequency=config.frequency_penalty, presence=config.presence_penalty
-        )
-    if config.no_repeat_ngram:
-        ends = processors.repeated_ngram_ends(generated, config.no_repeat_ngram)
-        if ends:
-            logits = _ban_unless_last(logits, ends)
-    if len(generated) < config.min_tokens and special.ends:
-        logits = _ban_unless_last(logits, sorted(special.ends))
-    return logits
-
-
-def _any_left(logits: Tensor) -> bool:
-    return bool((logits > processors.NEVER).any())
-
-
-def _ban_unless_last(logits: Tensor, token_ids: Sequence[int]) -> Tensor:
-    banned = processors.ban(logits, token_ids)
-    return banned if _any_left(banned) else logits
+    from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass

@@ -6,6 +6,7 @@ sample never depends on its neighbours, on batching or on the order of arrival.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,3 +70,8 @@ def sample(logits: Tensor, numbers: Sequence[float]) -> list[int]:
     possible = probs.gather(1, chosen[:, None])[:, 0] > 0
     ids: list[int] = torch.where(possible, chosen, certain).tolist()
     return ids
+
+
+def draw_seed() -> int:
+    """Return a fresh random seed."""
+    return secrets.randbits(63)

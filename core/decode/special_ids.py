@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.config import DecodeConfig
-    from nlpkit.core.tokenizers.base import Tokenizer
+    from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from nlpkit.core.decode.lexical import advance_match
+from nlpkit.core.decode.strategies.lexical import advance_match
 from nlpkit.core.tokenizers.stream import failure_table
 
 if TYPE_CHECKING:
-    from nlpkit.core.tokenizers.base import Tokenizer
+    from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 StopState: TypeAlias = tuple[int, ...]
 """For each stop string, with how many of its bytes a text ends; None stands for a text without bytes yet. Of tokenizers

@@ -108,7 +108,7 @@ class ModelConfig:
     """Shape and switches of a decoder-only transformer.
 
     Attributes:
-        family: Name of the key table in `nlpkit.core.loaders.keymaps`, such as ``llama``.
+        family: Name of the key table in `nlpkit.core.formats.weight_names`, such as ``llama``.
         vocab_size: Rows of the embedding, in tokens.
         d_model: Width of the residual stream.
         n_layers: Number of blocks.

@@ -18,7 +18,7 @@ from nlpkit.core.model.layers import MLP, build_norm
 from nlpkit.core.model.rope import Rotary
 
 if TYPE_CHECKING:
-    from nlpkit.core.model.kernels import Kernels
+    from nlpkit.core.quantization.kernel_pass import Kernels
 
 SPAN = 2048
 """Most tokens of one row in a pass, where rows run one by one: bounds the memory of activations."""
@@ -101,7 +101,7 @@ class GPT(nn.Module):
         # Both are for training alone: dropout on the embeddings; recomputing blocks in the backward pass.
         self.dropout = 0.0
         self.checkpointing = False
-        # Compiled passes over quantized weights, for inference; see `nlpkit.core.model.kernels`.
+        # Compiled passes over quantized weights, for inference; see `nlpkit.core.quantization.kernel_library`.
         self.kernels: Kernels | None = None
         self._sliding = frozenset(config.sliding_layers)
         self._rotary: Rotary | None = None

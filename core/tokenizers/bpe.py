@@ -156,7 +156,7 @@ class HFTokenizer:
     def encode(
         self, text: str, *, add_bos: bool = False, parse_special: bool = False, at_start: bool = True
     ) -> list[int]:
-        """Tokenize `text`; see `nlpkit.core.tokenizers.base.Tokenizer.encode`.
+        """Tokenize `text`; see `nlpkit.core.tokenizers.tokenizer.Tokenizer.encode`.
 
         Raises:
             InputError: The text holds a lone surrogate, which no encoding of Unicode has.
@@ -178,7 +178,7 @@ class HFTokenizer:
         return [self._bos_id, *ids] if add_bos and self._bos_id is not None else ids
 
     def encode_protected(self, text: str, originals: Mapping[str, str]) -> list[int]:
-        """Encode a chat rendering; see `nlpkit.core.tokenizers.chat.ProtectingTokenizer`."""
+        """Encode a chat rendering; see `nlpkit.core.chat.template.ProtectingTokenizer`."""
         check_unicode(text)
         with self._lock:
             self._tokenizer.encode_special_tokens = False
@@ -205,7 +205,7 @@ class HFTokenizer:
         return ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Turn ids back into text; see `nlpkit.core.tokenizers.base.Tokenizer.decode`.
+        """Turn ids back into text; see `nlpkit.core.tokenizers.tokenizer.Tokenizer.decode`.
 
         Ids outside the vocabulary add nothing (models pad their embedding to round sizes).
         """

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from nlpkit.core.errors import ModelFileError, NlpkitError, TokenizerError, did_you_mean
-from nlpkit.core.tokenizers.gguf_pre import PRE_TOKENIZERS, PreTokenizer
+from nlpkit.core.errors import NlpkitError, TokenizerError, did_you_mean
+from nlpkit.core.tokenizers.gguf_pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from nlpkit.core.tokenizers.special_tokens import AddedSpec
 from nlpkit.core.tokenizers.spm_model import Piece, PieceType, SpmAlgorithm, write_spm_model
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import tokenizers
 
     from nlpkit.core.tokenizers.bpe import HFTokenizer
-    from nlpkit.core.tokenizers.chat import ChatTemplate
     from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 
 ENDS = frozenset(
@@ -270,39 +269,6 @@ def adds_bos(metadata: Mapping[str, Any]) -> bool:
     if metadata.get("tokenizer.ggml.pre") in ("llama3", "llama-v3", "llama-bpe", "tekken"):
         return True
     return metadata.get("tokenizer.ggml.model") == "llama"
-
-
-def build_chat_template(metadata: Mapping[str, Any]) -> ChatTemplate | None:
-    """Build the chat template of GGUF metadata.
-
-    Args:
-        metadata: `GGUFFile.metadata`.
-
-    Returns:
-        The template, or None for a base model.
-
-    Raises:
-        ModelFileError: It is no valid template.
-    """
-    source = metadata.get("tokenizer.chat_template")
-    if source is None or source == "":
-        return None
-    if not isinstance(source, str):
-        raise ModelFileError("The file's tokenizer.chat_template is no text. Get another file.")
-    from nlpkit.core.tokenizers.chat import ChatTemplate
-
-    tokens = metadata.get("tokenizer.ggml.tokens")
-
-    def spelling(key: str) -> str:
-        index = metadata.get(f"tokenizer.ggml.{key}_token_id")
-        if isinstance(tokens, list) and isinstance(index, int) and 0 <= index < len(tokens):
-            return str(tokens[index])
-        return ""
-
-    variables = {
-        f"{name}_token": spelling(key) for name, key in (("unk", "unknown"), ("pad", "padding")) if spelling(key)
-    }
-    return ChatTemplate(source, bos_token=spelling("bos"), eos_token=spelling("eos"), variables=variables)
 
 
 def _guarded(vocabulary: Vocabulary, build: Callable[[], _T]) -> _T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nlpkit.core.errors import TokenizerError
-from nlpkit.core.tokenizers.base import Tokenizer
+from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:

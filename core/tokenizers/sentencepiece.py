@@ -13,7 +13,7 @@ from typing import Any
 import sentencepiece
 
 from nlpkit.core.errors import TokenizerError
-from nlpkit.core.small_files import read_small_file
+from nlpkit.core.files.read import read_small_file
 from nlpkit.core.tokenizers.special_tokens import AddedSpec, read_special_tokens
 from nlpkit.core.tokenizers.unicode import check_unicode
 
@@ -141,7 +141,7 @@ class SentencePieceTokenizer:
     def encode(
         self, text: str, *, add_bos: bool = False, parse_special: bool = False, at_start: bool = True
     ) -> list[int]:
-        """Tokenize `text`; see `nlpkit.core.tokenizers.base.Tokenizer.encode`.
+        """Tokenize `text`; see `nlpkit.core.tokenizers.tokenizer.Tokenizer.encode`.
 
         Raises:
             InputError: The text holds a lone surrogate, which no encoding of Unicode has.
@@ -154,7 +154,7 @@ class SentencePieceTokenizer:
         return ids + self._encode_cut(text, parse_special=parse_special, first=at_start)
 
     def encode_protected(self, text: str, originals: Mapping[str, str]) -> list[int]:
-        """Encode a chat rendering; see `nlpkit.core.tokenizers.chat.ProtectingTokenizer`."""
+        """Encode a chat rendering; see `nlpkit.core.chat.template.ProtectingTokenizer`."""
         check_unicode(text)
         restore = str.maketrans(dict(originals))
         ids: list[int] = []
@@ -167,7 +167,7 @@ class SentencePieceTokenizer:
         return ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Turn ids back into text; see `nlpkit.core.tokenizers.base.Tokenizer.decode`.
+        """Turn ids back into text; see `nlpkit.core.tokenizers.tokenizer.Tokenizer.decode`.
 
         Ids outside the vocabulary add nothing (models pad their embedding to round sizes).
         """

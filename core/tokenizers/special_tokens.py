@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import TokenizerError
-from nlpkit.core.small_files import read_json_file
+from nlpkit.core.files.read import read_json_file
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _MAX_ID = 2_000_000

@@ -10,7 +10,7 @@ import codecs
 from collections.abc import Sequence
 
 from nlpkit.core.errors import ConfigError
-from nlpkit.core.tokenizers.base import Tokenizer
+from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 
 class StreamDecoder:

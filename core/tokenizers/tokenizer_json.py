@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nlpkit.core.errors import TokenizerError, shown
-from nlpkit.core.small_files import read_small_file
+from nlpkit.core.files.read import read_small_file
 from nlpkit.core.tokenizers.json_bounds import check_spelling, check_tokenizer_json
 from nlpkit.core.tokenizers.special_tokens import SpecialTokens, read_json
 

@@ -235,7 +235,7 @@ FREE_ON_RESUME = frozenset(
 """Options that may change when training resumes: they do not change what is learned, up to rounding."""
 
 LENGTH = frozenset({"max_steps", "epochs", "max_minutes"})
-"""Options that say how long to train; `nlpkit.core.train.length` tells when they may change."""
+"""Options that say how long to train; `nlpkit.core.train.checkpoints.resume` tells when they may change."""
 
 
 def changed_options(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
-from nlpkit.core.train.ahead import Ahead, StepData
 from nlpkit.core.train.config import TrainConfig
+from nlpkit.core.train.data.ahead import Ahead, StepData
+from nlpkit.core.train.data.packing import Batch, DataState, Packer, collate
 from nlpkit.core.train.distributed import SINGLE, Process, gathered, shard, whole
 from nlpkit.core.train.loss import loss_sum
 from nlpkit.core.train.optim import MovingAverage, Weights, build_optimizer
-from nlpkit.core.train.packing import Batch, DataState, Packer, collate
 from nlpkit.core.train.prepare import prepare_model, run_eagerly
 from nlpkit.core.train.schedule import learning_rate, warmup_steps
 

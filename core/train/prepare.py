@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from nlpkit.core.allocator import keep_freed_memory
 from nlpkit.core.errors import ConfigError
+from nlpkit.core.machine.allocator import keep_freed_memory
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraLinear
 from nlpkit.core.train.config import TrainConfig

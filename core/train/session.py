@@ -10,17 +10,24 @@ from typing import Protocol
 
 from torch import Tensor
 
+from nlpkit.apps.training.curves import write_curves
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.model.gpt import GPT
-from nlpkit.core.train.checkpoint import has_checkpoints, latest_checkpoint, resume, save_checkpoint
+from nlpkit.core.train.checkpoints.checkpoint import has_checkpoints, latest_checkpoint, save_checkpoint
+from nlpkit.core.train.checkpoints.kept_weights import load_best, mean_of_snapshots, save_best, save_snapshot
+from nlpkit.core.train.checkpoints.resume import other_length, resume
+from nlpkit.core.train.checkpoints.rewind import (
+    at_decay,
+    checkpoint_for_length,
+    drop_later,
+    save_before_decay,
+    steps_before_decay,
+)
 from nlpkit.core.train.config import LOWER_IS_BETTER
-from nlpkit.core.train.kept_weights import load_best, mean_of_snapshots, save_best, save_snapshot
-from nlpkit.core.train.length import other_length
+from nlpkit.core.train.data.packing import Packer
 from nlpkit.core.train.loop import StepInfo, Trainer, train
-from nlpkit.core.train.metrics_log import MetricsLog, read_metrics, write_curves
-from nlpkit.core.train.packing import Packer
+from nlpkit.core.train.metrics_log import MetricsLog, read_metrics
 from nlpkit.core.train.progress import Progress
-from nlpkit.core.train.rewind import at_decay, checkpoint_for_length, drop_later, save_before_decay, steps_before_decay
 
 _SNAPSHOTS = "average"
 

@@ -135,7 +135,7 @@ def get_metric(
         exclude: Span labels that are not scored; ``V`` unless given.
 
     Returns:
-        The metric. Call its `bind` on the samples first, or use `nlpkit.eval.score`.
+        The metric. Call its `bind` on the samples first, or use `nlpkit.eval.statistics.measure`.
 
     Raises:
         ConfigError: There is no such metric, or it does not take an option that was given.

@@ -7,15 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nlpkit.core.errors import InputError
-from nlpkit.eval.metrics.base import (
-    BaseMetric,
-    FloatArray,
-    Sample,
-    check_references,
-    ratio,
-    segment_label,
-    stack_rows,
-)
+from nlpkit.eval.metrics.base import BaseMetric, FloatArray, Sample, check_references, ratio, segment_label, stack_rows
 
 Span = tuple[int, int, str]
 

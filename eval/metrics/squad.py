@@ -8,13 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
-from nlpkit.eval.metrics.base import (
-    BaseMetric,
-    FloatArray,
-    Sample,
-    count_references,
-    stack_rows,
-)
+from nlpkit.eval.metrics.base import BaseMetric, FloatArray, Sample, count_references, stack_rows
 from nlpkit.eval.metrics.text import has_unsegmented, primary_language
 
 NORMALISATIONS = ("squad", "cmrc2018")

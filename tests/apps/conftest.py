@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.request import Completion, Generation, Request, TokenEvent
 from nlpkit.core.errors import NlpkitError
-from nlpkit.core.tokenizers.base import Message
 
 _PIECE = re.compile(r"\s?[^\W_]{1,4}|\s|.", re.DOTALL)
 

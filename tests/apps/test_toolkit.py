@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import nlpkit
-from nlpkit.apps.results import TaskResult
+from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.toolkit import Toolkit
 from nlpkit.core.errors import ConfigError, InputError
 

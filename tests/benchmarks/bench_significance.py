@@ -19,8 +19,8 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest
 
 from nlpkit.eval.metrics.registry import get_metric
-from nlpkit.eval.score import build_samples, measure
-from nlpkit.eval.significance import compare_systems
+from nlpkit.eval.statistics.measure import build_samples, measure
+from nlpkit.eval.statistics.significance import compare_systems
 
 
 class StoredBleu(BLEU):

@@ -155,9 +155,9 @@ def main() -> None:
         print(json.dumps(result))
         return
 
-    from nlpkit.apps.bench_peers import convert_for_ctranslate2, is_installed
-    from nlpkit.apps.merging import merge_model
-    from nlpkit.core.language_model import load_model
+    from nlpkit.apps.bench.peers import convert_for_ctranslate2, is_installed
+    from nlpkit.apps.models.merging import merge_model
+    from nlpkit.core.load import load_model
 
     engines = ["nlpkit", *(name for name in ("transformers", "ctranslate2") if is_installed(name))]
     args.eos = sorted(load_model("default", dtype="bf16").tokenizer.eos_ids)

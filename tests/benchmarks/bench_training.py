@@ -38,8 +38,8 @@ def finish(engine: str, seconds: list[float], tokens: int, compiled: bool | None
 
 def loaded(path: str, dtype: Any) -> Any:
     """Load a model and let go of its file, whose pages would count as memory in use."""
-    from nlpkit.core.loaders.build import build_model
-    from nlpkit.core.loaders.open import open_model
+    from nlpkit.core.formats.build import build_model
+    from nlpkit.core.formats.open import open_model
 
     source = open_model(path)
     return build_model(source.config, ((n, t.clone()) for n, t in source.tensors(dtype=dtype)), where=path)
@@ -50,9 +50,9 @@ def run_nlpkit(args: argparse.Namespace) -> None:
 
     from nlpkit.core.model.lora import LoraConfig, add_lora
     from nlpkit.core.train.config import TrainConfig
-    from nlpkit.core.train.data import TokenRow, build_store
+    from nlpkit.core.train.data.packing import Packer
+    from nlpkit.core.train.data.store import TokenRow, build_store
     from nlpkit.core.train.loop import Trainer, train
-    from nlpkit.core.train.packing import Packer
 
     wide = torch.float32 if args.method == "full" or args.dtype == "fp32" else torch.bfloat16
     model = loaded(args.model, wide)
@@ -152,8 +152,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
         (run_nlpkit if args.engine == "nlpkit" else run_trainer)(args)
         return
-    from nlpkit.core.loaders.catalogue import resolve_model
-    from nlpkit.core.loaders.export import convert_model
+    from nlpkit.core.fetch.resolve import resolve_model
+    from nlpkit.core.formats.export import convert_model
 
     path = resolve_model(args.model)
     with tempfile.TemporaryDirectory() as folder:

@@ -53,7 +53,7 @@ def make_model(shape: str, folder: Path) -> None:
     """Write a random model with a tokenizer of as many tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    from nlpkit.core.loaders.export import save_native
+    from nlpkit.core.formats.export import save_native
     from nlpkit.core.model.config import ModelConfig
     from nlpkit.core.tokenizers.bpe import HFTokenizer
     from nlpkit.core.tokenizers.tokenizer_json import byte_to_char
@@ -84,7 +84,7 @@ def make_model(shape: str, folder: Path) -> None:
 def run_nlpkit(beams: int, args: argparse.Namespace) -> dict[str, Any]:
     from nlpkit.core.decode.config import DecodeConfig
     from nlpkit.core.decode.request import Request
-    from nlpkit.core.language_model import load_model
+    from nlpkit.core.load import load_model
 
     lm = load_model(str(args.model), dtype="int8", threads=args.threads)
     chance = random.Random(1)

@@ -4,7 +4,7 @@ Rows are those of the task: source, target, source_lang, target_lang. A table of
 both directions: ``dev.en-de.tsv.xz:en:de``. Every row is translated as the command does it, and called right if its
 chrF is at least 30. What is printed: for each bin of the confidence how many rows it holds, what it says on average and
 which share was right; of the flagged rows, and of the others, which share was wrong. ``--fit`` finds the coefficients of
-`nlpkit.apps.confidence` that suit these rows best (logistic regression, ridge 0.01), and what the table would be with
+`nlpkit.apps.text.translation.confidence` that suit these rows best (logistic regression, ridge 0.01), and what the table would be with
 them, measured on the other half of the rows.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from sacrebleu.metrics.chrf import CHRF
 
 import nlpkit
-from nlpkit.apps.confidence import COEFFICIENTS, LOW, Signals, confidence, features
+from nlpkit.apps.text.translation.confidence import COEFFICIENTS, LOW, Signals, confidence, features
 
 RIGHT = 30.0
 BINS = 10

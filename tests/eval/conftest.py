@@ -16,7 +16,7 @@ TINY_TEXT = (
     "the cat sat on the mat and looked at the dog . a dog saw the cat , and the cat ran . "
     "two men are riding horses in the park while a small girl watches them from the red bench . "
 )
-PROGRAM = Path(__file__).with_name("fake_eval.py")
+PROGRAM = Path(__file__).resolve().parents[1] / "support" / "fake_eval.py"
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +34,9 @@ def fake_eval() -> ModuleType:
 @pytest.fixture
 def eval_model(fake_eval: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model without weights and adapters, which the command line loads whatever model is asked for."""
-    monkeypatch.setattr("nlpkit.apps.adapters.FOLDER", tmp_path_factory.mktemp("no-adapters"))
+    monkeypatch.setattr("nlpkit.apps.models.adapters.FOLDER", tmp_path_factory.mktemp("no-adapters"))
     model = fake_eval.EvalModel()
-    monkeypatch.setitem(sys.modules, "nlpkit.core.language_model", fake_eval.install(model))
+    monkeypatch.setitem(sys.modules, "nlpkit.core.load", fake_eval.install(model))
     return model
 
 

@@ -29,8 +29,8 @@ def both(tiny_model: Path) -> tuple[Any, Any]:
     os.environ["HF_HUB_OFFLINE"] = os.environ["TOKENIZERS_PARALLELISM"] = "0"
     from lm_eval.models.huggingface import HFLM
 
-    from nlpkit.core.language_model import load_model
-    from nlpkit.eval.lm_eval_adapter import NlpkitLM
+    from nlpkit.core.load import load_model
+    from nlpkit.eval.lm_eval import NlpkitLM
 
     theirs = HFLM(pretrained=str(tiny_model), device="cpu", dtype="float32", batch_size=4)
     return NlpkitLM(load_model(str(tiny_model), dtype="fp32", device="cpu")), theirs
@@ -113,7 +113,7 @@ def test_rolling_equals_hf_over_several_windows(both: tuple[Any, Any]) -> None:
 def test_windows_predict_each_token_once(size: int, length: int) -> None:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-    from nlpkit.eval.lm_eval_adapter import rolling_windows
+    from nlpkit.eval.lm_eval import rolling_windows
 
     ids = list(range(100, 100 + length))
     windows = list(rolling_windows(ids, 0, size))

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from nlpkit.core.errors import InputError
-from nlpkit.core.language_model import load_model
+from nlpkit.core.load import load_model
 
-ADAPTER = "nlpkit.eval.lm_eval_adapter"
+ADAPTER = "nlpkit.eval.lm_eval"
 
 
 @pytest.fixture

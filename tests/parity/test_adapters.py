@@ -19,10 +19,10 @@ with warnings.catch_warnings():
     import peft
 
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.loaders.adapter import merge_adapter, open_adapter, save_adapter
-from nlpkit.core.loaders.build import build_model
-from nlpkit.core.loaders.hf_config import config_from_hf
-from nlpkit.core.loaders.keymaps import KeyMap
+from nlpkit.core.formats.adapter import merge_adapter, open_adapter, save_adapter
+from nlpkit.core.formats.build import build_model
+from nlpkit.core.formats.families import config_from_hf
+from nlpkit.core.formats.weight_names import KeyMap
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, LoraLinear, add_lora, lora_layers, lora_weights, merge_lora
 

@@ -10,10 +10,10 @@ import torch
 import transformers
 
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.loaders.build import build_model
-from nlpkit.core.loaders.hf_config import config_from_hf, config_to_hf
-from nlpkit.core.loaders.hf_defaults import DEFAULTS, NO_MATTER, REFUSED
-from nlpkit.core.loaders.keymaps import FAMILIES, KeyMap
+from nlpkit.core.formats.build import build_model
+from nlpkit.core.formats.families import config_from_hf, config_to_hf
+from nlpkit.core.formats.hf_defaults import DEFAULTS, NO_MATTER, REFUSED
+from nlpkit.core.formats.weight_names import FAMILIES, KeyMap
 
 pytestmark = pytest.mark.parity
 

@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
 from nlpkit.core.errors import ConfigError, ModelFileError
-from nlpkit.core.language_model import load_model
+from nlpkit.core.load import load_model
 
 pytestmark = pytest.mark.parity
 

@@ -14,9 +14,9 @@ from tiny_models import ToyTokenizer
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.engine import Engine
 from nlpkit.core.decode.request import Request
-from nlpkit.core.decode.speculation import PassCost
-from nlpkit.core.loaders.external import ExternalRunner
+from nlpkit.core.decode.speculation.speculator import PassCost
 from nlpkit.core.model.cache import KVSegment
+from nlpkit.core.runners.external import ExternalRunner
 
 pytestmark = pytest.mark.parity
 

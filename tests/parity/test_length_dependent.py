@@ -12,15 +12,15 @@ import transformers
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.engine import Engine
 from nlpkit.core.decode.request import Request
-from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.errors import ConfigError
+from nlpkit.core.formats.build import build_model
+from nlpkit.core.formats.families import config_from_hf
+from nlpkit.core.formats.weight_names import KeyMap
 from nlpkit.core.language_model import LanguageModel
-from nlpkit.core.loaders.build import build_model
-from nlpkit.core.loaders.hf_config import config_from_hf
-from nlpkit.core.loaders.keymaps import KeyMap
 from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.rope import sequence_lengths
+from nlpkit.core.runners.gpt import GPTRunner
 
 pytestmark = pytest.mark.parity
 

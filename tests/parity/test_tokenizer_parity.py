@@ -9,9 +9,9 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from nlpkit.core.tokenizers.base import Message
+from nlpkit.core.chat.message import Message
+from nlpkit.core.chat.template import load_chat_template
 from nlpkit.core.tokenizers.bpe import HFTokenizer
-from nlpkit.core.tokenizers.chat import load_chat_template
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.parity

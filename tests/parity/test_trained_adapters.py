@@ -14,12 +14,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import peft
 
-from nlpkit.core.loaders.brief import FILE_NAME, read_brief_tasks
-from nlpkit.core.loaders.build import build_model
-from nlpkit.core.loaders.hf_config import config_from_hf
-from nlpkit.core.loaders.keymaps import KeyMap
+from nlpkit.core.formats.build import build_model
+from nlpkit.core.formats.families import config_from_hf
+from nlpkit.core.formats.tuned import FILE_NAME, read_brief_tasks
+from nlpkit.core.formats.weight_names import KeyMap
 from nlpkit.core.model.lora import LoraConfig, add_lora, lora_layers
-from nlpkit.core.train.output import write_adapter
+from nlpkit.core.train.checkpoints.output import write_adapter
 
 pytestmark = [
     pytest.mark.parity,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlpkit.apps.chunking import (
+from nlpkit.apps.text.chunking import (
     cut_long,
     cut_to_fit,
     pack,

@@ -24,19 +24,19 @@ import tokenizers
 import torch
 from safetensors.torch import save
 
+from nlpkit.core.chat import sandbox as template_sandbox
+from nlpkit.core.chat.message import Message
+from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.errors import NlpkitError
-from nlpkit.core.language_model import load_model
-from nlpkit.core.loaders.export import save_hf, save_native
-from nlpkit.core.loaders.gguf import GGUFSource
-from nlpkit.core.loaders.gguf_export import write_gguf
-from nlpkit.core.loaders.gguf_names import weight_shapes
-from nlpkit.core.loaders.safetensors_file import open_safetensors
+from nlpkit.core.files.safetensors import open_safetensors
+from nlpkit.core.formats.export import save_hf, save_native
+from nlpkit.core.formats.gguf.export import write_gguf
+from nlpkit.core.formats.gguf.source import GGUFSource
+from nlpkit.core.formats.gguf.weight_names import weight_shapes
+from nlpkit.core.load import load_model
 from nlpkit.core.model.config import ModelConfig, RopeConfig
-from nlpkit.core.tokenizers import template_sandbox
-from nlpkit.core.tokenizers.base import Message
 from nlpkit.core.tokenizers.bpe import HFTokenizer
-from nlpkit.core.tokenizers.chat import ChatTemplate
-from nlpkit.core.tokenizers.gguf_pre import PRE_TOKENIZERS
+from nlpkit.core.tokenizers.gguf_pretokenizers import PRE_TOKENIZERS
 from nlpkit.core.tokenizers.gguf_vocab import new_bpe
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from nlpkit.eval.metrics.base import Likelihood, Sample
 from nlpkit.eval.metrics.registry import METRICS, get_metric
 from nlpkit.eval.metrics.text import unicode_tokens
-from nlpkit.eval.score import Measurement, measure
-from nlpkit.eval.significance import bootstrap_interval, paired_bootstrap
+from nlpkit.eval.statistics.measure import Measurement, measure
+from nlpkit.eval.statistics.significance import bootstrap_interval, paired_bootstrap
 
 pytestmark = pytest.mark.property
 

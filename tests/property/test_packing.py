@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlpkit.core.errors import ConfigError, InputError
-from nlpkit.core.train.data import DataStats, Layout, TextWindows, TokenRow, fit_row, single_layout
-from nlpkit.core.train.packing import DataState, Packer, RowOrder, best_fit, collate
+from nlpkit.core.train.data.packing import DataState, Packer, RowOrder, best_fit, collate
+from nlpkit.core.train.data.store import DataStats, Layout, TextWindows, TokenRow, fit_row, single_layout
 
 pytestmark = pytest.mark.property
 SEQ = 16

@@ -15,10 +15,10 @@ from tiny_models import tiny_config, tiny_gpt
 from torch import Tensor
 
 from nlpkit.core.model.gpt import GPT
-from nlpkit.core.train.data import NO_LABEL, Layout, TokenRow, TokenStore, build_store, single_layout
+from nlpkit.core.train.data.packing import Packer, collate
+from nlpkit.core.train.data.prompt_trees import SHORTEST, SharedPrefixRows
+from nlpkit.core.train.data.store import NO_LABEL, Layout, TokenRow, TokenStore, build_store, single_layout
 from nlpkit.core.train.loss import loss_sum
-from nlpkit.core.train.packing import Packer, collate
-from nlpkit.core.train.prefixes import SHORTEST, SharedPrefixRows
 
 pytestmark = pytest.mark.property
 SEQ = 64

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from tiny_models import ToyTokenizer, tiny_config, tiny_engine, tiny_gpt
 
 from nlpkit.core.decode.config import DecodeConfig
-from nlpkit.core.decode.drafters import PromptLookup
-from nlpkit.core.decode.filling import MOST_PADDING, WIDEST_ADDITION, Filling, pass_width, pick_leaders
-from nlpkit.core.decode.layout import RowCopy, copy_rows, place
-from nlpkit.core.decode.prefixes import PrefixCache
+from nlpkit.core.decode.loop import Scheduler
+from nlpkit.core.decode.prefill import MOST_PADDING, WIDEST_ADDITION, Filling, pass_width, pick_leaders
+from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
 from nlpkit.core.decode.request import Request
-from nlpkit.core.decode.runner import GPTRunner
-from nlpkit.core.decode.scheduler import Scheduler
-from nlpkit.core.decode.speculation import Experience, PassCost, Speculator
-from nlpkit.core.loaders.kernels import load_library
-from nlpkit.core.model.fuse import fuse_projections
-from nlpkit.core.model.quantize import quantize_model
+from nlpkit.core.decode.slots import RowCopy, copy_rows, place
+from nlpkit.core.decode.speculation.prompt_lookup import PromptLookup
+from nlpkit.core.decode.speculation.speculator import Experience, PassCost, Speculator
+from nlpkit.core.quantization.apply import quantize_model
+from nlpkit.core.quantization.fuse import fuse_projections
+from nlpkit.core.quantization.kernel_build import load_library
+from nlpkit.core.runners.gpt import GPTRunner
 
 pytestmark = pytest.mark.property
 MODEL = tiny_gpt(tiny_config(max_seq_len=512))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.model.gpt import GPT
+from nlpkit.core.runners.gpt import GPTRunner
 
 
 class CountingRunner(GPTRunner):

@@ -11,11 +11,12 @@ import tiny_training
 import torch
 from tiny_models import tiny_config
 
-from nlpkit.core.train.checkpoint import latest_checkpoint, resume, save_checkpoint
+from nlpkit.core.train.checkpoints.checkpoint import latest_checkpoint, save_checkpoint
+from nlpkit.core.train.checkpoints.resume import resume
+from nlpkit.core.train.data.packing import Packer
 from nlpkit.core.train.distributed import Process, join, leave, whole
 from nlpkit.core.train.init import new_model
 from nlpkit.core.train.loop import Trainer, train
-from nlpkit.core.train.packing import Packer
 from nlpkit.core.train.session import Session
 
 ROWS = 8  # packed rows in a step, however many processes share them

@@ -8,13 +8,14 @@ import torch
 from tiny_models import tiny_config, tiny_gpt
 from torch import nn
 
-from nlpkit.core.decode.runner import GPTRunner
-from nlpkit.core.loaders import kernels
 from nlpkit.core.model.config import ModelConfig
-from nlpkit.core.model.fuse import fuse_projections
 from nlpkit.core.model.gpt import GPT
-from nlpkit.core.model.kernels import KernelLinear, Library
-from nlpkit.core.model.quantize import quantize_model
+from nlpkit.core.quantization import kernel_build as kernels
+from nlpkit.core.quantization.apply import quantize_model
+from nlpkit.core.quantization.fuse import fuse_projections
+from nlpkit.core.quantization.kernel_library import Library
+from nlpkit.core.quantization.kernel_linear import KernelLinear
+from nlpkit.core.runners.gpt import GPTRunner
 
 LIBRARY = kernels.load_library()
 needs_kernels = pytest.mark.skipif(LIBRARY is None, reason="this machine has no compiled kernels")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from nlpkit.apps import adapters
-from nlpkit.core.loaders.brief import read_brief_tasks, write_brief_tasks
+from nlpkit.apps.models import adapters
+from nlpkit.core.formats.tuned import read_brief_tasks, write_brief_tasks
 
 PAIRS = [("en", "de"), ("de", "en"), ("en", "fr"), ("fr", "en")]
 
@@ -81,8 +81,8 @@ def install_loader(build: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) ->
         loads.models.append(model)
         return model
 
-    module = types.ModuleType("nlpkit.core.language_model")
+    module = types.ModuleType("nlpkit.core.load")
     module.load_model = load_model  # type: ignore[attr-defined]
     module.pick_device = module.pick_dtype = lambda *_: None  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "nlpkit.core.language_model", module)
+    monkeypatch.setitem(sys.modules, "nlpkit.core.load", module)
     return loads

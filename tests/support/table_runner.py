@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nlpkit.core.decode.engine import Engine
 from nlpkit.core.model.cache import KVSegment
-from nlpkit.core.tokenizers.base import Tokenizer
+from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 LogitsOf = Callable[[Sequence[int]], Tensor]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from nlpkit.core.decode.engine import Engine
-from nlpkit.core.decode.runner import GPTRunner
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT
+from nlpkit.core.runners.gpt import GPTRunner
 
 
 class ToyTokenizer:

@@ -8,8 +8,8 @@ from typing import Any
 
 from tiny_models import tiny_config, tiny_gpt
 
-from nlpkit.core.loaders.export import save_native
-from nlpkit.core.tokenizers.chat import ChatTemplate
+from nlpkit.core.chat.template import ChatTemplate
+from nlpkit.core.formats.export import save_native
 from nlpkit.core.tokenizers.train import CHATML, END_OF_TEXT, train_tokenizer
 
 PAIRS = [("Hello", "Hallo"), ("Good morning", "Guten Morgen"), ("Thank you", "Danke"), ("The dog", "Der Hund")] * 3

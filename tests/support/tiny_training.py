@@ -12,10 +12,10 @@ from tiny_models import tiny_config
 
 from nlpkit.core.model.lora import LoraConfig, add_lora
 from nlpkit.core.train.config import TrainConfig
-from nlpkit.core.train.data import TokenRow, TokenStore, build_store
+from nlpkit.core.train.data.packing import Packer
+from nlpkit.core.train.data.store import TokenRow, TokenStore, build_store
 from nlpkit.core.train.init import new_model
 from nlpkit.core.train.loop import Trainer
-from nlpkit.core.train.packing import Packer
 from nlpkit.core.train.session import Outcome, Session, Silence
 
 SEQ = 32

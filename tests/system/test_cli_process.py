@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FAKE = [sys.executable, str(ROOT / "tests" / "fakes.py")]
+FAKE = [sys.executable, str(ROOT / "tests" / "support" / "fakes.py")]
 
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlpkit.apps.adapters import FOLDER
+from nlpkit.apps.models.adapters import FOLDER
+from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
-from nlpkit.core.language_model import LanguageModel, load_model
-from nlpkit.core.loaders.adapter import open_adapter, save_adapter
-from nlpkit.core.loaders.catalogue import resolve_model
-from nlpkit.core.loaders.open import open_model
-from nlpkit.core.model.kernels import KernelLinear
-from nlpkit.core.tokenizers.base import Message
+from nlpkit.core.fetch.resolve import resolve_model
+from nlpkit.core.formats.adapter import open_adapter, save_adapter
+from nlpkit.core.formats.open import open_model
+from nlpkit.core.language_model import LanguageModel
+from nlpkit.core.load import load_model
+from nlpkit.core.quantization.kernel_linear import KernelLinear
 
 pytestmark = pytest.mark.system
 
@@ -140,7 +141,7 @@ def test_magnitudes_are_merged_in_four_bits_too(exact: LanguageModel, tmp_path: 
 @torch.inference_mode()
 def test_export_to_hugging_face_gives_equal_logits(exact: LanguageModel, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    from nlpkit.core.loaders.export import convert_model
+    from nlpkit.core.formats.export import convert_model
 
     directory = convert_model(exact.path, "hf", tmp_path / "hf")
     reference = transformers.AutoModelForCausalLM.from_pretrained(directory, local_files_only=True)

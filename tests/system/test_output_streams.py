@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.system, pytest.mark.skipif(not os.path.isdir("/proc/se
 
 WRITE = """
 import sys
-from nlpkit.apps.output import Writer
+from nlpkit.apps.cli.output import Writer
 from nlpkit.core.errors import NlpkitError
 try:
     with Writer(sys.argv[1]) as out:
@@ -25,8 +25,8 @@ except NlpkitError as error:
 """
 HANG = """
 import sys, time
-from nlpkit.apps.output import Writer
-from nlpkit.apps.process import run_process
+from nlpkit.apps.cli.output import Writer
+from nlpkit.apps.cli.process import run_process
 class Command:
     def main(self, args, prog_name, standalone_mode):
         with Writer(sys.argv[1]) as out:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import pytest
 
-from nlpkit.core import lean_torch
+from nlpkit.core.machine import lean_torch
 
 IS_TESTED = version("torch").startswith(lean_torch.TESTED)
 
@@ -21,7 +21,7 @@ def python(code: str) -> str:
 
 START = """
 import sys
-from nlpkit.core.lean_torch import PUT_OFF, RULES, import_torch
+from nlpkit.core.machine.lean_torch import PUT_OFF, RULES, import_torch
 import_torch()
 import torch
 def put_off(name): return "__getattr__" in vars(sys.modules[name])
@@ -92,7 +92,7 @@ def test_other_versions_of_torch_are_imported_as_they_are() -> None:
 def test_the_end_waits_for_threads_runs_what_is_registered_and_flushes() -> None:
     code = """
 import atexit, sys, threading, time
-from nlpkit.apps.process import leave
+from nlpkit.apps.cli.process import leave
 atexit.register(lambda: sys.stdout.write("registered\\n"))
 threading.Thread(target=lambda: (time.sleep(0.3), sys.stdout.write("thread\\n"))).start()
 sys.stdout.write("main\\n")

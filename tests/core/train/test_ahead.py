@@ -10,9 +10,9 @@ import pytest
 import tiny_training
 import torch
 
-from nlpkit.core.train.ahead import DEPTH, Ahead
-from nlpkit.core.train.data import Layout
-from nlpkit.core.train.packing import Packer, collate
+from nlpkit.core.train.data.ahead import DEPTH, Ahead
+from nlpkit.core.train.data.packing import Packer, collate
+from nlpkit.core.train.data.store import Layout
 
 
 class _OneByOne:

@@ -12,7 +12,8 @@ import distributed_training
 import pytest
 import torch
 
-from nlpkit.core.train.checkpoint import latest_checkpoint, resume
+from nlpkit.core.train.checkpoints.checkpoint import latest_checkpoint
+from nlpkit.core.train.checkpoints.resume import resume
 from nlpkit.core.train.distributed import SINGLE
 
 SUPPORT = Path(distributed_training.__file__).parent

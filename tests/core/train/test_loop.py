@@ -17,13 +17,14 @@ from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, add_lora, merge_lora
 from nlpkit.core.train import loss, prepare
-from nlpkit.core.train.checkpoint import latest_checkpoint, resume, save_checkpoint
+from nlpkit.core.train.checkpoints.checkpoint import latest_checkpoint, save_checkpoint
+from nlpkit.core.train.checkpoints.resume import resume
 from nlpkit.core.train.config import TrainConfig
+from nlpkit.core.train.data.packing import Packer, collate
 from nlpkit.core.train.init import new_model
 from nlpkit.core.train.loop import Trainer, train
 from nlpkit.core.train.loss import loss_sum
 from nlpkit.core.train.optim import Weights, build_optimizer, decays
-from nlpkit.core.train.packing import Packer, collate
 from nlpkit.core.train.schedule import learning_rate
 
 SEQ = tiny_training.SEQ

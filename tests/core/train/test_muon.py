@@ -12,12 +12,13 @@ import torch
 from tiny_models import tiny_config
 
 from nlpkit.core.errors import ConfigError
-from nlpkit.core.train.checkpoint import latest_checkpoint, resume, save_checkpoint
+from nlpkit.core.train.checkpoints.checkpoint import latest_checkpoint, save_checkpoint
+from nlpkit.core.train.checkpoints.resume import resume
+from nlpkit.core.train.data.packing import collate
 from nlpkit.core.train.init import new_model
 from nlpkit.core.train.loop import UNSETTLED, train
 from nlpkit.core.train.loss import loss_sum
 from nlpkit.core.train.muon import Muon, orthogonalize
-from nlpkit.core.train.packing import collate
 from nlpkit.core.train.schedule import learning_rate
 
 MUON = {"optimizer": "muon", "lr": 4e-3, "embed_lr": 8e-3, "weight_decay": 0.1}

@@ -1,0 +1,352 @@
+"""What every task command does: collect inputs, run the task, write results, say what a user should know."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, named_as_flags
+from nlpkit.apps.cli.output import Writer, note
+from nlpkit.apps.cli.progress import ProgressBar
+from nlpkit.apps.documents.files import is_file
+from nlpkit.apps.documents.inputs import Document, read_documents
+from nlpkit.apps.models.adapters import AdapterChooser, Choice, choose_adapters
+from nlpkit.apps.models.spec import load
+from nlpkit.apps.pipeline.plan import build_decoding
+from nlpkit.apps.pipeline.pool import ModelPool
+from nlpkit.apps.pipeline.result import TaskResult
+from nlpkit.apps.tasks.task import Example, Prediction, Task, check_example
+from nlpkit.core.errors import ConfigError, NlpkitError
+
+if TYPE_CHECKING:
+    from nlpkit.core.language_model import LanguageModel
+
+
+_Row = tuple[Example | NlpkitError | None, Choice]
+"""An example (None for a blank line, or its error) and what it runs on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCommand:
+    """One run of a task from the command line.
+
+    Attributes:
+        task: The task.
+        text: The command's text argument, or None.
+        fixed: Fields of every example, from the command's own options; None values count as not given.
+        defaults: Fields for data rows that lack them.
+        flags: For each fixed field and override the option that gave it, for errors.
+        overrides: Decoding options of the command itself, such as ``n``.
+        model: Shared options.
+        decode: Shared options.
+        source: Shared options.
+        sink: Shared options.
+        strict: Whether a result that is not to be trusted counts as a failed input for the exit code.
+        what: What the text is called in errors.
+        ways: How it can be given, for the error when it is not.
+    """
+
+    task: Task
+    text: str | None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    model: ModelOptions
+    decode: DecodeOptions
+    source: InputOptions
+    sink: OutputOptions
+    strict: bool = False
+    what: str = "text"
+    ways: str = "as an argument, as a file with -f PATH, or through a pipe"
+
+    def run(self) -> int:
+        """Do it all.
+
+        Returns:
+            The exit code: 0, or 3 if inputs failed under ``--keep-going`` or results are doubtful under ``--strict``.
+
+        Raises:
+            NlpkitError: Something cannot be used. All that can be checked without the model is checked first.
+        """
+        overrides = self._overrides()
+        chooser = choose_adapters(self.model)
+        documents = read_documents(
+            self.text,
+            self.source.file or (),
+            input_format=self.source.format,
+            encoding=self.source.encoding,
+            fields=self.task.fields,
+            max_bytes=self.source.max_bytes,
+            what=self.what,
+            ways=self.ways,
+        )
+        if self.text is not None and is_file(self.text):
+            note(f"took {self.text!r} as the {self.what}; to read the file of that name, use -f", quiet=self.sink.quiet)
+        rows = self._rows(documents, chooser)
+        with Writer(
+            self.sink.output, as_json=self.sink.as_json, line_per_record=self.source.format == "lines"
+        ) as writer:
+            began = time.perf_counter()
+            pool = ModelPool(
+                lambda adapter, like: load(self.model, adapter, quiet=self.sink.quiet, like=like, lean=True)
+            )
+            chosen = list(dict.fromkeys(choice.adapter for _, choice in rows))
+            models = [pool.get(adapter) for adapter in chosen]
+            tally = Tally(load_seconds=time.perf_counter() - began)
+            if writer.to_terminal and len(documents) == 1 and not self.sink.as_json and overrides.get("n", 1) == 1:
+                self._stream(pool, rows[0], documents[0], overrides, writer, tally)
+            else:
+                self._batch(pool, rows, documents, overrides, writer, tally)
+        names = " and ".join(lm.name if lm.adapter is None else f"{lm.name}+{lm.adapter}" for lm in models)
+        tally.report(names, stats=self.sink.stats, quiet=self.sink.quiet)
+        if self.strict and tally.doubtful:
+            which = "the result is" if tally.inputs == 1 else f"{tally.doubtful} of {tally.inputs} results are"
+            note(f"{which} not to be trusted; --strict makes that exit code 3", quiet=self.sink.quiet)
+        return 3 if tally.failed or (self.strict and tally.doubtful) else 0
+
+    def _overrides(self) -> dict[str, Any]:
+        overrides = {**self.decode.overrides(), **{k: v for k, v in self.overrides.items() if v is not None}}
+        with named_as_flags({"logprobs": "--logprobs", "n": self.flags.get("n", "--n")}):
+            build_decoding(self.task, overrides)
+        if overrides.get("n", 1) > 1 and self.source.format == "lines" and not self.sink.as_json:
+            raise ConfigError(
+                f"--lines promises one line for each input, but {overrides['n']} results are asked for. Add --json."
+            )
+        return overrides
+
+    def _rows(self, documents: Sequence[Document], chooser: AdapterChooser) -> list[_Row]:
+        rows = [self._row(document, chooser) for document in documents]
+        # What needs no model must not have one loaded for it.
+        known = next((choice for _, choice in rows if choice is not None), Choice(chooser.usual(self.task)))
+        return [(example, choice or replace(known, note="")) for example, choice in rows]
+
+    def _row(self, document: Document, chooser: AdapterChooser) -> tuple[Example | NlpkitError | None, Choice | None]:
+        """Return a checked example and what it runs on; None for a blank line; its error under ``--keep-going``."""
+        if document.blank:
+            return None, None
+        try:
+            example = self._merge(document)
+            check_example(self.task, example, where=document.name)
+            return example, chooser.choose(self.task, self.task.prepare(example))
+        except NlpkitError as error:
+            if self.source.keep_going:
+                return error, None
+            if document.values is None or str(error).startswith(document.name):
+                raise
+            raise type(error)(f"{document.name}: {error}") from error
+
+    def _merge(self, document: Document) -> dict[str, Any]:
+        fixed = {name: value for name, value in self.fixed.items() if value is not None}
+        if document.values is None:
+            return {**self.defaults, **fixed, self.task.text_field: document.text}
+        for name, value in fixed.items():
+            if not self._agree(document.values, name, value):
+                raise ConfigError(
+                    f"{document.name}: the row's {name!r} is {document.values[name]!r}, but "
+                    f"{self.flags.get(name, name)} is {value!r}. Leave one of the two out."
+                )
+        return {**self.defaults, **document.values, **fixed}
+
+    def _agree(self, row: Mapping[str, Any], name: str, value: Any) -> bool:
+        """Tell whether a row's value and an option's mean the same, as ``de`` and ``German`` do."""
+        if row.get(name, value) == value:
+            return True
+        try:
+            return bool(self.task.prepare(row)[name] == self.task.prepare({**row, name: value})[name])
+        except (NlpkitError, KeyError):
+            return False
+
+    def _stream(
+        self,
+        pool: ModelPool,
+        row: _Row,
+        document: Document,
+        overrides: Mapping[str, Any],
+        writer: Writer,
+        tally: Tally,
+    ) -> None:
+        example, choice = row
+        if example is None or isinstance(example, NlpkitError):
+            self._batch(pool, [row], [document], overrides, writer, tally)
+            return
+        in_line = False
+        written = False
+        try:
+            for piece in pool.stream(
+                self.task, example, choice, overrides=overrides, on_overflow=self.decode.on_overflow
+            ):
+                if isinstance(piece, TaskResult):
+                    if in_line or not written:
+                        in_line = False
+                        writer.write_raw("\n")
+                    tally.add(piece, document, quiet=self.sink.quiet, many=False)
+                elif piece:
+                    writer.write_raw(piece)
+                    written, in_line = True, not piece.endswith("\n")
+        finally:
+            # After Ctrl-C: the shell's prompt must not stand at the end of half a sentence.
+            if in_line:
+                writer.write_raw("\n")
+
+    def _batch(
+        self,
+        pool: ModelPool,
+        rows: Sequence[_Row],
+        documents: Sequence[Document],
+        overrides: Mapping[str, Any],
+        writer: Writer,
+        tally: Tally,
+    ) -> None:
+        many = len(documents) > 1
+        with ProgressBar(self.task.name, enabled=not self.sink.quiet) as bar:
+            results = pool.run(
+                self.task,
+                [(example, choice) for example, choice in rows if example is not None],
+                overrides=overrides,
+                on_overflow=self.decode.on_overflow,
+                batch_tokens=self.decode.batch_tokens,
+                keep_going=self.source.keep_going,
+                progress=bar,
+            )
+            for index, (document, (example, choice)) in enumerate(zip(documents, rows, strict=True)):
+                lm = pool.get(choice.adapter)
+                result = _blank_result(lm) if example is None else next(results)
+                # Taking the bar away costs a thread each time: only where it shares the terminal.
+                shared = writer.to_terminal or result.error is not None
+                with bar.paused() if shared else contextlib.nullcontext():
+                    tally.add(result, document, quiet=self.sink.quiet, many=many)
+                    self._write(writer, result, document, index, self._logprobs(lm, result, overrides))
+
+    @staticmethod
+    def _logprobs(lm: LanguageModel, result: TaskResult, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        if overrides.get("logprobs") is None:
+            return {}
+
+        def spelled(token_id: int) -> str:
+            return lm.tokenizer.token_bytes(token_id).decode("utf-8", "backslashreplace")
+
+        return {
+            "logprobs": [
+                {
+                    "token_ids": list(completion.token_ids),
+                    "tokens": [spelled(token_id) for token_id in completion.token_ids],
+                    "token_logprobs": [_finite(value) for value in completion.logprobs],
+                    "top_logprobs": [
+                        [
+                            {"token_id": other, "token": spelled(other), "logprob": _finite(value)}
+                            for other, value in step
+                        ]
+                        for step in completion.top_logprobs
+                    ],
+                }
+                for completion in result.completions
+            ]
+        }
+
+    def _write(
+        self, writer: Writer, result: TaskResult, document: Document, index: int, more: Mapping[str, Any]
+    ) -> None:
+        if self.sink.as_json:
+            row_id = (document.values or {}).get("id")
+            place = {"input": document.name, "index": index, **({} if row_id is None else {"id": row_id})}
+            writer.write({**result.to_dict(), **more, **place})
+        elif result.error is not None and not writer.line_per_record:
+            return
+        else:
+            texts = [other.text for other in result.alternatives] or [result.text]
+            for text in texts:
+                writer.write(text, newline=document.newline)
+
+
+def _blank_result(lm: LanguageModel) -> TaskResult:
+    return TaskResult(prediction=Prediction(""), model=lm.name, adapter=lm.adapter, adapter_sha256=lm.adapter_sha256)
+
+
+def _finite(value: float) -> float | None:
+    """Return a number that JSON has: None for minus infinity."""
+    return value if math.isfinite(value) else None
+
+
+MAX_NOTES = 10
+"""Most different notes after a run over many inputs."""
+
+
+@dataclass
+class Tally:
+    """Counts what happened, for ``--stats`` and the exit code.
+
+    Attributes:
+        load_seconds: Time to load the model.
+    """
+
+    load_seconds: float = 0.0
+    began: float = field(default_factory=time.perf_counter)
+    inputs: int = 0
+    failed: int = 0
+    doubtful: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    truncated: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    warned: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, result: TaskResult, document: Document, *, quiet: bool, many: bool) -> None:
+        """Count one result and say what a user should know about it.
+
+        Args:
+            result: The result.
+            document: Its input.
+            quiet: Whether to say nothing.
+            many: Whether there are several inputs, whose notes then wait for `report`.
+        """
+        self.inputs += 1
+        self.input_tokens += result.used_tokens
+        self.output_tokens += result.output_tokens
+        self.truncated += result.truncated
+        self.doubtful += bool(result.fields.get("flagged"))
+        if result.chunks or result.error is not None:
+            self.reasons[result.finish_reason] += 1
+        notes = list(result.warnings)
+        if result.error is not None:
+            self.failed += 1
+            # A failed input is no chatter: it is said even when notes are not wanted.
+            note(f"{document.name}: {result.error.removeprefix(document.name + ': ')}")
+        for text in notes:
+            if many:
+                self.warned.setdefault(text, []).append(document.name)
+            else:
+                note(text, quiet=quiet)
+
+    def report(self, model: str, *, stats: bool, quiet: bool) -> None:
+        """Say at the end how many inputs failed and, if asked, how fast it went.
+
+        Args:
+            model: Name of the model.
+            stats: Whether numbers were asked for.
+            quiet: Whether to leave out notes.
+        """
+        seconds = time.perf_counter() - self.began
+        # Together and at the end: a note between any two lines of output would bury both.
+        for text, names in list(self.warned.items())[:MAX_NOTES]:
+            where = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+            note(f"{text} ({where})", quiet=quiet)
+        if len(self.warned) > MAX_NOTES:
+            note(f"{len(self.warned) - MAX_NOTES} more notes; --json has them all", quiet=quiet)
+        if self.failed:
+            note(f"{self.failed} of {self.inputs} inputs failed")
+        if stats:
+            speed = self.output_tokens / seconds if seconds > 0 else 0.0
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.reasons.items())) or "none"
+            note(
+                f"inputs: {self.inputs}; tokens read: {self.input_tokens}; written: {self.output_tokens} in "
+                f"{seconds:.2f} s ({speed:.1f} tokens/s); finish reasons: {reasons}; truncated: "
+                f"{self.truncated}; {model} loaded in {self.load_seconds:.2f} s"
+            )
+        elif self.truncated and self.inputs > 1:
+            note(f"{self.truncated} of {self.inputs} inputs were truncated", quiet=quiet)

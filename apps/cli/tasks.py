@@ -1,0 +1,189 @@
+"""The commands of the tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from nlpkit.apps.cli.app import app
+from nlpkit.apps.cli.constraint_options import ConstraintOptions
+from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, command
+from nlpkit.core.errors import ConfigError
+
+Text = Annotated[str | None, typer.Argument(help="The text; or give -f PATH, or a pipe.", show_default=False)]
+
+
+@command(app)
+def translate(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    text: Text = None,
+    to: Annotated[
+        str | None, typer.Option("--to", "-t", metavar="LANG", help="Language to translate to: de or German.")
+    ] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="LANG", help="Language of the text; auto detects it.")
+    ] = None,
+    glossary: Annotated[
+        str | None, typer.Option(metavar="PATH", help="TSV: a term and its translation on each line.")
+    ] = None,
+    n_best: Annotated[int | None, typer.Option(min=1, help="Give the N best translations.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a sentence is not to be trusted.")] = False,
+) -> int:
+    """Translate text."""
+    from nlpkit.apps.documents.glossary import read_glossary
+
+    if to is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
+        raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
+    return _run_task(
+        "translation",
+        text,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={
+            "target_lang": to,
+            "source_lang": from_,
+            "glossary": None if glossary is None else read_glossary(glossary),
+        },
+        flags={"target_lang": "--to", "source_lang": "--from", "glossary": "--glossary", "n": "--n-best"},
+        defaults={"source_lang": "auto"},
+        overrides={"n": n_best},
+        strict=strict,
+    )
+
+
+@command(app)
+def summarize(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    text: Text = None,
+    length: Annotated[
+        Literal["short", "medium", "long"] | None, typer.Option(help="How long the summary should be.")
+    ] = None,
+    max_words: Annotated[int | None, typer.Option(min=1, help="Most words of the summary.")] = None,
+) -> int:
+    """Summarize text."""
+    if length is not None and max_words is not None:
+        raise ConfigError(f"--length {length} and --max-words {max_words} both set the length: give one of the two.")
+    return _run_task(
+        "summarization",
+        text,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={"length": length, "max_words": max_words},
+        flags={"length": "--length", "max_words": "--max-words"},
+    )
+
+
+@command(app)
+def qa(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    question: Annotated[str | None, typer.Argument(help="The question.", show_default=False)] = None,
+    context: Annotated[
+        str | None, typer.Option("--context", "-c", metavar="PATH", help="Text that holds the answer; - is a pipe.")
+    ] = None,
+) -> int:
+    """Answer a question about a text."""
+    import dataclasses
+
+    if context is not None:
+        source = dataclasses.replace(source, file=[context, *(source.file or [])])
+    if question is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
+        raise ConfigError('The question is missing. Ask it in quotes: nlpkit qa "Who ...?" --context PATH.')
+    return _run_task(
+        "qa",
+        None,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={"question": question},
+        flags={"question": "the question"},
+        what="context",
+        ways="as a file with --context PATH, or through a pipe",
+    )
+
+
+@command(app)
+def write(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    prompt: Annotated[str | None, typer.Argument(help="What to write about.", show_default=False)] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(help="free, story, poem, haiku, sonnet, limerick, acrostic or dialogue."),
+    ] = None,
+    keywords: Annotated[
+        list[str] | None, typer.Option("--keyword", metavar="WORD", help="Use this word. Repeatable.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Write N versions.")] = None,
+) -> int:
+    """Write a story, a poem and the like."""
+    return _run_task(
+        "writing",
+        prompt,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={"form": form, "keywords": keywords or None},
+        flags={"form": "--form", "keywords": "--keyword"},
+        overrides={"n": n},
+        what="prompt",
+    )
+
+
+@command(app)
+def generate(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    form: ConstraintOptions,
+    prompt: Annotated[str | None, typer.Argument(help="The text to continue.", show_default=False)] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt to an instruct model as a message.")] = False,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Write N completions.")] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(min=0, help="With --json: this many alternatives for each token.")
+    ] = None,
+) -> int:
+    """Continue a prompt: the raw model, with every decoding option."""
+    if logprobs is not None and not sink.as_json:
+        raise ConfigError("--logprobs shows only in JSON: add --json.")
+    return _run_task(
+        "chat" if chat else "generation",
+        prompt,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        overrides={"n": n, "logprobs": logprobs, "constraint": form.constraint()},
+        what="prompt",
+    )
+
+
+def _has_rows(source: InputOptions) -> bool:
+    from nlpkit.apps.data.rows import row_format
+
+    return any(row_format(path) for path in source.file or ()) and source.format == "auto"
+
+
+def _run_task(task: str, text: str | None, **parts: Any) -> int:
+    from nlpkit.apps.cli.task_command import TaskCommand
+    from nlpkit.apps.tasks.table import build_task
+
+    return TaskCommand(task=build_task(task), text=text, **parts).run()

@@ -1,0 +1,1 @@
+"""Rows of tasks, from every layout."""

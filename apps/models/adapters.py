@@ -1,0 +1,290 @@
+"""What a task runs on besides the bare model: adapters and whole models that are shipped, and which one a row gets.
+
+Adapters of the default model and models of a task's own lie in ``apps/weights``, a folder a task.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlpkit.apps.cli.options import ModelOptions
+from nlpkit.apps.documents.files import check_text
+from nlpkit.apps.tasks.task import check_example
+from nlpkit.apps.text.languages import language_name
+from nlpkit.apps.text.translation.language_pairs import describe_pairs, find_route, foreign_script
+from nlpkit.core.errors import ConfigError, ModelFileError, NlpkitError, did_you_mean
+from nlpkit.core.fetch.catalogue import find_entry
+from nlpkit.core.formats.tuned import FILE_NAME, TUNED_KEY, BriefTasks, parse_brief_tasks, read_brief_tasks
+
+if TYPE_CHECKING:
+    from nlpkit.apps.tasks.task import Example, Task
+
+FOLDER = Path(__file__).parent.parent / "weights"
+"""Holds a folder for each shipped adapter, named for its task."""
+
+MODELS = FOLDER
+"""Holds a folder for each shipped model that does one task and needs no other, named for its task."""
+
+MODEL = "model.gguf"
+"""Name of a shipped model's file."""
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE = "default"
+"""Catalogue name of the model that the shipped adapters belong to."""
+
+NONE = "none"
+"""What a user says instead of an adapter's name to get the bare model."""
+
+
+class LanguagesError(ConfigError):
+    """What a task runs on by default did not learn to translate between two languages."""
+
+
+@dataclass(frozen=True)
+class TaskAdapter:
+    """An adapter's folder, or that of a model of a task's own.
+
+    Attributes:
+        name: What results and records call it: the task's name, or the path that was given.
+        path: The folder.
+        tuned: What it was tuned for.
+        model: The file of a model of its own; None for an adapter of the default model.
+    """
+
+    name: str
+    path: Path
+    tuned: BriefTasks = field(default_factory=BriefTasks, repr=False)
+    model: Path | None = None
+
+    def __str__(self) -> str:
+        return f"the {'adapter' if self.model is None else 'model'} {self.name}"
+
+    def lacks(self, task: Task, example: Example) -> str | None:
+        """Say what of an example the adapter did not learn.
+
+        Args:
+            task: The task.
+            example: A prepared row.
+
+        Returns:
+            None where it learned all; else the end of a sentence about the adapter, empty where it is the task's own
+            rule that a brief prompt does not fit.
+        """
+        tuned = self.tuned
+        if not tuned.names:
+            # Tuned with chat prompts, which fit everything.
+            return None
+        if task.name not in tuned.names:
+            return f"was tuned for {' and '.join(sorted(tuned.names))}, not for {task.name}"
+        if task.brief(example) is None:
+            return ""
+        target, form = example.get("target_lang"), str(example.get("form") or "")
+        if isinstance(target, str) and not self.translates(example):
+            source = certain_source(example)
+            script = foreign_script(tuned.languages, str(example.get("source", "")))
+            origin = f"from {language_name(source)} " if source else f"from {script} letters " if script else ""
+            return f"learned {describe_pairs(tuned.languages)}, not to translate {origin}to {language_name(target)}"
+        if tuned.forms and form and form not in tuned.forms:
+            return f"learned the forms {', '.join(sorted(tuned.forms))}, not {form}"
+        return None
+
+    def translates(self, example: Example) -> bool:
+        """Tell whether there is a way between the languages of a prepared row, through English if need be."""
+        target, source, learned = example.get("target_lang"), certain_source(example), self.tuned.languages
+        if not isinstance(target, str):
+            return True
+        if source is None and foreign_script(learned, str(example.get("source", ""))):
+            return False
+        return find_route(learned, source, target) is not None
+
+
+def certain_source(example: Example) -> str | None:
+    """Return the source language of a prepared row: one that the user named or that is certain, else None.
+
+    A guess may be wrong, above all in short texts.
+    """
+    source = example.get("source_lang")
+    guessed = "_confidence" in example and not example.get("_sure")
+    return None if source in (None, "auto") or guessed else str(source)
+
+
+def shipped_adapters() -> list[TaskAdapter]:
+    """Return the adapters that are shipped, by name.
+
+    Raises:
+        ModelFileError: A file that says what an adapter was tuned for is damaged.
+    """
+    folders = sorted(path for path in FOLDER.iterdir() if (path / CONFIG).is_file() and (path / WEIGHTS).is_file())
+    return [TaskAdapter(path.name, path, read_brief_tasks(path)) for path in folders]
+
+
+def shipped_models() -> list[TaskAdapter]:
+    """Return the models of tasks' own that are shipped, by name.
+
+    Raises:
+        ModelFileError: A file that says what a model was tuned for is damaged.
+    """
+    if not MODELS.is_dir():
+        return []
+    folders = sorted(path for path in MODELS.iterdir() if (path / MODEL).is_file())
+    return [TaskAdapter(path.name, path, _tuned(path), path / MODEL) for path in folders]
+
+
+def _tuned(folder: Path) -> BriefTasks:
+    # The small file says it at once; the model's own metadata, which hold its vocabulary, take longer to read.
+    if (folder / FILE_NAME).exists():
+        return read_brief_tasks(folder)
+    from nlpkit.core.formats.gguf.file import open_gguf
+
+    text = open_gguf(folder / MODEL).metadata.get(TUNED_KEY)
+    return BriefTasks() if text is None else parse_brief_tasks(text, where=str(folder / MODEL))
+
+
+def is_default_model(name: str) -> bool:
+    """Tell whether a model's name is one of the default model's; a path is not, whatever file it leads to."""
+    entry = find_entry(name)
+    return entry is not None and entry is find_entry(BASE) and not Path(name).expanduser().exists()
+
+
+def find_adapter(name: str | Path) -> TaskAdapter:
+    """Find an adapter that a user names.
+
+    Args:
+        name: A folder with an adapter in it, or the name of a shipped one. The folder wins.
+
+    Returns:
+        The adapter. Whether it fits a model shows when it is loaded.
+
+    Raises:
+        ModelFileError: There is no such adapter.
+    """
+    path = Path(name).expanduser()
+    if _exists(path / CONFIG):
+        return TaskAdapter(str(name), path, read_brief_tasks(path))
+    shipped = {adapter.name: adapter for adapter in shipped_adapters()}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if re.fullmatch(r"[\w-]+", str(name)) and not _exists(path):
+        hint = did_you_mean(str(name), shipped)
+        raise ModelFileError(
+            f"There is no adapter {str(name)!r}. {hint}{' ' if hint else ''}An adapter's folder is taken too, and "
+            f"{NONE!r} for none."
+        )
+    raise ModelFileError(f"There is no adapter at {path}: it has no {CONFIG}. Name the adapter's folder.")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one row runs on.
+
+    Attributes:
+        adapter: The adapter or the task's own model, or None for the bare model.
+        note: What a user should know about that, or an empty string.
+    """
+
+    adapter: TaskAdapter | None = None
+    note: str = ""
+
+
+class AdapterChooser:
+    """Chooses what each row runs on.
+
+    Without a wish of the user's, a task runs on its own shipped model where it has one, else on the default model with
+    the task's shipped adapter for every row that this learned; no other model gets any. A named adapter is used for
+    every row.
+
+    Args:
+        model: Name of the model, as the user gave it.
+        adapter: None for the tasks' own, ``none``, or what `find_adapter` takes.
+
+    Attributes:
+        named: The adapter that the user named, or None.
+
+    Raises:
+        ModelFileError: There is no such adapter, or it is damaged.
+    """
+
+    def __init__(self, model: str, adapter: str | Path | None = None) -> None:
+        self.named = None if adapter is None or str(adapter) == NONE else find_adapter(adapter)
+        self._shipped: Mapping[str, TaskAdapter] = {}
+        if adapter is None and is_default_model(model):
+            self._shipped = {shipped.name: shipped for shipped in (*shipped_adapters(), *shipped_models())}
+
+    @property
+    def chooses(self) -> bool:
+        """Whether tasks may differ in their adapters."""
+        return bool(self._shipped)
+
+    @property
+    def needs_default(self) -> bool:
+        """Whether every task needs the default model, because none has one of its own."""
+        return all(shipped.model is None for shipped in self._shipped.values())
+
+    def usual(self, task: Task) -> TaskAdapter | None:
+        """Return the adapter of a task's ordinary rows."""
+        return self.named if task.raw or self.named is not None else self._shipped.get(task.name)
+
+    def choose(self, task: Task, example: Example) -> Choice:
+        """Choose for one prepared example.
+
+        Raises:
+            LanguagesError: What the task runs on by default did not learn these languages: nothing that is shipped
+                did, and the result would be no translation.
+        """
+        adapter = self.usual(task)
+        lack = None if adapter is None else adapter.lacks(task, example)
+        if adapter is None or lack is None:
+            return Choice(adapter)
+        if adapter is self.named:
+            lack = lack or f"learned no {task.name} of this kind"
+            return Choice(adapter, f"{adapter} {lack}")
+        if lack and not adapter.translates(example):
+            raise LanguagesError(
+                f"What is shipped cannot do this: {adapter} {lack}. Name a model that knows these languages with "
+                "--model (a GGUF file, a folder or a hub id), or say --adapter none to ask the default model, which "
+                "knows little but English."
+            )
+        return Choice(None, f"{adapter} {lack}: the model works without it" if lack else "")
+
+    def choose_row(self, task: Task, row: Mapping[str, Any] | NlpkitError) -> Choice | None:
+        """Choose for one row as it is in the data.
+
+        Returns:
+            The choice, or None for a row that the task refuses.
+
+        Raises:
+            LanguagesError: As `choose`.
+        """
+        if self.usual(task) is None:
+            return Choice()
+        if isinstance(row, NlpkitError):
+            return None
+        try:
+            check_example(task, row, where="the row")
+            prepared = task.prepare(row)
+        except NlpkitError:
+            return None
+        return self.choose(task, prepared)
+
+
+def choose_adapters(options: ModelOptions) -> AdapterChooser:
+    """Return what chooses the adapter of each row, by the shared options.
+
+    Raises:
+        NlpkitError: There is no such adapter, or a name is not valid text.
+    """
+    for flag, value in (("--model", options.model), ("--adapter", options.adapter)):
+        if value is not None:
+            check_text(value, where=flag)
+    return AdapterChooser(options.model, options.adapter)

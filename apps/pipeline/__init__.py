@@ -1,0 +1,1 @@
+"""Running a task: plan, job, result."""

@@ -1,0 +1,288 @@
+"""Running a task: examples in, results out, in order. The command line, evaluation and batch jobs all come here."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from nlpkit.apps.pipeline.job import Job, Run
+from nlpkit.apps.pipeline.result import Alternative, TaskResult
+from nlpkit.apps.tasks.task import Example, Overflow, Task
+from nlpkit.core.decode.request import Completion, Generation, Request
+from nlpkit.core.errors import NlpkitError
+
+if TYPE_CHECKING:
+    from nlpkit.core.language_model import LanguageModel
+
+__all__ = ["Alternative", "TaskResult", "run_task", "stream_task"]
+
+WINDOW = 256
+"""Requests that are planned ahead: enough to pack batches well, few enough to bound memory."""
+
+
+def run_task(
+    lm: LanguageModel,
+    task: Task,
+    examples: Iterable[Example | NlpkitError],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    on_overflow: Overflow | None = None,
+    batch_tokens: int | None = None,
+    keep_going: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    window: int = WINDOW,
+) -> Iterator[TaskResult]:
+    """Run a task over many examples.
+
+    Examples are read a window at a time, so that input of any length takes bounded memory; chunks of all examples in
+    a window share the engine's batches.
+
+    Args:
+        lm: The model.
+        task: The task.
+        examples: Rows. An error in place of a row (from a reader that keeps going) is raised, or recorded.
+        overrides: `DecodeConfig` fields that the user set. `max_tokens` holds for each chunk.
+        on_overflow: What to do with inputs that do not fit the context; None is the task's own default.
+        batch_tokens: Token budget of the engine's batches; None lets the engine choose.
+        keep_going: Record a row's error in its result instead of raising it.
+        progress: Called with the numbers of finished and of expected model requests; the latter is an estimate
+            until all rows are planned.
+        window: Requests to plan ahead.
+
+    Yields:
+        One result a row, in input order.
+
+    Raises:
+        NlpkitError: An option is wrong, or a row cannot be used and `keep_going` is off.
+    """
+    run = Run(lm, task, overrides or {}, on_overflow)
+    return _Windows(run, batch_tokens, keep_going, _Progress(progress, examples), window).results(examples)
+
+
+class _Progress:
+    """Counts requests, finished and expected."""
+
+    def __init__(self, report: Callable[[int, int], None] | None, examples: Iterable[object]) -> None:
+        self._report = report
+        self._rows = len(examples) if isinstance(examples, Sized) else 0
+        self._rows_planned = 0
+        self._planned = 0
+        self._done = 0
+
+    def plan(self, requests: int, *, new_row: bool = False) -> None:
+        self._planned += requests
+        self._rows_planned += new_row
+
+    def finish(self) -> None:
+        self._done += 1
+        if self._report is not None:
+            rest = max(0, self._rows - self._rows_planned)
+            self._report(self._done, self._planned + rest * self._planned // max(1, self._rows_planned))
+
+
+class _Windows:
+    """Runs rows a window at a time."""
+
+    def __init__(self, run: Run, batch_tokens: int | None, keep_going: bool, progress: _Progress, window: int) -> None:
+        self.run = run
+        self.batch_tokens = batch_tokens
+        self.keep_going = keep_going
+        self.progress = progress
+        self.window = max(1, window)
+        self.pending: deque[Job] = deque()
+
+    def results(self, examples: Iterable[Example | NlpkitError]) -> Iterator[TaskResult]:
+        planned = 0
+        for number, row in enumerate(examples, start=1):
+            try:
+                if isinstance(row, NlpkitError):
+                    raise row
+                job = self.run.start(row, where=f"row {number}")
+            except NlpkitError as error:
+                if not self.keep_going:
+                    yield from self._drain()
+                    raise
+                job = self.run.fail({} if isinstance(row, NlpkitError) else row, error)
+            self.progress.plan(len(job.todo), new_row=True)
+            planned += len(job.todo)
+            self.pending.append(job)
+            if planned >= self.window or len(self.pending) >= self.window:
+                yield from self._drain()
+                planned = 0
+        yield from self._drain()
+
+    def _drain(self) -> Iterator[TaskResult]:
+        """Finish all pending jobs, yielding each result as soon as it is the next in line."""
+        yield from self._ready()
+        while self.pending:
+            work = [(job, index, request) for job in self.pending for index, request in job.todo]
+            for job in self.pending:
+                job.todo = []
+            for begin in range(0, len(work), self.window):
+                for job, index, generation in self._generate(work[begin : begin + self.window]):
+                    self._record(job, index, generation)
+                    yield from self._ready()
+
+    def _ready(self) -> Iterator[TaskResult]:
+        while self.pending and self.pending[0].result is not None:
+            result = self.pending.popleft().result
+            if result is not None:
+                yield result
+
+    def _record(self, job: Job, index: int, generation: Generation | NlpkitError) -> None:
+        self.progress.finish()
+        if job.result is not None:
+            return
+        try:
+            if isinstance(generation, NlpkitError):
+                raise generation
+            self.run.record(job, index, generation)
+            if not job.outstanding:
+                self.run.advance(job)
+                self.progress.plan(len(job.todo))
+        except NlpkitError as error:
+            if not self.keep_going:
+                raise
+            job.todo = []
+            job.result = self.run.failure(job.row, error)
+
+    def _generate(
+        self, work: Sequence[tuple[Job, int, Request]]
+    ) -> Iterator[tuple[Job, int, Generation | NlpkitError]]:
+        """Run requests together; with `keep_going`, those left by an error once more, one by one."""
+        left = dict(enumerate(work))
+        try:
+            requests = [request for _, _, request in work]
+            for place, generation in self.run.lm.generate(requests, batch_tokens=self.batch_tokens):
+                job, index, _ = left.pop(place)
+                yield job, index, generation
+            return
+        except NlpkitError:
+            if not self.keep_going:
+                raise
+        for job, index, request in left.values():
+            outcome: Generation | NlpkitError
+            try:
+                outcome = next(self.run.lm.generate([request], batch_tokens=self.batch_tokens))[1]
+            except NlpkitError as error:
+                outcome = error
+            yield job, index, outcome
+
+
+def stream_task(
+    lm: LanguageModel,
+    task: Task,
+    example: Example,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    on_overflow: Overflow | None = None,
+) -> Iterator[str | TaskResult]:
+    """Run a task on one example, showing its text as it grows.
+
+    The pieces, joined, are the result's text. Rounds that only prepare the last one (summaries of chunks) and tasks
+    whose completion is no text to show are not streamed. A completion that runs in circles is flagged, but not tried
+    again as in `run_task`: its text has been shown by then.
+
+    Args:
+        lm: The model.
+        task: The task.
+        example: One row.
+        overrides: `DecodeConfig` fields that the user set.
+        on_overflow: What to do with an input that does not fit; None is the task's own default.
+
+    Yields:
+        Pieces of text, then the result.
+
+    Raises:
+        NlpkitError: An option or the example cannot be used.
+    """
+    run = Run(lm, task, overrides or {}, on_overflow)
+    return _stream(run, run.start(example, where="the input"))
+
+
+def _stream(run: Run, job: Job) -> Iterator[str | TaskResult]:
+    shown = ""
+    while job.result is None:
+        todo, job.todo = job.todo, []
+        frames = _frames(run, job)
+        if frames is None:
+            for place, generation in run.lm.generate([request for _, request in todo]):
+                run.record(job, todo[place][0], generation)
+            run.advance(job)
+            continue
+        for (index, request), (before, after) in zip(todo, frames, strict=True):
+            for piece in chain([before], _stream_chunk(run, job, index, request), [after]):
+                shown += piece
+                if piece:
+                    yield piece
+        run.advance(job, retry=False)
+    rest = job.result.text[len(shown) :] if job.result.text.startswith(shown) else ""
+    yield from filter(None, [rest])
+    yield job.result
+
+
+def _stream_chunk(run: Run, job: Job, index: int, request: Request) -> Iterator[str]:
+    """Yield one chunk's prediction in pieces; a completion of which nothing was shown may be tried again."""
+    attempt: Request | None = request
+    growing = _Growing(run.task, job.plan.chunks[index])
+    while attempt is not None:
+        growing.restart()
+        began = time.perf_counter()
+        for event in run.lm.stream(attempt):
+            if event.completion is None:
+                yield growing.feed(event.text)
+            else:
+                done = Generation(
+                    completions=(event.completion,),
+                    prompt_tokens=len(request.prompt_ids),
+                    seconds=time.perf_counter() - began,
+                )
+                run.record(job, index, done)
+        attempt = None if growing.shown else run.second_try(job, index, loops=False)
+    final = job.generations[index]
+    if final is not None:
+        yield growing.finish(final.completions[0])
+
+
+def _frames(run: Run, job: Job) -> list[tuple[str, str]] | None:
+    """Return what stands around each chunk's text, or None if this round is not to be shown."""
+    config = run.planner.decoding
+    if not run.task.streams or config.n > 1 or any(request.config.beam_size > 1 for request in job.plan.requests):
+        return None
+    frames = [run.task.frame(chunk) for chunk in job.plan.chunks]
+    if len(frames) == 1:
+        return [frames[0] or ("", "")]
+    known = [frame for frame in frames if frame is not None]
+    return known if len(known) == len(frames) else None
+
+
+class _Growing:
+    """Turns a growing completion into pieces of its final prediction."""
+
+    def __init__(self, task: Task, chunk: Example) -> None:
+        self._task = task
+        self._chunk = chunk
+        self._completion = ""
+        self.shown = ""
+
+    def restart(self) -> None:
+        self._completion = ""
+
+    def feed(self, text: str) -> str:
+        if not text:
+            return ""
+        self._completion += text
+        return self._show(self._task.preview(self._completion, self._chunk))
+
+    def finish(self, completion: Completion) -> str:
+        return self._show(self._task.parse(completion.text, self._chunk).text)
+
+    def _show(self, text: str) -> str:
+        if not text.startswith(self.shown):
+            return ""
+        piece = text[len(self.shown) :]
+        self.shown += piece
+        return piece

@@ -1,0 +1,150 @@
+"""Creative writing in a given form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nlpkit.apps.tasks.task import BaseTask, Example, Field, Part, Prediction
+from nlpkit.apps.text.cleaning import clean, clean_preview
+from nlpkit.apps.text.forms import acrostic_word, check_form, find_title
+from nlpkit.core.chat.message import Message
+from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.errors import ConfigError, InputError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of writing.
+
+    Attributes:
+        ask: What the prompt asks for; ``{word}`` is the word of an acrostic.
+        max_tokens: Limit of the completion.
+    """
+
+    ask: str
+    max_tokens: int
+
+
+FORMS: dict[str, Form] = {
+    "free": Form("", 512),
+    "story": Form("Write a short story", 768),
+    "poem": Form("Write a poem", 320),
+    "haiku": Form("Write a haiku (three lines of 5, 7 and 5 syllables)", 64),
+    "sonnet": Form("Write a sonnet of 14 lines", 320),
+    "limerick": Form("Write a limerick of five lines, rhyming aabba,", 128),
+    "acrostic": Form("Write an acrostic poem: the lines begin with the letters {letters}. It is", 192),
+    "dialogue": Form("Write a dialogue, each line beginning with the speaker's name,", 384),
+}
+"""All forms by name."""
+
+
+class Writing(BaseTask):
+    """Writes a text in a form, sampled; the result reports the seed.
+
+    Fields of a prediction: ``form``, ``title`` (if the text opens with one), ``keywords_missing``, and the facts of
+    `nlpkit.apps.text.forms.check_form`.
+    """
+
+    name = "writing"
+    fields: ClassVar[tuple[Field, ...]] = (
+        Field("prompt", required=False, help="what to write about, or the whole instruction for the form `free`"),
+        Field("form", required=False, help=", ".join(FORMS) + " (the default is free)"),
+        Field("keywords", list, required=False, help="words that the text should use"),
+        Field("text", required=False, help="reference text"),
+    )
+    metrics: ClassVar[tuple[str, ...]] = ("distinct2", "distinct1", "self_bleu", "repetition", "length_words")
+    decoding = DecodeConfig(max_tokens=512, temperature=0.8, top_p=0.95, frequency_penalty=0.2)
+    text_field = "prompt"
+
+    def prepare(self, example: Example) -> Example:
+        """Check the form, and that there is something to write about.
+
+        Raises:
+            ConfigError: There is no such form.
+            InputError: There is neither a prompt nor a keyword, or no letter to make an acrostic of.
+        """
+        form = str(example.get("form") or "free").lower()
+        if form not in FORMS:
+            raise ConfigError(f"There is no form {form!r}. {did_you_mean(form, FORMS)}")
+        prompt = str(example.get("prompt") or "")
+        if not prompt.strip() and not example.get("keywords"):
+            raise InputError("There is nothing to write about: the prompt is empty. Give a prompt or keywords.")
+        if form == "acrostic" and not acrostic_word(prompt):
+            raise InputError(f"The prompt {prompt!r} has no word to make an acrostic of.")
+        return {**example, "prompt": prompt, "form": form}
+
+    def prompt(self, example: Example) -> list[Message]:
+        """Ask for the form on the prompt's subject, with the keywords."""
+        form, subject = _form(example), str(example.get("prompt") or "").strip()
+        letters = ", ".join(acrostic_word(subject).upper())
+        ask = FORMS[form].ask.format(letters=letters)
+        text = subject or "Write a text."
+        if ask:
+            text = f"{ask} about {subject}." if subject else f"{ask}."
+        keywords = [str(word) for word in example.get("keywords") or []]
+        if keywords:
+            text += f" Use these words: {', '.join(keywords)}."
+        return [Message("user", text)]
+
+    def brief(self, example: Example) -> str | None:
+        """Give form, subject and keywords in one line; a prompt without a form is an instruction, and no brief one."""
+        if _form(example) == "free":
+            return None
+        keywords = [str(word) for word in example.get("keywords") or []]
+        parts = [str(example.get("prompt") or "").strip(), ", ".join(keywords)]
+        return f"{_form(example).capitalize()} about {'; '.join(filter(None, parts))}:"
+
+    def parse(self, completion: str, example: Example) -> Prediction:
+        """Drop an announcement and collect the facts about the form."""
+        text = clean(completion)
+        form = _form(example)
+        word = acrostic_word(str(example.get("prompt") or "")) if form == "acrostic" else ""
+        facts: dict[str, Any] = {
+            "form": form,
+            "title": find_title(text),
+            "keywords_missing": [
+                str(word) for word in example.get("keywords") or [] if str(word).casefold() not in text.casefold()
+            ],
+            **check_form(text, form, acrostic=word),
+        }
+        return Prediction(text, facts, _warnings(facts))
+
+    def preview(self, partial: str, example: Example) -> str:
+        """Hold back what may yet turn out to be an announcement."""
+        return clean_preview(partial)
+
+    def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
+        """Take the only part."""
+        return parts[0].prediction if parts else self.parse("", example)
+
+    def references(self, example: Example) -> list[str]:
+        """Return the reference text, where there is one."""
+        return [str(example["text"])] if example.get("text") else []
+
+    def max_tokens(self, example: Example, prompt_tokens: int) -> int:
+        """Allow what the form needs."""
+        return FORMS[_form(example)].max_tokens
+
+
+def _form(example: Example) -> str:
+    form = str(example.get("form") or "free").lower()
+    return form if form in FORMS else "free"
+
+
+def _warnings(facts: dict[str, Any]) -> tuple[str, ...]:
+    warnings = []
+    if facts["form_ok"] is False:
+        warnings.append(f"the text does not keep to the form {facts['form']}")
+    if facts["keywords_missing"]:
+        warnings.append("keywords not used: " + ", ".join(facts["keywords_missing"]))
+    return tuple(warnings)
+
+
+def form_of(example: Mapping[str, Any]) -> str:
+    """Return the form that a writing row asks for, as the form metric spells it."""
+    form = str(example.get("form") or "free").lower()
+    if form == "acrostic":
+        return f"acrostic:{acrostic_word(str(example.get('prompt') or ''))}"
+    return form

@@ -1,0 +1,1 @@
+"""Training on rows: recipe, examples, tuning."""

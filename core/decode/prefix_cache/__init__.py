@@ -1,0 +1,1 @@
+"""Prompts that begin alike are computed once."""

@@ -1,0 +1,1 @@
+"""Ways of choosing how a text goes on: sampling, beams, contrastive search."""

@@ -1,0 +1,1 @@
+"""Files: the cache folder, reading, writing, hashing."""

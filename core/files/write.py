@@ -1,0 +1,168 @@
+"""Files and folders that are written aside: their names say whose they are, so that a later start can remove them.
+
+A process that is killed cannot tidy up. Its leftovers carry its number and a mark of the machine: whoever writes into
+the same folder next removes those whose process is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from safetensors import SafetensorError
+
+from nlpkit.core.errors import InputError, why_unwritten
+
+_NAME = re.compile(r"\.(?:.+\.)?nlpkit-(?P<machine>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}(?:[.-]\w*)?", re.DOTALL)
+# As versions before named them, without a mark of the machine.
+_BEFORE = re.compile(
+    r"\.nlpkit-\d+-[0-9a-f]{8}\.part|\.[0-9a-f]{32,64}\.(?:safetensors|json)\.[a-z0-9_]{8}\.tmp|\.aside\.[a-z0-9_]{8}"
+)
+_OLD_SECONDS = 86_400
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a mark of the machine and its table of processes: a container may share a folder, and not the numbers."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
+
+
+def aside_name(name: str = "", *, suffix: str = ".part") -> str:
+    """Return a new name, hidden, for what will be renamed to `name`.
+
+    Args:
+        name: The final name.
+        suffix: How it ends.
+    """
+    # A file system takes 255 bytes.
+    short = name if len(name.encode("utf-8", "surrogateescape")) <= 150 else ""
+    return f".{short}{'.' if short else ''}nlpkit-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove what processes that are gone left in a folder, once for each folder in a process.
+
+    What another machine left is removed when it is a day old. Errors do not matter here.
+
+    Args:
+        folder: The folder that is about to be written to.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        _sweep(os.path.realpath(folder), os.getpid())
+
+
+@functools.lru_cache(maxsize=256)
+def _sweep(folder: str, _: int) -> None:
+    with os.scandir(folder) as entries:
+        named = [(entry.path, _NAME.fullmatch(entry.name), _BEFORE.fullmatch(entry.name)) for entry in entries]
+    for path, match, before in named:
+        with contextlib.suppress(OSError):
+            gone = _is_gone(path, match["machine"], int(match["pid"])) if match else before and _is_old(path)
+            if not gone:
+                continue
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
+
+
+def _is_old(path: str) -> bool:
+    return time.time() - os.lstat(path).st_mtime > _OLD_SECONDS
+
+
+def _is_gone(path: str, machine: str, pid: int) -> bool:
+    if machine != _machine():
+        return _is_old(path)
+    if os.name != "posix":
+        return False  # asking there ends the process
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Write a directory aside and move it into place when all of it is there.
+
+    Args:
+        path: The directory to make; it may exist only if it is empty.
+
+    Yields:
+        The directory to write to.
+
+    Raises:
+        InputError: There is something at `path` already, or it cannot be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} already exists and is not an empty directory. Name another one.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        aside = path.parent / aside_name(path.name, suffix="")
+        aside.mkdir(mode=0o700)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    try:
+        yield aside
+        aside.chmod(0o755)
+        if path.exists():
+            path.rmdir()
+        os.replace(aside, path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be written: {why_unwritten(error)}.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file aside; when the block ends well, bring it to disk and rename it to `path`.
+
+    So `path` holds either what it held before or all that was written. On an error the file aside is removed.
+
+    Args:
+        path: The file to write; its folder is made.
+
+    Raises:
+        OSError: The file cannot be written (a full disk, say).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    aside = path.parent / aside_name(path.name, suffix=".tmp")
+    try:
+        with aside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file with `atomic_write`."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(value, indent=1).encode() + b"\n")

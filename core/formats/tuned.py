@@ -1,0 +1,137 @@
+"""Which tasks a model or an adapter was tuned for with brief prompts: a file beside its weights says so.
+
+A GGUF file says the same in its metadata, under `TUNED_KEY`, so that it needs no second file.
+
+The file is JSON: ``format_version``, ``brief_prompts`` (names of tasks), and, where they are known, ``languages``
+(pairs ``[source, target]`` of codes that a translation learned), ``forms`` (forms that creative writing learned) and
+``base_sha256`` (of the weight file that an adapter was trained on).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nlpkit.core.errors import ModelFileError
+from nlpkit.core.files.read import read_json_object
+
+FILE_NAME = "nlpkit_tasks.json"
+FORMAT_VERSION = 1
+
+TUNED_KEY = "nlpkit.tasks"
+"""Metadata key of GGUF files; its value is what the file `FILE_NAME` would hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BriefTasks:
+    """What a model or an adapter was tuned for.
+
+    Attributes:
+        names: Tasks whose brief prompts it learned.
+        languages: Pairs of source and target language that it learned to translate; empty where nothing is said.
+        forms: Forms that it learned to write; empty where nothing is said.
+        base_sha256: Hex sha256 of the weight file that an adapter belongs to, or None where nothing is said.
+    """
+
+    names: frozenset[str] = frozenset()
+    languages: tuple[tuple[str, str], ...] = ()
+    forms: frozenset[str] = frozenset()
+    base_sha256: str | None = None
+
+    def to_json(self) -> str:
+        """Return the text that `parse_brief_tasks` reads."""
+        values: dict[str, Any] = {"format_version": FORMAT_VERSION, "brief_prompts": sorted(self.names)}
+        values |= {"languages": [list(pair) for pair in self.languages], "forms": sorted(self.forms)}
+        values["base_sha256"] = self.base_sha256
+        return json.dumps({key: value for key, value in values.items() if value}, indent=2)
+
+
+def read_brief_tasks(folder: Path) -> BriefTasks:
+    """Read what the model or the adapter in a folder was tuned for.
+
+    An opened model knows more: `nlpkit.core.formats.source.ModelSource.brief_tasks`.
+
+    Args:
+        folder: A model's or an adapter's folder; a file says nothing here.
+
+    Returns:
+        What the folder says; nothing where it does not say.
+
+    Raises:
+        ModelFileError: The file is damaged, or of a later version.
+    """
+    path = folder / FILE_NAME
+    if not folder.is_dir() or not path.exists():
+        return BriefTasks()
+    return _checked(read_json_object(path), where=str(path))
+
+
+def parse_brief_tasks(text: Any, *, where: str) -> BriefTasks:
+    """Read what `BriefTasks.to_json` wrote.
+
+    Args:
+        text: The text; whatever the metadata of a file hold.
+        where: What it stands in, for errors.
+
+    Raises:
+        ModelFileError: It is damaged, or of a later version.
+    """
+    try:
+        values = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        values = None
+    return _checked(values if isinstance(values, dict) else {}, where=where)
+
+
+def _checked(values: Mapping[str, Any], *, where: str) -> BriefTasks:
+    names, pairs, forms = (values.get(key, []) for key in ("brief_prompts", "languages", "forms"))
+    sha256 = values.get("base_sha256")
+    usable = values.get("format_version") == FORMAT_VERSION and "brief_prompts" in values
+    usable = usable and _are_strings(names) and _are_strings(forms)
+    usable = usable and isinstance(pairs, list) and all(_are_strings(pair) and len(pair) == 2 for pair in pairs)
+    usable = usable and (sha256 is None or (isinstance(sha256, str) and bool(re.fullmatch("[0-9a-f]{64}", sha256))))
+    if not usable:
+        raise ModelFileError(f"{where} cannot be used: it is damaged, or from a later version of nlpkit.")
+    return BriefTasks(
+        names=frozenset(names),
+        languages=tuple((source, target) for source, target in pairs),
+        forms=frozenset(forms),
+        base_sha256=sha256,
+    )
+
+
+def write_brief_tasks(
+    folder: Path,
+    tasks: Iterable[str],
+    *,
+    languages: Iterable[tuple[str, str]] = (),
+    forms: Iterable[str] = (),
+    base_sha256: str | None = None,
+) -> None:
+    """Write down what was tuned; nothing where there are no tasks.
+
+    Args:
+        folder: An existing folder.
+        tasks: Names of the tasks whose brief prompts were learned.
+        languages: Pairs of source and target language.
+        forms: Forms of writing.
+        base_sha256: Hex sha256 of the base model's weight file.
+    """
+    write_tuned(
+        folder,
+        BriefTasks(names=frozenset(tasks), languages=tuple(languages), forms=frozenset(forms), base_sha256=base_sha256),
+    )
+
+
+def write_tuned(folder: Path, tuned: BriefTasks) -> None:
+    """Write down what was tuned, as `write_brief_tasks` does."""
+    if tuned.names:
+        (folder / FILE_NAME).write_text(tuned.to_json() + "\n", "utf-8")
+
+
+def _are_strings(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)

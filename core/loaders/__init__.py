@@ -1,1 +1,0 @@
-"""Model files in, one `ModelConfig` and one stream of named tensors out."""

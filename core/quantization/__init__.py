@@ -1,0 +1,1 @@
+"""Weights of fewer bits, and the compiled kernels that compute with them."""

@@ -1,0 +1,1 @@
+"""Ways of running a model; each is a `Runner`."""

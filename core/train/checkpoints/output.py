@@ -1,0 +1,143 @@
+"""Writing what was trained: our own model directory, or an adapter in PEFT's layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nlpkit.core.errors import OutputError, why_unwritten
+from nlpkit.core.files.write import aside_name, sweep
+from nlpkit.core.formats.adapter import save_adapter
+from nlpkit.core.formats.native import FORMAT_VERSION, NATIVE_CONFIG
+from nlpkit.core.formats.tuned import FILE_NAME as BRIEF_TASKS
+from nlpkit.core.formats.tuned import write_brief_tasks
+from nlpkit.core.model.gpt import GPT
+from nlpkit.core.model.lora import LoraWeights, lora_layers
+
+if TYPE_CHECKING:
+    from nlpkit.core.chat.template import ChatTemplate
+    from nlpkit.core.tokenizers.tokenizer import Tokenizer
+
+
+def write_model(
+    directory: Path,
+    model: GPT,
+    weights: Mapping[str, Tensor],
+    *,
+    tokenizer: Tokenizer,
+    chat: ChatTemplate | None,
+    dtype: torch.dtype,
+    brief_tasks: Iterable[str] = (),
+    languages: Iterable[tuple[str, str]] = (),
+) -> None:
+    """Write a trained model into a directory that may hold other things, each file whole or not at all.
+
+    Args:
+        directory: Where to.
+        model: Its shape, and the weights that were not trained.
+        weights: Trained weights by name.
+        tokenizer: Its tokenizer.
+        chat: Its chat template, or None.
+        dtype: Dtype on disk.
+        brief_tasks: Tasks whose brief prompts it learned.
+        languages: Pairs of source and target language that it learned to translate.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    tensors = {
+        name: weights.get(name, parameter).detach().to("cpu", dtype).contiguous()
+        for name, parameter in model.named_parameters()
+    }
+    with _Aside(directory) as aside:
+        save = getattr(tokenizer, "save", None)
+        if save is not None:
+            save(aside)
+        if chat is not None:
+            chat.save(aside)
+        values = {"format_version": FORMAT_VERSION, "model": model.config.to_dict()}
+        (aside / NATIVE_CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
+        write_brief_tasks(aside, brief_tasks, languages=languages)
+        save_file(tensors, aside / "model.safetensors")
+
+
+def write_adapter(
+    directory: Path,
+    model: GPT,
+    weights: Mapping[str, Tensor],
+    *,
+    base_model: str | None,
+    dropout: float,
+    dtype: torch.dtype = torch.float32,
+    brief_tasks: Iterable[str] = (),
+    languages: Iterable[tuple[str, str]] = (),
+) -> None:
+    """Write a trained adapter, each file whole or not at all.
+
+    Args:
+        directory: Where to.
+        model: The adapted model.
+        weights: Trained weights by name.
+        base_model: What to name as the base model.
+        dropout: Dropout of the adapter, for the record.
+        dtype: Dtype on disk.
+        brief_tasks: Tasks whose brief prompts it learned.
+        languages: Pairs of source and target language that it learned to translate.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    updates = {
+        name: LoraWeights(
+            weights[f"{name}.lora_a"], weights[f"{name}.lora_b"], layer.scale, weights.get(f"{name}.magnitude")
+        )
+        for name, layer in lora_layers(model).items()
+    }
+    with _Aside(directory) as aside:
+        save_adapter(aside, model.config, updates, base_model=base_model, dropout=dropout, dtype=dtype)
+        write_brief_tasks(aside, brief_tasks, languages=languages)
+
+
+class _Aside:
+    """A folder to write to, whose files then move into place; the weights last."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __enter__(self) -> Path:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            sweep(self._directory)
+            self._aside = self._directory / aside_name(suffix=".aside")
+            self._aside.mkdir(mode=0o700)
+        except OSError as error:
+            raise OutputError(f"{self._directory} cannot be written: {error.strerror or error}.") from error
+        return self._aside
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                moved = set()
+                for path in sorted(self._aside.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name)):
+                    # safetensors makes files that nobody else may read.
+                    path.chmod(0o644)
+                    os.replace(path, self._directory / path.name)
+                    moved.add(path.name)
+                if BRIEF_TASKS not in moved:
+                    # What an earlier training left would be said of this one.
+                    (self._directory / BRIEF_TASKS).unlink(missing_ok=True)
+        except OSError as late:
+            raise OutputError(f"{self._directory} cannot be written: {late.strerror or late}.") from late
+        finally:
+            shutil.rmtree(self._aside, ignore_errors=True)
+        if isinstance(error, (OSError, SafetensorError)):
+            raise OutputError(f"{self._directory} cannot be written: {why_unwritten(error)}.") from error

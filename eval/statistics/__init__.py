@@ -1,0 +1,1 @@
+"""Values with intervals, and whether two differ."""

@@ -1,0 +1,128 @@
+"""What stands behind a prompt is tokenized as what continues it, in training, asking and scoring alike."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import sentencepiece
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from nlpkit.apps.tasks.encoder import Coder, prompt_ids, target_ids
+from nlpkit.apps.tasks.generation import TextGeneration
+from nlpkit.apps.tasks.table import load_task
+from nlpkit.core.chat.template import ChatTemplate
+from nlpkit.core.tokenizers.bpe import HFTokenizer
+from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
+from nlpkit.core.tokenizers.tokenizer import encode_behind
+
+TEXT = "the queen lays eggs in a day and the hive is warm and full of honey"
+PAIRS = [("the queen lays", " eggs"), ("the queen", " lays  eggs"), ("qu", "een lays"), ("the hive\n", "is warm")]
+EXAMPLE = {"source": "the queen", "target": "die", "source_lang": "en", "target_lang": "de"}
+
+
+def spm(**options: Any) -> SentencePieceTokenizer:
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([TEXT] * 3), model_writer=out, vocab_size=300, model_type="bpe", byte_fallback=True,
+        hard_vocab_limit=False, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+        unk_id=0, bos_id=1, eos_id=2, num_threads=1, **options,
+    )  # fmt: skip
+    return SentencePieceTokenizer(out.getvalue())
+
+
+def hf(scheme: str) -> HFTokenizer:
+    """Llama's tokenizer in the ways that tokenizer.json files have it."""
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁": 3}
+    for char in sorted({*TEXT, "\n", "x"} - {" "}):
+        vocab[char] = len(vocab)
+    vocab |= {"▁e": len(vocab), "Ġ": len(vocab) + 1, "Ċ": len(vocab) + 2}
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab, [("▁", "e")], unk_token="<unk>"))
+    if scheme == "prepend":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    elif scheme == "byte_level":
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    if scheme == "byte_level":
+        tokenizer.decoder = decoders.ByteLevel()
+    else:
+        tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    return HFTokenizer(tokenizer, bos_id=1, eos_ids=[2])
+
+
+ALL = {
+    "sentencepiece": spm,
+    "without_prefix": lambda: spm(add_dummy_prefix=False),
+    **{scheme: (lambda scheme=scheme: hf(scheme)) for scheme in ("prepend", "always", "first", "never", "byte_level")},
+}
+
+
+class Model:
+    """As much of a language model as prompts need."""
+
+    def __init__(self, tokenizer: Any, brief: bool) -> None:
+        self.tokenizer, self.chat, self.brief_tasks = tokenizer, None, frozenset({"translation"} if brief else ())
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)  # type: ignore[no-any-return]
+
+    def render(self, messages: Any) -> list[int]:
+        return self.encode("\n\n".join(message.content for message in messages))
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("add_bos", [True, False])
+def test_prompt_and_continuation_are_tokenized_as_one_text(kind: str, add_bos: bool) -> None:
+    tokenizer = ALL[kind]()
+    for prompt, text in PAIRS:
+        ids = tokenizer.encode(prompt, add_bos=add_bos)
+        whole = tokenizer.encode(prompt + text, add_bos=add_bos)
+        if kind in ("prepend", "always", "first", "never") or text[0] == " " or prompt[-1] == "\n":
+            assert [*ids, *encode_behind(tokenizer, ids, text)] == whole
+        assert b"".join(map(tokenizer.token_bytes, encode_behind(tokenizer, ids, text))) == text.encode()
+    assert encode_behind(tokenizer, [1], TEXT) == encode_behind(tokenizer, [], TEXT) == tokenizer.encode(TEXT)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_behind_a_special_token(kind: str) -> None:
+    tokenizer = ALL[kind]()
+    whole = tokenizer.encode("the</s>eggs", parse_special=True)
+    prompt = tokenizer.encode("the</s>", parse_special=True)
+    assert [*prompt, *encode_behind(tokenizer, prompt, "eggs")] == whole
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "without_prefix", "prepend", "first"])
+@pytest.mark.parametrize("brief", [True, False])
+def test_training_asking_and_scoring_agree(kind: str, brief: bool) -> None:
+    tokenizer = ALL[kind]()
+    task = load_task("translation")
+    row = Coder(tokenizer, None, brief=brief).row(task, EXAMPLE, "x")
+    lm: Any = Model(tokenizer, brief)
+    prepared = task.prepare(EXAMPLE)
+    assert row.token_ids[: row.prompt_length] == prompt_ids(lm, task, prepared)
+    target = target_ids(lm, task, prepared, "die")
+    assert row.token_ids[row.prompt_length : -1] == target
+    assert b"".join(map(tokenizer.token_bytes, target)) == (b" die" if brief else b"die")
+
+
+def test_completions_learn_one_space() -> None:
+    tokenizer = spm()
+    row = Coder(tokenizer, None).row(TextGeneration(), {"prompt": "the queen lays", "text": " eggs"}, "x")
+    assert row.token_ids == [1, *tokenizer.encode("the queen lays eggs"), 2]
+
+
+def test_without_a_dummy_prefix_nothing_changes() -> None:
+    tokenizer = spm(add_dummy_prefix=False)
+    row = Coder(tokenizer, None, brief=True).row(load_task("translation"), EXAMPLE, "x")
+    assert row.token_ids[row.prompt_length : -1] == tokenizer.encode(" die") == tokenizer.encode(" die", at_start=False)
+
+
+def test_chat_prompts() -> None:
+    tokenizer = spm()
+    chat = ChatTemplate("{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}")
+    row = Coder(tokenizer, chat).row(load_task("translation"), EXAMPLE, "x")
+    assert b"".join(map(tokenizer.token_bytes, row.token_ids[row.prompt_length : -1])) == b"die"

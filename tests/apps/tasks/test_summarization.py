@@ -1,0 +1,99 @@
+"""Summarization: lengths, pieces, rounds."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from nlpkit.apps.pipeline.run import run_task, stream_task
+from nlpkit.apps.tasks.summarization import Summarization
+from nlpkit.apps.text.words import count_words
+from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
+
+DOCUMENT = "\n\n".join(f"Paragraph {n} tells of many things. It goes on about them for a while." for n in range(120))
+
+
+def summarize(fake_lm: Any, document: str = DOCUMENT, reply: Any = lambda *_: "A short summary.", **row: Any) -> Any:
+    lm = fake_lm(reply, max_seq_len=row.pop("max_seq_len", 4000))
+    (result,) = run_task(lm, Summarization(), [{"document": document, **row}])
+    return result, lm
+
+
+def test_a_short_document_takes_one_prompt(fake_lm) -> None:
+    result, lm = summarize(fake_lm, "It rained all day. The streets were wet and people stayed inside.", length="short")
+    assert result.text == "A short summary."
+    assert lm.prompts[0].startswith("<user>Summarize this text in one sentence.\n\nIt rained")
+    assert lm.requests[0].config.max_tokens == 64
+    assert result.fields == {"document_words": 12, "summary_words": 3, "compression": 0.25, "rounds": 1}
+
+
+def test_a_long_document_is_summarized_in_pieces_then_as_a_whole(fake_lm) -> None:
+    result, lm = summarize(fake_lm, max_seq_len=800)
+    assert result.chunks > 3
+    assert result.fields["rounds"] == 2
+    assert result.text == "A short summary."
+    assert result.fields["document_words"] == count_words(DOCUMENT)
+    seen = {int(number) for prompt in lm.prompts[: result.chunks] for number in re.findall(r"Paragraph (\d+)", prompt)}
+    assert seen == set(range(120))
+    assert len(lm.prompts) == result.chunks + 1
+    assert lm.prompts[-1].count("A short summary.") == result.chunks
+    assert result.to_dict()["chunks"] == result.chunks
+    assert "_parts" not in result.to_dict()
+
+
+def test_rounds_end_even_if_summaries_do_not_shrink(fake_lm) -> None:
+    result, lm = summarize(fake_lm, reply=lambda prompt, _: prompt, max_seq_len=800)
+    assert result.text
+    assert len(lm.prompts) < 500
+
+
+def test_streaming_shows_the_last_round_only(fake_lm) -> None:
+    lm = fake_lm(lambda *_: "A rather short summary.", max_seq_len=800)
+    pieces = list(stream_task(lm, Summarization(), {"document": DOCUMENT}))
+    assert "".join(pieces[:-1]) == pieces[-1].text == "A rather short summary."
+    assert pieces[-1].fields["rounds"] == 2
+
+
+def test_overflow_can_be_refused(fake_lm) -> None:
+    with pytest.raises(ContextOverflowError, match="--on-overflow chunk"):
+        list(
+            run_task(
+                fake_lm(lambda *_: "x", max_seq_len=800), Summarization(), [{"document": DOCUMENT}], on_overflow="error"
+            )
+        )
+
+
+def test_lengths_in_words(fake_lm) -> None:
+    result, lm = summarize(fake_lm, "Many words stand here. " * 5, max_words=2)
+    assert "in at most 2 words" in lm.prompts[0]
+    assert any("3 words, 2 were asked for" in warning for warning in result.warnings)
+    result, _ = summarize(fake_lm, "Many words stand here. " * 5, max_words="3")
+    assert result.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "match"),
+    [
+        ({"length": "shrt"}, ConfigError, "Did you mean 'short'"),
+        ({"length": "short", "max_words": 5}, ConfigError, "not both"),
+        ({"max_words": 0}, InputError, "1 to 10,000"),
+        ({"max_words": "some"}, InputError, "whole number"),
+        ({"document": " "}, InputError, "empty"),
+    ],
+)
+def test_bad_options(fake_lm, row: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        summarize(fake_lm, **{"document": "x", **row})
+
+
+def test_summaries_that_do_not_shorten_are_flagged(fake_lm) -> None:
+    result, _ = summarize(fake_lm, "It rained.")
+    assert any("no shorter" in warning for warning in result.warnings)
+
+
+def test_words_are_counted_in_all_scripts() -> None:
+    assert count_words("one two, three – four") == 4
+    assert count_words("我们 go 公园") == 5
+    assert count_words("") == 0

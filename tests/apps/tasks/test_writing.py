@@ -1,0 +1,160 @@
+"""Writing: prompts of the forms, facts about texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nlpkit.apps.pipeline.run import run_task
+from nlpkit.apps.tasks.writing import FORMS, Writing
+from nlpkit.apps.text.forms import acrostic_word, check_form, count_syllables, find_title
+from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
+
+HAIKU = "An old silent pond\nA frog jumps into the pond\nSplash! Silence again"
+
+
+def write(fake_lm: Any, reply: str, **row: Any) -> Any:
+    lm = fake_lm(lambda *_: reply, max_seq_len=2000)
+    (result,) = run_task(lm, Writing(), [{"prompt": "the sea", **row}])
+    return result, lm
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_has_a_prompt_and_a_limit(fake_lm, form: str) -> None:
+    result, lm = write(fake_lm, "Waves.", form=form)
+    assert "the sea" in lm.prompts[0]
+    assert lm.requests[0].config.max_tokens == FORMS[form].max_tokens
+    assert lm.requests[0].config.temperature > 0
+    assert result.fields["form"] == form
+    assert result.seed is not None
+
+
+def test_free_writing_sends_the_instruction_as_it_is(fake_lm) -> None:
+    _, lm = write(fake_lm, "x", prompt="Describe a storm", keywords=["foam", "gull"])
+    assert lm.prompts == ["<user>Describe a storm Use these words: foam, gull.</>"]
+
+
+def test_acrostics_spell_the_word(fake_lm) -> None:
+    result, lm = write(fake_lm, "Calm\nAnd\nTiny", prompt="my CAT", form="acrostic")
+    assert "C, A, T" in lm.prompts[0]
+    assert result.fields["form_ok"] is True
+    assert result.fields["initials"] == "cat"
+    result, _ = write(fake_lm, "Calm\nAnd\nBig", prompt="my CAT", form="acrostic")
+    assert result.fields["form_ok"] is False
+    assert any("form acrostic" in warning for warning in result.warnings)
+
+
+def test_missing_keywords_are_reported(fake_lm) -> None:
+    result, _ = write(fake_lm, "Foam everywhere.", keywords=["foam", "gull"])
+    assert result.fields["keywords_missing"] == ["gull"]
+    assert any("gull" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "match"),
+    [
+        ({"form": "hiku"}, ConfigError, "Did you mean 'haiku'"),
+        ({"prompt": " "}, InputError, "nothing to write about"),
+        ({"prompt": "42", "form": "acrostic"}, InputError, "no word"),
+    ],
+)
+def test_bad_rows(fake_lm, row: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        write(fake_lm, "x", **row)
+
+
+def test_a_small_context_leaves_room_for_the_prompt(fake_lm) -> None:
+    lm = fake_lm(lambda *_: "Waves.", max_seq_len=300)
+    (result,) = run_task(lm, Writing(), [{"prompt": "the sea", "form": "story"}])
+    assert result.text == "Waves."
+    assert 0 < lm.requests[0].config.max_tokens <= 200
+
+
+def test_long_prompts_are_refused(fake_lm) -> None:
+    with pytest.raises(ContextOverflowError):
+        write(fake_lm, "x", prompt="word " * 2000)
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "facts"),
+    [
+        (HAIKU, "haiku", {"syllables_estimate": [5, 7, 5], "form_ok": True, "lines": 3}),
+        ("One\nline\nshort", "haiku", {"form_ok": False}),
+        ("# The Pond\n\n" + HAIKU, "haiku", {"form_ok": True, "lines": 3, "stanzas": 1}),
+        ("line\n" * 14, "sonnet", {"form_ok": True}),
+        ("line\n" * 13, "sonnet", {"form_ok": False}),
+        ("a\nb\n\nc\nd\ne", "limerick", {"form_ok": True, "stanzas": 2}),
+        (
+            "Anna: Hi!\n**Bob:** Hello.\n- And me?",
+            "dialogue",
+            {"turns": 3, "speakers": ["Anna", "Bob"], "form_ok": True},
+        ),
+        (
+            "ANNA:\nWho is there?\n\nFRIAR JOHN:\nA friend,\nno more.",
+            "dialogue",
+            {"turns": 2, "speakers": ["ANNA", "FRIAR JOHN"], "form_ok": True},
+        ),
+        ("ANNA:\nBOB:\nWho is there?", "dialogue", {"turns": 1, "form_ok": False}),
+        ("ANNA:", "dialogue", {"turns": 0, "form_ok": False}),
+        ("He spoke.", "dialogue", {"form_ok": False}),
+        ("Once. Upon.", "story", {"form_ok": None, "words": 2}),
+        ("", "haiku", {"form_ok": False, "lines": 0}),
+    ],
+)
+def test_facts_about_forms(text: str, form: str, facts: dict[str, Any]) -> None:
+    found = check_form(text, form)
+    assert {key: found[key] for key in facts} == facts
+
+
+@pytest.mark.parametrize(
+    ("word", "syllables"),
+    [
+        ("pond", 1),
+        ("silence", 2),
+        ("jumped", 1),
+        ("wanted", 2),
+        ("table", 2),
+        ("again", 2),
+        ("the", 1),
+        ("roses", 2),
+        ("山", 1),
+    ],
+)
+def test_syllables(word: str, syllables: int) -> None:
+    assert count_syllables(word) == syllables
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("Title: The Sea\n\nWaves", "The Sea"),
+        ("**The Sea**\nWaves", "The Sea"),
+        ("# Sea", "Sea"),
+        ("Waves\nroll", None),
+        ("", None),
+    ],
+)
+def test_titles(text: str, title: str | None) -> None:
+    assert find_title(text) == title
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [
+        ("HOPE", "HOPE"),
+        ('a poem on "spring" days', "spring"),
+        ("the sea", "sea"),
+        ("for my friend NINA", "NINA"),
+        ("12", ""),
+    ],
+)
+def test_acrostic_words(prompt: str, word: str) -> None:
+    assert acrostic_word(prompt) == word
+
+
+def test_only_forms_have_brief_prompts() -> None:
+    task = Writing()
+    row = {"prompt": "the sea", "keywords": ["foam", "salt"]}
+    assert task.brief(task.prepare({**row, "form": "Haiku"})) == "Haiku about the sea; foam, salt:"
+    assert task.brief(task.prepare(row)) is None

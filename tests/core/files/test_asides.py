@@ -1,0 +1,79 @@
+"""What a killed process leaves aside is removed by the next that writes there, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nlpkit.core.errors import InputError, OutputError
+from nlpkit.core.files import write as asides
+from nlpkit.core.files.write import aside_name, atomic_write, new_directory, sweep
+from nlpkit.core.formats import export
+from nlpkit.core.train.checkpoints.output import _Aside
+
+
+def gone_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    mine = aside_name("model.safetensors")
+    dead = mine.replace(f"-{os.getpid()}-", f"-{gone_pid()}-")
+    foreign = dead.replace(f"nlpkit-{asides._machine()}-", "nlpkit-00000000-")
+    old_foreign = aside_name("x").replace(f"nlpkit-{asides._machine()}-", "nlpkit-00000000-")
+    old_style = ".nlpkit-4194000-0123abcd.part"
+    kept = [mine, foreign, ".hidden.part", "nlpkit-1-2.part", ".bashrc", ".model.abcdefgh"]
+    for name in (*kept, dead, old_foreign, old_style):
+        (tmp_path / name).write_text("x")
+    folder = tmp_path / aside_name(suffix=".aside").replace(f"-{os.getpid()}-", f"-{gone_pid()}-")
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "file").write_text("x")
+    for name in (old_foreign, old_style, ".hidden.part", ".model.abcdefgh"):
+        os.utime(tmp_path / name, (time.time() - 200_000,) * 2)
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_all_writers_use_such_names_and_sweep(tmp_path: Path) -> None:
+    dead = aside_name("x").replace(f"-{os.getpid()}-", f"-{gone_pid()}-")
+    for number, write in enumerate(("file", "folder", "training")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / dead).write_text("x")
+        if write == "file":
+            with atomic_write(folder / "a.bin") as file:
+                assert asides._NAME.fullmatch(Path(file.name).name)
+        elif write == "folder":
+            with new_directory(folder / "model") as aside:
+                assert asides._NAME.fullmatch(aside.name)
+        else:
+            with _Aside(folder) as aside:
+                assert asides._NAME.fullmatch(aside.name)
+        assert not (folder / dead).exists()
+        assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_long_names_have_room(tmp_path: Path) -> None:
+    assert len(aside_name("x" * 250).encode()) < 255
+    with atomic_write(tmp_path / ("y" * 250)) as file:
+        file.write(b"x")
+    assert (tmp_path / ("y" * 250)).exists()
+
+
+def test_a_full_disk_is_told_of(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(InputError, match="the disk is full"), new_directory(tmp_path / "m"):
+        raise SafetensorError(said)
+    with pytest.raises(OutputError, match="the disk is full"), _Aside(tmp_path):
+        raise SafetensorError(said)
+    assert not list(tmp_path.iterdir())
+    assert export.SafetensorError is SafetensorError
