@@ -8,16 +8,48 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nlpkit.apps.cli import bench, doctor, mix, tasks  # noqa: F401 - they add their commands to the application
-from nlpkit.apps.cli.app import app
+from nlpkit.apps.cli.bench import bench
+from nlpkit.apps.cli.doctor import doctor
+from nlpkit.apps.cli.mix import mix
 from nlpkit.apps.cli.models import models_app
 from nlpkit.apps.cli.options import command
 from nlpkit.apps.cli.process import leave, run_process
+from nlpkit.apps.cli.tasks import generate, qa, summarize, translate, write
 from nlpkit.apps.cli.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
 from nlpkit.eval.cli.commands import app as eval_app
 
-app.add_typer(models_app, name="models")
-app.add_typer(eval_app, name="eval")
+app = typer.Typer(
+    name="nlpkit",
+    help="Language tasks on one shared GPT core, offline: translate, summarize, answer, write.",
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"nlpkit {version('nlpkit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+for _function in (translate, summarize, qa, write, generate):
+    command(app)(_function)
 
 
 @command(app)
@@ -53,6 +85,12 @@ def tune(
         quiet=quiet,
         scorer=score_pairs,
     )
+
+
+for _function in (mix, bench, doctor):
+    command(app)(_function)
+app.add_typer(models_app, name="models")
+app.add_typer(eval_app, name="eval")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from nlpkit.apps.bench.plan import BenchLine
-from nlpkit.apps.cli.app import app
-from nlpkit.apps.cli.options import SinkOptions, command
+from nlpkit.apps.cli.options import SinkOptions
 from nlpkit.apps.cli.output import Writer
 
 
-@command(app)
 def bench(
     sink: SinkOptions,
     model: Annotated[str, typer.Option("--model", "-m", help="Name, file, folder or hub id.")] = "default",

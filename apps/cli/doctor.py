@@ -17,8 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nlpkit.apps.cli.app import app
-from nlpkit.apps.cli.options import SinkOptions, command
+from nlpkit.apps.cli.options import SinkOptions
 from nlpkit.apps.cli.output import Writer
 
 PACKAGES = (
@@ -363,7 +362,6 @@ def _memory_limit() -> int | None:
     return None
 
 
-@command(app)
 def doctor(sink: SinkOptions) -> int:
     """Print what matters for help: versions, processor, memory, cache, and what to do about problems."""
     report = examine()

@@ -6,12 +6,9 @@ from typing import Annotated
 
 import typer
 
-from nlpkit.apps.cli.app import app
-from nlpkit.apps.cli.options import command
 from nlpkit.apps.cli.output import Writer
 
 
-@command(app)
 def mix(
     plan: Annotated[str, typer.Argument(metavar="PLAN.toml", help="What to mix: see docs/training.md.")],
     data: Annotated[str, typer.Option(metavar="PATH", help="Folder of the parallel files.")],

@@ -6,15 +6,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from nlpkit.apps.cli.app import app
 from nlpkit.apps.cli.constraint_options import ConstraintOptions
-from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, command
+from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions
 from nlpkit.core.errors import ConfigError
 
 Text = Annotated[str | None, typer.Argument(help="The text; or give -f PATH, or a pipe.", show_default=False)]
 
 
-@command(app)
 def translate(
     model: ModelOptions,
     decode: DecodeOptions,
@@ -57,7 +55,6 @@ def translate(
     )
 
 
-@command(app)
 def summarize(
     model: ModelOptions,
     decode: DecodeOptions,
@@ -84,7 +81,6 @@ def summarize(
     )
 
 
-@command(app)
 def qa(
     model: ModelOptions,
     decode: DecodeOptions,
@@ -116,7 +112,6 @@ def qa(
     )
 
 
-@command(app)
 def write(
     model: ModelOptions,
     decode: DecodeOptions,
@@ -147,7 +142,6 @@ def write(
     )
 
 
-@command(app)
 def generate(
     model: ModelOptions,
     decode: DecodeOptions,

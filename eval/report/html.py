@@ -14,14 +14,14 @@ from nlpkit.apps.show.tables import show_number, show_p
 from nlpkit.eval.report.content import INPUTS, Group, Report
 from nlpkit.eval.runs.run_folder import finite
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE = "page.html.jinja"
 
 
 def render_html(report: Report) -> str:
     """Render a report as a self-contained page. Everything that comes from data or models is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=show_number, p=show_p)
-    source = files("nlpkit.eval").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    source = files("nlpkit.eval.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(
         title=report.title, groups=[_group(group) for group in report.groups], n_colours=N_COLOURS
     )
