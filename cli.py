@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -48,6 +48,7 @@ def _root(
         raise typer.Exit(2)
 
 
+_function: Callable[..., int]
 for _function in (translate, summarize, qa, write, generate):
     command(app)(_function)
 
