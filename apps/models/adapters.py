@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.cli.options import ModelOptions
-from nlpkit.apps.documents.files import check_text
 from nlpkit.apps.tasks.task import check_example
 from nlpkit.apps.text.languages import language_name
 from nlpkit.apps.text.translation.language_pairs import describe_pairs, find_route, foreign_script
@@ -276,15 +274,3 @@ class AdapterChooser:
         except NlpkitError:
             return None
         return self.choose(task, prepared)
-
-
-def choose_adapters(options: ModelOptions) -> AdapterChooser:
-    """Return what chooses the adapter of each row, by the shared options.
-
-    Raises:
-        NlpkitError: There is no such adapter, or a name is not valid text.
-    """
-    for flag, value in (("--model", options.model), ("--adapter", options.adapter)):
-        if value is not None:
-            check_text(value, where=flag)
-    return AdapterChooser(options.model, options.adapter)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from nlpkit.core.errors import ModelFileError, did_you_mean
-from nlpkit.core.fetch.catalogue import CATALOGUE, Progress, find_entry
+from nlpkit.core.fetch.catalogue import Progress, entry_names, find_entry
 
 _HUB_ID = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?(:(?P<file>[^:@\\]+\.gguf))?", re.ASCII
@@ -58,9 +58,8 @@ def resolve_model(
         )
     if is_path:
         raise ModelFileError(f"There is no file or directory {text!r}. Check the path; it is taken from {Path.cwd()}.")
-    names = [name for known in CATALOGUE for name in (known.name, *known.aliases)]
     raise ModelFileError(
-        f"There is no model named {text!r}. {did_you_mean(text, names)} A path to a .gguf file or a model directory, "
+        f"There is no model named {text!r}. {did_you_mean(text, entry_names())} A path to a .gguf file or a model directory, "
         "or a hub id such as org/name, is taken too."
     )
 

@@ -16,7 +16,7 @@ from nlpkit.core.errors import ConfigError
 from nlpkit.core.formats.build import build_model
 from nlpkit.core.formats.families import config_from_hf
 from nlpkit.core.formats.weight_names import KeyMap
-from nlpkit.core.language_model import LanguageModel
+from nlpkit.core.language_model import LanguageModel, ModelFacts
 from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.rope import sequence_lengths
@@ -219,6 +219,9 @@ def test_prefixes_are_not_kept_on_disk(pair: tuple[GPT, transformers.PreTrainedM
     model, _ = pair
     with pytest.raises(ConfigError, match="depends on the length"):
         LanguageModel(
-            name="tiny", path=tmp_path, format="hf", dtype="fp32", device="cpu", new_runner=lambda: GPTRunner(model),
-            tokenizer=Numbers(), chat=None, files={}, family="phi3", n_parameters=1, gpt=model,
+            ModelFacts(
+                name="tiny", path=tmp_path, format="hf", dtype="fp32", device="cpu", family="phi3", n_parameters=1,
+                scaling=model.config.rope.scaling,
+            ),
+            lambda: GPTRunner(model), Numbers(), None,
         ).keep_prefixes(tmp_path)  # fmt: skip

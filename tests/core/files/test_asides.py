@@ -13,7 +13,6 @@ import pytest
 from nlpkit.core.errors import InputError, OutputError
 from nlpkit.core.files import write as asides
 from nlpkit.core.files.write import aside_name, atomic_write, new_directory, sweep
-from nlpkit.core.formats import export
 from nlpkit.core.train.checkpoints.output import _Aside
 
 
@@ -76,4 +75,3 @@ def test_a_full_disk_is_told_of(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="the disk is full"), _Aside(tmp_path):
         raise SafetensorError(said)
     assert not list(tmp_path.iterdir())
-    assert export.SafetensorError is SafetensorError
