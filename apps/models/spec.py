@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nlpkit.core import load as loading
-from nlpkit.core.fetch import resolve
-from nlpkit.core.fetch.catalogue import find_entry
-from nlpkit.core.machine.lean_torch import import_torch
 
 if TYPE_CHECKING:
     from nlpkit.apps.models.adapters import TaskAdapter
@@ -43,7 +40,6 @@ class ModelSpec:
         *,
         share_with: LanguageModel | None = None,
         progress: Callable[[int, int], None] | None = None,
-        lean: bool = False,
     ) -> LanguageModel:
         """Load it.
 
@@ -51,17 +47,11 @@ class ModelSpec:
             adapter: What to use with it, or instead of it where that is a model of its own; see `AdapterChooser`.
             share_with: A loaded model to share with, as in `load_model`.
             progress: Called with bytes done and bytes in total while a model is downloaded.
-            lean: Whether to import torch without what our own decoding leaves alone: not where others' code runs too.
 
         Raises:
             NlpkitError: There is no such model, or it cannot be used.
         """
         own = None if adapter is None else adapter.model
-        if own is None and find_entry(self.name) is None:
-            # A wrong name is told at once and not after the seconds that torch takes to import.
-            resolve.resolve_model(self.name, progress=progress)
-        if lean:
-            import_torch()
         beside = None if own is not None else adapter
         lm = loading.load_model(
             self.name if own is None else str(own),

@@ -59,8 +59,8 @@ def resolve_model(
     if is_path:
         raise ModelFileError(f"There is no file or directory {text!r}. Check the path; it is taken from {Path.cwd()}.")
     raise ModelFileError(
-        f"There is no model named {text!r}. {did_you_mean(text, entry_names())} A path to a .gguf file or a model directory, "
-        "or a hub id such as org/name, is taken too."
+        f"There is no model named {text!r}. {did_you_mean(text, entry_names())} A path to a .gguf file or a model "
+        "directory, or a hub id such as org/name, is taken too."
     )
 
 
