@@ -27,7 +27,10 @@ from nlpkit.apps.bench.peers import (
     load_transformers,
 )
 from nlpkit.apps.bench.plan import BenchLine, BenchPlan, Decode
+from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.decode.request import Request
 from nlpkit.core.errors import ConfigError, NlpkitError, did_you_mean
+from nlpkit.core.load import load_model
 from nlpkit.core.machine.lean_torch import import_torch
 from nlpkit.core.machine.processor import SPIN_COUNT, default_threads
 
@@ -40,12 +43,9 @@ def _prompt(length: int, number: int = 0) -> list[int]:
 
 
 def _load_nlpkit(plan: BenchPlan) -> tuple[str, Decode]:
-    from nlpkit.core.decode.config import DecodeConfig
-    from nlpkit.core.decode.request import Request
 
     # As the commands do.
     import_torch()
-    from nlpkit.core.load import load_model
 
     model = load_model(plan.model, dtype=plan.dtype, device="cpu", threads=plan.threads)
     # The prompts are all alike here, but are to stand for ones that are not.

@@ -16,6 +16,7 @@ from nlpkit.apps.text.languages import language_name
 from nlpkit.apps.text.translation.language_pairs import describe_pairs, find_route, foreign_script
 from nlpkit.core.errors import ConfigError, ModelFileError, NlpkitError, did_you_mean
 from nlpkit.core.fetch.catalogue import find_entry
+from nlpkit.core.formats.gguf.file import open_gguf
 from nlpkit.core.formats.tuned import FILE_NAME, TUNED_KEY, BriefTasks, parse_brief_tasks, read_brief_tasks
 
 if TYPE_CHECKING:
@@ -136,7 +137,6 @@ def _tuned(folder: Path) -> BriefTasks:
     # The small file says it at once; the model's own metadata, which hold its vocabulary, take longer to read.
     if (folder / FILE_NAME).exists():
         return read_brief_tasks(folder)
-    from nlpkit.core.formats.gguf.file import open_gguf
 
     text = open_gguf(folder / MODEL).metadata.get(TUNED_KEY)
     return BriefTasks() if text is None else parse_brief_tasks(text, where=str(folder / MODEL))

