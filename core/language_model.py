@@ -39,6 +39,7 @@ class LanguageModel:
         notes: What a user should know about how this model runs.
         brief_tasks: Names of the tasks whose brief prompts it was tuned with.
         languages: Pairs of source and target language that it learned to translate; empty where nothing is said.
+        kernels: Whether compiled kernels run it.
         embeddings: Its embedding tables by name, which a model loaded with `like` may share.
     """
 
@@ -63,6 +64,7 @@ class LanguageModel:
         languages: Iterable[tuple[str, str]] = (),
         embeddings: Mapping[str, torch.Tensor] | None = None,
         gpt: GPT | None = None,
+        kernels: bool = False,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
     ) -> None:
         self.name = name
@@ -81,6 +83,7 @@ class LanguageModel:
         self.embeddings = dict(embeddings or {})
         self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens)
         self.max_seq_len = self.engine.max_seq_len
+        self.kernels = kernels
         self._gpt = gpt
         self._files = dict(files)
         self._adapter_files = dict(adapter_files or {})
@@ -197,7 +200,7 @@ class LanguageModel:
             "context": self.max_seq_len,
             "dtype": self.dtype,
             "device": self.device,
-            "kernels": self._gpt is not None and self._gpt.kernels is not None,
+            "kernels": self.kernels,
             "threads": torch.get_num_threads(),
             "sha256": {name: sha256_file(path) for name, path in self._files.items()},
             "adapter": self.adapter,

@@ -26,10 +26,12 @@ from nlpkit.core.quantization.apply import add_low_rank, quantize_block, quantiz
 from nlpkit.core.quantization.fuse import fuse_block
 from nlpkit.core.quantization.kernel_build import load_library
 from nlpkit.core.quantization.kernel_linear import fits_kernels
+from nlpkit.core.quantization.kernel_pass import Kernels
 from nlpkit.core.quantization.linear import smoke_test
 from nlpkit.core.quantization.packed import can_pack, pack_block, pack_model
 from nlpkit.core.quantization.ready import ReadyWeights, is_kept
 from nlpkit.core.runners.gpt import GPTRunner
+from nlpkit.core.runners.kernels import KernelRunner
 
 if TYPE_CHECKING:
     from nlpkit.core.formats.source import ModelSource
@@ -226,6 +228,7 @@ def _load_own(
             found = built()
             ready.save(found)
     model = built() if found is None else found
+    kernels = None if library is None else Kernels(model)
     chat = source.chat_template() if like is None else like.chat
     problem = None if chat is None else chat.problem
     notes = list(getattr(tokenizer, "notes", ()))
@@ -239,8 +242,9 @@ def _load_own(
         adapter=None if adapter is None else adapter[1],
         dtype=dtype,
         device=device.type,
-        new_runner=lambda: GPTRunner(model),
+        new_runner=lambda: GPTRunner(model) if kernels is None else KernelRunner(model, kernels),
         gpt=model,
+        kernels=kernels is not None,
         tokenizer=tokenizer,
         chat=chat,
         notes=notes,

@@ -115,7 +115,7 @@ def test_other_dtypes_keep_what_an_adapter_learned(dtype: str) -> None:
     (bare,) = load_model("default", device="cpu").score([(prompt, answer)])
     assert exact > bare.logprob + 1
     assert abs(rounded - exact) < 0.25
-    apart = dtype == "int4" and models[1]._gpt is not None and models[1]._gpt.kernels is not None
+    apart = dtype == "int4" and models[1].kernels
     assert kept_beside(models[1]) == (120 if apart else 0)
 
 
