@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from nlpkit.core.decode.runner import Runner
     from nlpkit.core.formats.adapter import Adapter
     from nlpkit.core.formats.source import ModelSource
     from nlpkit.core.language_model import LanguageModel
@@ -174,9 +175,11 @@ def _load_own(
     from nlpkit.core.quantization.apply import add_low_rank, quantize_block, quantize_model
     from nlpkit.core.quantization.fuse import fuse_block
     from nlpkit.core.quantization.kernel_build import load_library
+    from nlpkit.core.quantization.kernel_pass import Kernels
     from nlpkit.core.quantization.packed import can_pack, pack_block, pack_model
     from nlpkit.core.quantization.ready import ReadyWeights, is_kept
     from nlpkit.core.runners.gpt import GPTRunner
+    from nlpkit.core.runners.kernels import KernelRunner
 
     tokenizer = source.tokenizer() if share_with is None else share_with.tokenizer
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(source.path))
@@ -244,6 +247,7 @@ def _load_own(
             found = built()
             ready.save(found)
     model = built() if found is None else found
+    kernels = None if library is None else Kernels(model)
     chat = source.chat_template() if share_with is None else share_with.chat
     problem = None if chat is None else chat.problem
     notes = list(getattr(tokenizer, "notes", ()))
@@ -258,7 +262,7 @@ def _load_own(
         n_parameters=source.config.n_parameters,
         dtype=dtype,
         device=device.type,
-        kernels=library is not None,
+        kernels=kernels is not None,
         scaling=config.rope.scaling if config.depends_on_length else None,
         files=source.files(),
         adapter=None if adapter is None else adapter[1],
@@ -268,6 +272,8 @@ def _load_own(
         brief_tasks=frozenset(brief_tasks),
         languages=tuple(languages),
     )
-    return LanguageModel(
-        facts, lambda: GPTRunner(model), tokenizer, chat, embeddings=embeddings, batch_tokens=batch_tokens
-    )
+
+    def new_runner() -> Runner:
+        return GPTRunner(model) if kernels is None else KernelRunner(model, kernels)
+
+    return LanguageModel(facts, new_runner, tokenizer, chat, embeddings=embeddings, batch_tokens=batch_tokens)

@@ -33,7 +33,6 @@ from nlpkit.core.model.gpt import GPT
 from nlpkit.core.quantization.apply import joined_parts
 from nlpkit.core.quantization.kernel_library import VERSION, Library
 from nlpkit.core.quantization.kernel_linear import KernelLinear
-from nlpkit.core.quantization.kernel_pass import Kernels
 
 MAX_BYTES = 2 << 30
 """Most bytes of all files; the least recently used are removed first."""
@@ -224,7 +223,6 @@ class ReadyWeights:
             setattr(model.get_submodule(owner), last, nn.Parameter(value, requires_grad=False))
         if tensors:
             return None
-        model.kernels = Kernels(library, model)
         return model.eval()
 
     def save(self, model: GPT) -> bool:

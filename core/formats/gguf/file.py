@@ -15,14 +15,16 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.files.read import map_file
+
+if TYPE_CHECKING:
+    from gguf.constants import GGMLQuantizationType
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -354,6 +356,8 @@ class _Reader:
         return strings
 
     def _tensors(self, n_tensors: int, alignment: int) -> dict[str, TensorInfo]:
+        from gguf.constants import GGML_QUANT_SIZES
+
         described = [self._description() for _ in range(n_tensors)]
         start = -(-self.at // alignment) * alignment
         tensors: dict[str, TensorInfo] = {}
@@ -388,6 +392,8 @@ class _Reader:
 
     def _description(self) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
         self._spend(_WEIGHTY)
+        from gguf.constants import GGMLQuantizationType
+
         name = self._string("a tensor name")
         shown = name[:80]
         n_dims = self._number(_U32, f"the dimension count of {shown!r}")

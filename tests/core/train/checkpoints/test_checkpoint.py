@@ -27,6 +27,7 @@ from nlpkit.core.train.metrics_log import read_metrics
 from nlpkit.core.train.session import Session
 
 SUPPORT = Path(tiny_training.__file__).parent
+PATH = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
 IDENTITY = {"the data": "abc"}
 
 
@@ -35,7 +36,7 @@ def program(folder: Path, settings: str, mode: str) -> subprocess.Popen[str]:
         [sys.executable, str(SUPPORT / "tiny_training.py"), str(folder), settings, mode],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -207,7 +208,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         "except OutputError as error:\n"
         "    print('refused', error)\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=env)
     assert done.stdout.startswith("refused The checkpoint of step 1 cannot be written"), done
     assert list((tmp_path / "c").iterdir()) == []
