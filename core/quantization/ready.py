@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.files.cache import cache_home
-from nlpkit.core.files.hashing import CHUNK_BYTES, sha256_file
+from nlpkit.core.files.hashing import CHUNK_BYTES, hash_value, sha256_file
 from nlpkit.core.files.safetensors import open_safetensors
 from nlpkit.core.files.write import atomic_write, write_json
 from nlpkit.core.model.config import ModelConfig
@@ -43,7 +43,7 @@ _SHARED = ("embed.", "pos_embed.", "head.")
 
 
 def _digest(said: object) -> str:
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return hash_value(said)[:32]
 
 
 def _write(file: IO[bytes], tensors: Mapping[str, Tensor]) -> None:

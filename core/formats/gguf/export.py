@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,8 +14,8 @@ import torch
 from gguf.constants import GGMLQuantizationType
 from torch import Tensor
 
-from nlpkit.core.errors import ModelFileError, NlpkitError, OutputError, why_unwritten
-from nlpkit.core.files.write import aside_name, sweep
+from nlpkit.core.errors import ModelFileError, NlpkitError
+from nlpkit.core.files.write import unwritable, whole_file
 from nlpkit.core.formats.gguf.config import ARCHITECTURES
 from nlpkit.core.formats.gguf.quantize import FORMATS, Format, fitting_type, quantize, stored_bytes
 from nlpkit.core.formats.gguf.source import GGUFSource
@@ -87,16 +86,9 @@ def write_gguf(
 
         values |= tokenizer_metadata(tokenizer, vocab_size=config.vocab_size, chat=chat)
     plan = [*_rope_factors(config), *_plan(config, architecture, tensors, file_format)]
-    sweep(path.parent)
-    aside = path.with_name(aside_name(path.name))
-    try:
+    with unwritable(f"{path} cannot be written"), whole_file(path) as aside:
         _write(aside, architecture, values, config, plan)
         _verify(aside, config)
-        os.replace(aside, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {why_unwritten(error)}.") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -186,7 +186,7 @@ def test_a_full_disk_leaves_earlier_checkpoints(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(OutputError, match=r"No space left on device.*--resume"):
+    with pytest.raises(OutputError, match=r"the disk is full.*--resume"):
         save_checkpoint(folder, made, identity=IDENTITY)
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004"]
     found, _ = latest_checkpoint(folder)
