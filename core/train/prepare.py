@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.machine.allocator import keep_freed_memory
+from nlpkit.core.machine.compiler import find_compiler
 from nlpkit.core.model.attention import Step
 from nlpkit.core.model.gpt import GPT, Block
 from nlpkit.core.model.lora import lora_layers
@@ -42,7 +42,7 @@ class Prepared:
 def has_compiler(device: torch.device) -> bool:
     """Tell whether torch can compile kernels for the device here."""
     if device.type == "cpu":
-        return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++", "c++", "cl") if name)
+        return find_compiler() is not None or shutil.which("cl") is not None
     if device.type == "cuda":
         from torch.utils._triton import has_triton
 

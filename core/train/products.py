@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nlpkit.core.machine.processor import is_amd
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraLinear, product_apart
 
@@ -111,20 +110,13 @@ class OneDnnLinear(nn.Linear):
         return out
 
 
-def _is_amd() -> bool:
-    try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text("ascii", "replace")[:4096]
-    except OSError:
-        return "AuthenticAMD" in platform.processor()
-
-
 def prefers_onednn() -> bool:
     """Tell whether oneDNN's fp32 products are the faster ones here, and right.
 
     PyTorch multiplies fp32 matrices by MKL, which runs its AVX-512 kernels on Intel's processors only.
     """
     backends = torch.backends.mkl.is_available(), torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not (all(backends) and _is_amd()):
+    if not (all(backends) and is_amd()):
         return False
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False

