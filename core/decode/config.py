@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from nlpkit.core.decode.constraint import Constraint
-from nlpkit.core.errors import ConfigError, did_you_mean
+from nlpkit.core.errors import ConfigError, did_you_mean, shown
+
+MAX_BIAS = 10_000
+"""Largest bias of a logit in either direction."""
 
 Speculation = Literal["none", "prompt", "draft"]
 
@@ -113,8 +116,8 @@ class DecodeConfig:
                 raise ConfigError(f"{name} is {value!r}; it must be a number from {lowest:g} to {highest:g}.")
             if not lowest <= value <= highest:
                 raise ConfigError(f"{name} is {value:g}; it must be from {lowest:g} to {highest:g}.")
-        if self.logprobs is not None and not 0 <= self.logprobs <= 100:
-            raise ConfigError(f"logprobs is {self.logprobs}; it must be from 0 to 100.")
+        if self.logprobs is not None and not (_is_whole(self.logprobs) and 0 <= self.logprobs <= 100):
+            raise ConfigError(f"logprobs is {self.logprobs!r}; it must be a whole number from 0 to 100, or left out.")
         if self.min_tokens > self.max_tokens:
             raise ConfigError(f"min_tokens ({self.min_tokens}) is larger than max_tokens ({self.max_tokens}).")
         if not isinstance(self.stop, tuple) or not all(isinstance(stop, str) and stop for stop in self.stop):
@@ -125,11 +128,24 @@ class DecodeConfig:
             raise ConfigError(
                 f"must_include is {self.must_include!r}; it must be a tuple of strings that are not blank."
             )
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed is {self.seed}; it must be from 0 to 2**63 - 1.")
+        if self.seed is not None and not (_is_whole(self.seed) and 0 <= self.seed < 2**63):
+            raise ConfigError(f"seed is {self.seed!r}; it must be a whole number from 0 to 2**63 - 1, or left out.")
+        if not isinstance(self.logit_bias, Mapping):
+            raise ConfigError(f"logit_bias is {shown(self.logit_bias)}; it must map token ids to numbers.")
         for token_id, bias in self.logit_bias.items():
-            if not isinstance(token_id, int) or token_id < 0 or math.isnan(bias):
-                raise ConfigError(f"logit_bias maps {token_id!r} to {bias!r}; it must map token ids to numbers.")
+            number = isinstance(bias, (int, float)) and not isinstance(bias, bool)
+            if not (_is_whole(token_id) and token_id >= 0 and number):
+                raise ConfigError(
+                    f"logit_bias maps {shown(token_id)} to {shown(bias)}; it must map token ids to numbers."
+                )
+            # Larger ones would drown the logits in rounding, or make infinities that no sampler can weigh.
+            if not (abs(bias) <= MAX_BIAS or bias == -math.inf):
+                raise ConfigError(
+                    f"logit_bias maps {token_id} to {shown(bias)}; it must be from -{MAX_BIAS:,} to {MAX_BIAS:,}, or "
+                    "-inf to ban the token."
+                )
+        if not isinstance(self.ignore_eos, bool):
+            raise ConfigError(f"ignore_eos is {shown(self.ignore_eos)}; it must be True or False.")
         if self.speculation not in get_args(Speculation):
             raise ConfigError(
                 f"There is no speculation {self.speculation!r}. "
@@ -209,3 +225,7 @@ class DecodeConfig:
         values["must_include"] = list(self.must_include)
         values["logit_bias"] = {str(token_id): bias for token_id, bias in self.logit_bias.items()}
         return values
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
+import sys
 from pathlib import Path
 
 from nlpkit.core.errors import ConfigError
@@ -100,4 +102,21 @@ def set_threads(threads: int | None) -> int:
         raise ConfigError(f"The number of threads is {threads}; it must be from 1 to 4096.")
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+    _compute_alone_in_forks()
     return threads
+
+
+@functools.cache
+def _compute_alone_in_forks() -> None:
+    """Let processes that are forked off compute with one thread: OpenMP's others do not live on in them.
+
+    A parallel region in the child would wait for them for ever; a region of one thread needs nobody.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_compute_alone)
+
+
+def _compute_alone() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,3 +162,19 @@ def test_export_to_hugging_face_gives_equal_logits(exact: LanguageModel, tmp_pat
         assert abs(float(expected[position, token_id]) - logprob) < 1e-4
     again = load_model(str(directory), dtype="fp32", device="cpu")
     assert again.score([(ids[:1], ids[1:])])[0].token_logprobs == score.token_logprobs
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("dtype", ["fp32", "auto"])
+def test_a_forked_process_computes_the_same(dtype: str) -> None:
+    code = f"""
+import os, nlpkit
+lm = nlpkit.load(dtype={dtype!r}, threads=2)
+def text(): return str(lm.generate("The cat", options={{"max_tokens": 4}}))
+expected = text()
+child = os.fork()
+if child == 0:
+    os._exit(0 if text() == expected else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -203,6 +203,17 @@ def test_numbers_differ_by_seed_index_and_step() -> None:
         ({"stop": ("",)}, "stop"),
         ({"seed": -1}, "seed"),
         ({"logit_bias": {-1: 0.5}}, "logit_bias"),
+        ({"logit_bias": {3: "x"}}, "logit_bias"),
+        ({"logit_bias": {True: 1.0}}, "logit_bias"),
+        ({"logit_bias": [3]}, "logit_bias"),
+        ({"logit_bias": {3: float("inf")}}, "from -10,000"),
+        ({"logit_bias": {3: float("nan")}}, "from -10,000"),
+        ({"logit_bias": {3: 1e39}}, "from -10,000"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": 1.5}, "logprobs"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"ignore_eos": "yes"}, "ignore_eos"),
     ],
 )
 def test_bad_options_are_refused_by_name(options: dict[str, object], part: str) -> None:
