@@ -54,11 +54,11 @@ def bench(
                     if sink.as_json:
                         writer.write(asdict(line))
         if not sink.as_json:
-            writer.write(render(lines))
+            writer.write(render_bench(lines))
     return 0
 
 
-def render(lines: Sequence[BenchLine]) -> str:
+def render_bench(lines: Sequence[BenchLine]) -> str:
     """Lay measurements out as a table, with each one's decode speed relative to the first engine's at that batch."""
     base: dict[int, float] = {}
     for line in lines:

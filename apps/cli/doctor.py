@@ -56,7 +56,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class Diagnosis:
     """All findings."""
 
     findings: tuple[Finding, ...]
@@ -75,7 +75,7 @@ class Report:
         return {**sections, "problems": problems}
 
 
-def examine() -> Report:
+def examine() -> Diagnosis:
     """Look at everything. Whatever goes wrong while looking becomes a finding too."""
     findings: list[Finding] = []
     for section, look in _SECTIONS:
@@ -85,10 +85,10 @@ def examine() -> Report:
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             findings.append(Finding(section, "check", what, f"The {section} check itself failed; report this."))
-    return Report(tuple(findings))
+    return Diagnosis(tuple(findings))
 
 
-def render(report: Report) -> str:
+def render_diagnosis(report: Diagnosis) -> str:
     """Lay a report out as text, problems repeated at the end with what to do."""
     lines: list[str] = []
     section = ""
@@ -341,5 +341,5 @@ def doctor(sink: SinkOptions) -> int:
     """Print what matters for help: versions, processor, memory, cache, and what to do about problems."""
     report = examine()
     with Writer(sink.output, as_json=sink.as_json) as writer:
-        writer.write(report.to_dict() if sink.as_json else render(report))
+        writer.write(report.to_dict() if sink.as_json else render_diagnosis(report))
     return 0

@@ -25,7 +25,7 @@ from nlpkit.core.train.distributed import Process
 if TYPE_CHECKING:
     from nlpkit.apps.training.dev_set import Scorer
     from nlpkit.apps.training.setup import Training
-    from nlpkit.core.train.session import Outcome
+    from nlpkit.core.train.session import TrainingOutcome
 
 
 def recipe_from_options(
@@ -110,7 +110,7 @@ def _train(recipe: Recipe, run: TrainRunOptions, scorer: Scorer | None, process:
     from nlpkit.apps.training.dev_set import DevSet
     from nlpkit.apps.training.setup import set_up, write_result
     from nlpkit.core.train.checkpoints.checkpoint import has_checkpoints
-    from nlpkit.core.train.session import Session
+    from nlpkit.core.train.session import TrainingSession
 
     quiet = run.quiet or not process.is_first
     folder = Path(recipe.output)
@@ -123,7 +123,7 @@ def _train(recipe: Recipe, run: TrainRunOptions, scorer: Scorer | None, process:
             bar.on_note(f"{source.name}: {source.describe(training.start.config.seq_len)}")
         dev = DevSet(recipe, training.start, scorer=scorer)
         with stopping() as stop:
-            session = Session(
+            session = TrainingSession(
                 training.trainer,
                 folder,
                 identity=training.identity,
@@ -151,7 +151,7 @@ def _train(recipe: Recipe, run: TrainRunOptions, scorer: Scorer | None, process:
 
 
 def _report(
-    training: Training, outcome: Outcome, written: Path | None, run: TrainRunOptions, *, seconds: float
+    training: Training, outcome: TrainingOutcome, written: Path | None, run: TrainRunOptions, *, seconds: float
 ) -> None:
     metric = training.start.config.metric
     if outcome.reason == "diverged":

@@ -16,7 +16,7 @@ from nlpkit.apps.cli.output import Writer, note
 from nlpkit.apps.show.charts import svg_scatter
 from nlpkit.apps.training.recipe import render_toml
 from nlpkit.apps.training.search import Trial, best_trial
-from nlpkit.apps.training.tuning import Plan, load_plan, run_plan, show_value, with_params
+from nlpkit.apps.training.tuning import SearchPlan, load_plan, run_plan, show_value, with_params
 from nlpkit.core.errors import OutputError
 
 if TYPE_CHECKING:
@@ -100,18 +100,18 @@ def run_tune(
     return 0
 
 
-def _start_worker(config: str, plan: Plan, number: int, *, quiet: bool) -> subprocess.Popen[bytes]:
+def _start_worker(config: str, plan: SearchPlan, number: int, *, quiet: bool) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "nlpkit.cli", "tune", "--config", config, "--output", plan.recipe.output]
     command += ["--trials", str(plan.search.trials), "--worker", str(number), *(["--quiet"] if quiet else [])]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-def _ordered(trials: Sequence[Trial], plan: Plan) -> list[Trial]:
+def _ordered(trials: Sequence[Trial], plan: SearchPlan) -> list[Trial]:
     sign = 1 if plan.search.minimize else -1
     return sorted(trials, key=lambda trial: (trial.value is None, sign * (trial.value or 0.0), trial.number))
 
 
-def render_table(trials: Sequence[Trial], plan: Plan) -> str:
+def render_table(trials: Sequence[Trial], plan: SearchPlan) -> str:
     """Return the trials as a table, the best first."""
     names = list(plan.search.space)
     rows = [["trial", plan.metric, "state", "seconds", *names]]
@@ -125,7 +125,7 @@ def render_table(trials: Sequence[Trial], plan: Plan) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def render_page(trials: Sequence[Trial], plan: Plan) -> str:
+def render_page(trials: Sequence[Trial], plan: SearchPlan) -> str:
     """Return a page with the trials' values over each hyperparameter."""
     done = [trial for trial in trials if trial.value is not None]
     charts = [svg_scatter("trial", [(float(trial.number), trial.value or 0.0) for trial in done])]

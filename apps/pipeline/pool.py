@@ -16,7 +16,7 @@ from nlpkit.core.errors import NlpkitError
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
 
-Load = Callable[[TaskAdapter | None, "LanguageModel | None"], "LanguageModel"]
+LoadAdapter = Callable[[TaskAdapter | None, "LanguageModel | None"], "LanguageModel"]
 """Loads the model with an adapter; gets a model that is loaded already, to share with it what no adapter changes."""
 
 
@@ -27,7 +27,7 @@ class ModelPool:
         load: Loads one.
     """
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: LoadAdapter) -> None:
         self._load = load
         self._models: dict[TaskAdapter | None, LanguageModel] = {}
         self._lock = threading.Lock()

@@ -30,8 +30,8 @@ from nlpkit.apps.text.translation.language_pairs import describe_pairs
 from nlpkit.apps.text.translation.pieces import (
     SERIOUS,
     Asked,
-    Piece,
     State,
+    TextPiece,
     Wish,
     ask_about,
     flagged,
@@ -337,7 +337,7 @@ def _facts(state: State, example: Example) -> dict[str, Any]:
     return facts
 
 
-def _sentence(piece: Piece) -> dict[str, Any]:
+def _sentence(piece: TextPiece) -> dict[str, Any]:
     facts: dict[str, Any] = {"confidence": round(piece.confidence, 3)}
     if piece.best is not None:
         signals = piece.best.signals
@@ -379,7 +379,7 @@ def _warnings(state: State, example: Example, facts: Mapping[str, Any]) -> tuple
     return tuple(warnings)
 
 
-def _doubts(poor: Sequence[Piece], total: int) -> str:
+def _doubts(poor: Sequence[TextPiece], total: int) -> str:
     """Say which sentences are not to be trusted, and why."""
     if total == 1:
         return "this translation is not to be trusted: " + "; ".join(REASONS[name] for name in poor[0].reasons)

@@ -27,7 +27,7 @@ class Pruned(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class SearchRange:
     """One hyperparameter's values.
 
     Attributes:
@@ -76,7 +76,7 @@ class Search:
         prune: Give up trials that are below the median of earlier ones at the same step.
     """
 
-    space: Mapping[str, Choice]
+    space: Mapping[str, SearchRange]
     method: SearchMethod = "tpe"
     trials: int = 20
     minimize: bool = True
@@ -126,7 +126,7 @@ class Trial:
     steps: Mapping[int, float] = field(default_factory=dict)
 
 
-def parse_space(values: Mapping[str, Any]) -> dict[str, Choice]:
+def parse_space(values: Mapping[str, Any]) -> dict[str, SearchRange]:
     """Read hyperparameters from a configuration.
 
     Args:
@@ -141,13 +141,13 @@ def parse_space(values: Mapping[str, Any]) -> dict[str, Choice]:
     space = {}
     for name, value in values.items():
         if isinstance(value, Sequence) and not isinstance(value, str) and value:
-            space[name] = Choice(options=tuple(value))
+            space[name] = SearchRange(options=tuple(value))
             continue
         if not isinstance(value, Mapping) or not {"low", "high"} <= set(value) <= {"low", "high", "log", "step"}:
             raise ConfigError(
                 f"The values of {name} are {value!r}; give a list, or {{ low = ..., high = ... }} with log or step."
             )
-        choice = Choice(**value)
+        choice = SearchRange(**value)
         numbers = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (choice.low, choice.high))
         usable = numbers and choice.low < choice.high and (choice.step is None or choice.step > 0)
         if not usable or (choice.log and (choice.low <= 0 or choice.step is not None)):
@@ -301,7 +301,7 @@ def _has_more(study: Any, search: Search) -> bool:
     return sum(state in ("complete", "pruned", "running") for state in states) < search.wanted
 
 
-def _suggest(trial: Any, name: str, choice: Choice, search: Search) -> Value:
+def _suggest(trial: Any, name: str, choice: SearchRange, search: Search) -> Value:
     value: Value
     if choice.options or search.method == "grid":
         value = trial.suggest_categorical(name, list(choice.grid(name)))

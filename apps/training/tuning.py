@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from nlpkit.apps.training.curves import draw_curves
 from nlpkit.apps.training.dev_set import DevSet
 from nlpkit.apps.training.recipe import Recipe, build_recipe, load_toml
-from nlpkit.apps.training.search import Choice, Pruned, Search, Trial, Value, parse_space, run_search
+from nlpkit.apps.training.search import Pruned, Search, SearchRange, Trial, Value, parse_space, run_search
 from nlpkit.apps.training.setup import set_up
 from nlpkit.core.errors import ConfigError, did_you_mean
 from nlpkit.core.train.config import LOWER_IS_BETTER
 from nlpkit.core.train.distributed import SINGLE
-from nlpkit.core.train.session import Session
+from nlpkit.core.train.session import TrainingSession
 
 if TYPE_CHECKING:
     from nlpkit.apps.training.dev_set import Scorer
@@ -28,7 +28,7 @@ _SECTIONS = ("train", "lora", "model", "tokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SearchPlan:
     """A search over trainings.
 
     Attributes:
@@ -49,7 +49,7 @@ class Plan:
         return str(self.recipe.train.get("metric", "loss"))
 
 
-def load_plan(path: str, *, output: str | None, trials: int | None, workers: int | None) -> Plan:
+def load_plan(path: str, *, output: str | None, trials: int | None, workers: int | None) -> SearchPlan:
     """Read a configuration with a table ``[tune]``.
 
     Args:
@@ -98,13 +98,13 @@ def load_plan(path: str, *, output: str | None, trials: int | None, workers: int
         seed=table.get("seed", 0),
         prune=table.get("prune", True),
     )
-    plan = Plan(recipe=recipe, search=search, folds=folds, workers=count)
+    plan = SearchPlan(recipe=recipe, search=search, folds=folds, workers=count)
     # The first point is built now: a wrong name or value should not wait for its trial.
     with_params(recipe, {name: _example(choice) for name, choice in space.items()}, output=recipe.output)
     return plan
 
 
-def _example(choice: Choice) -> Value:
+def _example(choice: SearchRange) -> Value:
     return choice.options[0] if choice.options else choice.low
 
 
@@ -163,7 +163,7 @@ def measure(recipe: Recipe, intermediate: Callable[[int, float], bool] | None, s
     training = set_up(recipe, process=SINGLE)
     reporter = _Reporter(training.start.config.metric, intermediate)
     dev = DevSet(recipe, training.start, scorer=scorer)
-    session = Session(
+    session = TrainingSession(
         training.trainer,
         folder,
         identity=training.identity,
@@ -181,7 +181,7 @@ def measure(recipe: Recipe, intermediate: Callable[[int, float], bool] | None, s
     return math.inf if outcome.best is None or outcome.reason == "diverged" else outcome.best[0]
 
 
-def run_plan(plan: Plan, *, scorer: Scorer | None, report: Callable[[str], None], worker: int = 0) -> list[Trial]:
+def run_plan(plan: SearchPlan, *, scorer: Scorer | None, report: Callable[[str], None], worker: int = 0) -> list[Trial]:
     """Run a plan's trials in this process, until enough are done.
 
     Args:

@@ -44,8 +44,8 @@ from nlpkit.core.chat.work_limit import (
     CONTAINER_UNITS,
     ITEM_UNITS,
     UNITS_PER_INPUT_CHAR,
-    Budget,
     RunawayError,
+    WorkLimit,
     charge,
     charge_compare,
     charge_filter,
@@ -371,7 +371,7 @@ class SandboxedTemplate:
         messages = variables.get("messages", ())
         chars = sum(len(value) for message in messages for value in message.values())
         budget = BASE_BUDGET + UNITS_PER_INPUT_CHAR * chars + 8 * self._source_chars * len(messages)
-        token = current.set(Budget(budget))
+        token = current.set(WorkLimit(budget))
         try:
             text = self._template.render(variables)
             if len(text) > MAX_TEXT_CHARS + TEXT_CHARS_PER_INPUT_CHAR * chars:

@@ -1,6 +1,6 @@
 """What a chat template may cost, and what each of its operations does cost.
 
-A rendering has one `Budget`, of which everything that takes time or memory draws its part beforehand; see
+A rendering has one `WorkLimit`, of which everything that takes time or memory draws its part beforehand; see
 `nlpkit.core.chat.sandbox` for where it is drawn.
 """
 
@@ -53,7 +53,7 @@ class RunawayError(Exception):
     """A template overdrew its budget."""
 
 
-class Budget:
+class WorkLimit:
     """What one rendering may still cost."""
 
     def __init__(self, units: int) -> None:
@@ -71,7 +71,7 @@ class Budget:
             raise RunawayError
 
 
-current: ContextVar[Budget] = ContextVar("nlpkit_template_budget")
+current: ContextVar[WorkLimit] = ContextVar("nlpkit_template_budget")
 
 
 def charge(units: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nlpkit.core.files.cache import models_dir
 
-Progress = Callable[[int, int], None]
+DownloadProgress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes there will be."""
 
 

@@ -24,7 +24,7 @@ BACKOFF_SECONDS = 0.5
 _CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 _AGENT = "nlpkit"
 
-Kind = Literal["absent", "unreachable", "refused", "broken"]
+FailureKind = Literal["absent", "unreachable", "refused", "broken"]
 
 
 class DownloadError(Exception):
@@ -35,9 +35,9 @@ class DownloadError(Exception):
             ``broken`` (it ended early, or is not what it should be).
     """
 
-    def __init__(self, message: str, *, kind: Kind) -> None:
+    def __init__(self, message: str, *, kind: FailureKind) -> None:
         super().__init__(message)
-        self.kind: Kind = kind
+        self.kind: FailureKind = kind
 
 
 def read_url(url: str, *, accept: str, limit: int) -> tuple[bytes, str, str]:
@@ -175,7 +175,7 @@ def _open(url: str, headers: dict[str, str]) -> Any:
     try:
         return opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        kind: Kind = "unreachable"
+        kind: FailureKind = "unreachable"
         if error.code in (401, 403, 407):
             kind = "refused"
         elif error.code in (404, 410):

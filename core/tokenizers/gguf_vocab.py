@@ -13,7 +13,7 @@ from nlpkit.core.tokenizers.bpe import HFTokenizer
 from nlpkit.core.tokenizers.gguf_pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.tokenizers.special_tokens import AddedSpec
-from nlpkit.core.tokenizers.spm_model import Piece, PieceType, SpmAlgorithm, write_spm_model
+from nlpkit.core.tokenizers.spm_model import PieceType, SpmAlgorithm, VocabularyPiece, write_spm_model
 
 if TYPE_CHECKING:
     import tokenizers
@@ -368,7 +368,7 @@ def _spm(vocabulary: Vocabulary, algorithm: SpmAlgorithm, *, remove_extra_whites
     for token, score, kind in zip(tokens, vocabulary.scores(), types, strict=True):
         # Converters spell user-defined runs of spaces as they are; the library looks them up escaped.
         text = token.replace(" ", "\u2581") if kind is PieceType.USER_DEFINED else token
-        pieces.append(Piece(text, score, kind))
+        pieces.append(VocabularyPiece(text, score, kind))
     model = write_spm_model(
         pieces,
         algorithm=algorithm,

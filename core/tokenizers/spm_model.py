@@ -35,7 +35,7 @@ class SpmAlgorithm(IntEnum):
 
 
 @dataclass(frozen=True)
-class Piece:
+class VocabularyPiece:
     """One vocabulary entry.
 
     Attributes:
@@ -72,7 +72,7 @@ _FLOAT = struct.Struct("<Bf")
 
 
 def write_spm_model(
-    pieces: Sequence[Piece],
+    pieces: Sequence[VocabularyPiece],
     *,
     algorithm: SpmAlgorithm,
     add_dummy_prefix: bool,
@@ -134,7 +134,7 @@ class SpmModel:
         charsmap: Compiled normalisation rules.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[VocabularyPiece, ...]
     algorithm: int
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
@@ -180,7 +180,7 @@ def read_spm_model(data: bytes) -> SpmModel:
     Raises:
         TokenizerError: It is damaged.
     """
-    pieces: list[Piece] = []
+    pieces: list[VocabularyPiece] = []
     algorithm, flags, charsmap = int(SpmAlgorithm.UNIGRAM), {3: True, 4: True}, b""
     for field, value in _fields(data):
         if not isinstance(value, bytes):
@@ -192,7 +192,9 @@ def read_spm_model(data: bytes) -> SpmModel:
                 raise TokenizerError("A SentencePiece model is damaged: a piece is no text with a score.")
             if not isinstance(kind, int) or kind not in set(PieceType):
                 raise TokenizerError("A SentencePiece model is damaged: a piece is of an unknown type.")
-            pieces.append(Piece(text.decode("utf-8", "replace"), struct.unpack("<f", score)[0], PieceType(kind)))
+            pieces.append(
+                VocabularyPiece(text.decode("utf-8", "replace"), struct.unpack("<f", score)[0], PieceType(kind))
+            )
         elif field == 2:
             number = dict(_fields(value)).get(3, algorithm)
             algorithm = number if isinstance(number, int) else algorithm

@@ -14,7 +14,7 @@ _RISE = 2.0
 
 
 @dataclass(kw_only=True)
-class Progress:
+class History:
     """What must survive a restart.
 
     Attributes:
@@ -48,7 +48,7 @@ class Progress:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
+    def from_dict(cls, values: Mapping[str, Any]) -> History:
         """Read what `to_dict` returned, perhaps of a version that knew less."""
         lowest = values.get("lowest")
         made = cls(

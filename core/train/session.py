@@ -26,7 +26,7 @@ from nlpkit.core.train.config import LOWER_IS_BETTER
 from nlpkit.core.train.data.packing import Packer
 from nlpkit.core.train.loop import StepInfo, Trainer, train
 from nlpkit.core.train.metrics_log import MetricsLog
-from nlpkit.core.train.progress import Progress
+from nlpkit.core.train.progress import History
 
 _SNAPSHOTS = "average"
 
@@ -71,7 +71,7 @@ class Silence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrainingOutcome:
     """How a training ended.
 
     Attributes:
@@ -95,7 +95,7 @@ class Outcome:
     averaged: tuple[int, ...] = ()
 
 
-class Session:
+class TrainingSession:
     """Runs a trainer to its end, with everything around it."""
 
     def __init__(
@@ -139,7 +139,7 @@ class Session:
         self.watcher: Watcher = watcher or Silence()
         self.stop, self.tensorboard = stop, tensorboard
         self.checkpoints = folder / "checkpoints"
-        self._progress = Progress()
+        self._progress = History()
         self._mean: Mapping[str, Tensor] = {}
         self._log: MetricsLog | None = None
         self._saved = -1
@@ -160,7 +160,7 @@ class Session:
             if longer:
                 checkpoint, notes = checkpoint_for_length(self.checkpoints, trainer)
             notes += resume(trainer, checkpoint, identity=self.identity)
-            self._progress = Progress.from_dict(checkpoint.progress)
+            self._progress = History.from_dict(checkpoint.progress)
             self._saved = checkpoint.step
             if longer:
                 trainer.process.wait()
@@ -181,7 +181,7 @@ class Session:
         if has_checkpoints(self.checkpoints):
             raise InputError(f"{self.folder} holds a training already. Go on with --resume, or name another folder.")
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainingOutcome:
         """Train to the end, or until something stops it."""
         trainer = self.trainer
         if trainer.process.is_first:
@@ -198,7 +198,7 @@ class Session:
             if self._log is not None:
                 self._log.close()
 
-    def _run(self) -> Outcome:
+    def _run(self) -> TrainingOutcome:
         trainer = self.trainer
         for note in trainer.notes:
             self.watcher.on_note(note)
@@ -344,7 +344,7 @@ class Session:
         save_checkpoint(self.checkpoints, trainer, identity=self.identity, progress=self._progress.to_dict())
         self._saved = trainer.step
 
-    def _finish(self, reason: str, problem: str | None, averaged: tuple[int, ...]) -> Outcome:
+    def _finish(self, reason: str, problem: str | None, averaged: tuple[int, ...]) -> TrainingOutcome:
         trainer, progress = self.trainer, self._progress
         if self._log is not None:
             self._log.close()
@@ -355,7 +355,7 @@ class Session:
             if found is not None:
                 step, weights = found
         losses = list(progress.losses)
-        return Outcome(
+        return TrainingOutcome(
             step=trainer.step,
             reason=reason,
             problem=problem,

@@ -24,7 +24,7 @@ from nlpkit.eval.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nlpkit.eval.runs.rescoring import Outcome
+    from nlpkit.eval.runs.rescoring import RunOutcome
 
 app = typer.Typer(
     help="Evaluate: run tasks over data, score, compare, report.",
@@ -104,14 +104,14 @@ def run(
     return _conclude(outcomes, quiet=quiet)
 
 
-def _full(outcome: Outcome) -> dict[str, Any]:
+def _full(outcome: RunOutcome) -> dict[str, Any]:
     from nlpkit.eval.runs.run_folder import finite
 
     record: dict[str, Any] = finite({**outcome.record, "folder": str(outcome.folder)})
     return record
 
 
-def _conclude(outcomes: Sequence[Outcome], *, quiet: bool) -> int:
+def _conclude(outcomes: Sequence[RunOutcome], *, quiet: bool) -> int:
     """Say what a reader of the scores must know; return the exit code."""
     code = 0
     for outcome in outcomes:

@@ -114,7 +114,7 @@ def find_overlap(
     if not test:
         raise InputError("There are no test texts to look for.")
     tokens = [unicode_tokens(text) for text in test]
-    indexes = [_Index(tokens, n) for n in orders]
+    indexes = [_NgramIndex(tokens, n) for n in orders]
     n_train = 0
     for text in train:
         hashes = _token_hashes(unicode_tokens(text))
@@ -124,7 +124,7 @@ def find_overlap(
     return tuple(index.report(tokens, n_train) for index in indexes)
 
 
-class _Index:
+class _NgramIndex:
     """The n-grams of the test texts at one length, and the first training text seen with each."""
 
     def __init__(self, tokens: Sequence[Sequence[str]], n: int) -> None:

@@ -20,7 +20,7 @@ SKIPPED = frozenset({"id", "source_lang", "target_lang", "lang", "label", "label
 
 
 @dataclass(frozen=True)
-class Text:
+class OverlapText:
     """One text of a row.
 
     Attributes:
@@ -53,7 +53,7 @@ def read_any(path: str) -> Iterator[Located]:
             yield {"text": line}, f"{path}:{number}"
 
 
-def row_texts(row: int, values: Mapping[str, Any], columns: Sequence[str] = ()) -> Iterator[Text]:
+def row_texts(row: int, values: Mapping[str, Any], columns: Sequence[str] = ()) -> Iterator[OverlapText]:
     """Yield the texts of a row: strings and lists of strings.
 
     Args:
@@ -66,7 +66,7 @@ def row_texts(row: int, values: Mapping[str, Any], columns: Sequence[str] = ()) 
             continue
         for text in [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ():
             if isinstance(text, str) and text.strip():
-                yield Text(row, name, text)
+                yield OverlapText(row, name, text)
 
 
 def _train_texts(paths: Sequence[str], columns: Sequence[str]) -> Iterator[str]:
@@ -88,7 +88,7 @@ class DataOverlap:
     """
 
     reports: tuple[OverlapReport, ...]
-    texts: tuple[Text, ...]
+    texts: tuple[OverlapText, ...]
     ids: tuple[str, ...]
     train: tuple[dict[str, Any], ...]
 

@@ -34,7 +34,7 @@ class MetricOptions:
 
 
 @dataclass(frozen=True)
-class Entry:
+class MetricEntry:
     """One row of the table.
 
     Attributes:
@@ -52,20 +52,20 @@ class Entry:
     needs: str = "references"
 
 
-def _rouge(kind: str, what: str, *options: str) -> Entry:
-    return Entry(f"{what}, F-measure", "rouge:Rouge", {"kind": kind}, ("lang", "tokenizer", "stemmer", *options))
+def _rouge(kind: str, what: str, *options: str) -> MetricEntry:
+    return MetricEntry(f"{what}, F-measure", "rouge:Rouge", {"kind": kind}, ("lang", "tokenizer", "stemmer", *options))
 
 
-def _answers(kind: str, what: str, subset: str = "all", which: str = "") -> Entry:
+def _answers(kind: str, what: str, subset: str = "all", which: str = "") -> MetricEntry:
     arguments: dict[str, str | int] = {"kind": kind, "subset": subset}
-    return Entry(f"{what} of answers{which}", "squad:Answers", arguments, ("lang", "tokenizer"), "answers")
+    return MetricEntry(f"{what} of answers{which}", "squad:Answers", arguments, ("lang", "tokenizer"), "answers")
 
 
-METRICS: dict[str, Entry] = {
-    "bleu": Entry("BLEU, as sacrebleu", "bleu:Bleu", {}, ("lang", "tokenizer", "lowercase")),
-    "chrf": Entry("chrF2, as sacrebleu", "chrf:Chrf", {}, ("lowercase",)),
-    "chrf++": Entry("chrF2++, as sacrebleu", "chrf:Chrf", {"word_order": 2}, ("lowercase",)),
-    "ter": Entry("translation edit rate, as sacrebleu", "ter:Ter", {}, ("tokenizer", "lowercase")),
+METRICS: dict[str, MetricEntry] = {
+    "bleu": MetricEntry("BLEU, as sacrebleu", "bleu:Bleu", {}, ("lang", "tokenizer", "lowercase")),
+    "chrf": MetricEntry("chrF2, as sacrebleu", "chrf:Chrf", {}, ("lowercase",)),
+    "chrf++": MetricEntry("chrF2++, as sacrebleu", "chrf:Chrf", {"word_order": 2}, ("lowercase",)),
+    "ter": MetricEntry("translation edit rate, as sacrebleu", "ter:Ter", {}, ("tokenizer", "lowercase")),
     "rouge1": _rouge("rouge1", "shared words"),
     "rouge2": _rouge("rouge2", "shared word pairs"),
     "rougeL": _rouge("rougeL", "longest common subsequence"),
@@ -76,32 +76,34 @@ METRICS: dict[str, Entry] = {
     "squad_f1": _answers("squad_f1", "word overlap F1"),
     "squad_f1_has_ans": _answers("squad_f1", "word overlap F1", "has_ans", ", answerable questions"),
     "squad_f1_no_ans": _answers("squad_f1", "word overlap F1", "no_ans", ", unanswerable questions"),
-    "accuracy": Entry("share of labels that are right", "classification:Accuracy", {}, ("lowercase",)),
-    "macro_f1": Entry(
+    "accuracy": MetricEntry("share of labels that are right", "classification:Accuracy", {}, ("lowercase",)),
+    "macro_f1": MetricEntry(
         "mean F1 of the labels", "classification:LabelScore", {"kind": "macro_f1"}, ("labels", "lowercase")
     ),
-    "micro_f1": Entry("F1 over all labels", "classification:LabelScore", {"kind": "micro_f1"}, ("labels", "lowercase")),
-    "mcc": Entry(
+    "micro_f1": MetricEntry(
+        "F1 over all labels", "classification:LabelScore", {"kind": "micro_f1"}, ("labels", "lowercase")
+    ),
+    "mcc": MetricEntry(
         "Matthews correlation, times 100", "classification:LabelScore", {"kind": "mcc"}, ("labels", "lowercase")
     ),
-    "span_f1": Entry("F1 of labelled spans (BIO tags)", "spans:SpanF1", {}, ("exclude",)),
-    "perplexity": Entry(
+    "span_f1": MetricEntry("F1 of labelled spans (BIO tags)", "spans:SpanF1", {}, ("exclude",)),
+    "perplexity": MetricEntry(
         "perplexity per token", "perplexity:LikelihoodScore", {"kind": "perplexity"}, needs="likelihood"
     ),
-    "bits_per_byte": Entry(
+    "bits_per_byte": MetricEntry(
         "bits per byte, whatever the tokenizer",
         "perplexity:LikelihoodScore",
         {"kind": "bits_per_byte"},
         needs="likelihood",
     ),
-    "distinct1": Entry("different words over words", "diversity:Distinct", {"n": 1}, needs="nothing"),
-    "distinct2": Entry("different word pairs over word pairs", "diversity:Distinct", {"n": 2}, needs="nothing"),
-    "self_bleu": Entry("likeness of the texts to each other", "diversity:SelfBleu", needs="nothing"),
-    "repetition": Entry("repeated 4-grams within texts", "diversity:Repetition", needs="nothing"),
-    "length_words": Entry("mean length in words", "surface:Length", {"unit": "words"}, needs="nothing"),
-    "length_chars": Entry("mean length in characters", "surface:Length", {"unit": "chars"}, needs="nothing"),
-    "compression_ratio": Entry("bytes over compressed bytes", "surface:CompressionRatio", needs="nothing"),
-    "form": Entry("share of the requested form's facts that hold", "form:FormAdherence", needs="form"),
+    "distinct1": MetricEntry("different words over words", "diversity:Distinct", {"n": 1}, needs="nothing"),
+    "distinct2": MetricEntry("different word pairs over word pairs", "diversity:Distinct", {"n": 2}, needs="nothing"),
+    "self_bleu": MetricEntry("likeness of the texts to each other", "diversity:SelfBleu", needs="nothing"),
+    "repetition": MetricEntry("repeated 4-grams within texts", "diversity:Repetition", needs="nothing"),
+    "length_words": MetricEntry("mean length in words", "surface:Length", {"unit": "words"}, needs="nothing"),
+    "length_chars": MetricEntry("mean length in characters", "surface:Length", {"unit": "chars"}, needs="nothing"),
+    "compression_ratio": MetricEntry("bytes over compressed bytes", "surface:CompressionRatio", needs="nothing"),
+    "form": MetricEntry("share of the requested form's facts that hold", "form:FormAdherence", needs="form"),
 }
 """Every metric by name."""
 
@@ -157,7 +159,7 @@ def get_metric(
     return factory(**arguments)
 
 
-def find_entry(name: str) -> Entry:
+def find_entry(name: str) -> MetricEntry:
     """Return the table row of a metric.
 
     Raises:

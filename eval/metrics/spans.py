@@ -9,10 +9,10 @@ import numpy as np
 from nlpkit.core.errors import InputError
 from nlpkit.eval.metrics.base import BaseMetric, FloatArray, Sample, check_references, ratio, segment_label, stack_rows
 
-Span = tuple[int, int, str]
+LabelSpan = tuple[int, int, str]
 
 
-def read_spans(tags: Sequence[str]) -> set[Span]:
+def read_spans(tags: Sequence[str]) -> set[LabelSpan]:
     """Read the spans of a BIO tag sequence, mending malformed ones as the CoNLL-2000 script (conlleval) does.
 
     An ``I-X`` that does not continue an ``X`` begins a new span, whether it follows ``O``, another type or the start.
@@ -23,7 +23,7 @@ def read_spans(tags: Sequence[str]) -> set[Span]:
     Returns:
         The spans as (first token, one past the last token, type).
     """
-    spans: set[Span] = set()
+    spans: set[LabelSpan] = set()
     start, current = 0, ""
     for position, tag in enumerate([*tags, "O"]):
         prefix, dash, label = tag.partition("-")
@@ -55,7 +55,7 @@ class SpanF1(BaseMetric):
         self.name = "span_f1"
         self._exclude = frozenset(exclude)
 
-    def _spans(self, text: str) -> set[Span]:
+    def _spans(self, text: str) -> set[LabelSpan]:
         return {span for span in read_spans(text.split()) if span[2] not in self._exclude}
 
     def segment_stats(self, samples: Sequence[Sample]) -> FloatArray:

@@ -12,14 +12,14 @@ from typing import Any, Literal
 from nlpkit.apps.show.charts import Series
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError, did_you_mean
 from nlpkit.eval.metrics.text import unicode_tokens
-from nlpkit.eval.report.word_diff import Piece, word_diff
+from nlpkit.eval.report.word_diff import DiffPiece, word_diff
 from nlpkit.eval.runs.compare import CompareOptions, Comparison, compare_runs, unique_names
 from nlpkit.eval.runs.run_folder import Run
 from nlpkit.eval.runs.samples import SampleRecord
 
-Kind = Literal["html", "md", "json"]
+ReportKind = Literal["html", "md", "json"]
 
-_KINDS: dict[str, Kind] = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", ".json": "json"}
+_KINDS: dict[str, ReportKind] = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", ".json": "json"}
 MAX_POINTS = 400
 """Rows drawn as dots for each system: more only make the page heavy. The means are over all rows."""
 
@@ -35,7 +35,7 @@ MAX_TEXT = 1500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class ReportExample:
     """A row to look at.
 
     Attributes:
@@ -52,8 +52,8 @@ class Example:
     id: str
     score: float | None
     source: str
-    prediction: tuple[Piece, ...]
-    reference: tuple[Piece, ...]
+    prediction: tuple[DiffPiece, ...]
+    reference: tuple[DiffPiece, ...]
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,9 +98,9 @@ class Group:
     comparison: Comparison | None
     not_compared: str
     lengths: tuple[Series, ...]
-    best: tuple[tuple[Example, ...], ...]
-    worst: tuple[tuple[Example, ...], ...]
-    failures: tuple[Example, ...]
+    best: tuple[tuple[ReportExample, ...], ...]
+    worst: tuple[tuple[ReportExample, ...], ...]
+    failures: tuple[ReportExample, ...]
     words: tuple[tuple[float, float | None], ...]
 
 
@@ -119,7 +119,7 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
-def report_kind(path: str) -> Kind:
+def report_kind(path: str) -> ReportKind:
     """Return the format that a file's name asks for.
 
     Raises:
@@ -266,11 +266,11 @@ def _ranked(run: Run, metric: str) -> list[SampleRecord]:
     return sorted(scored, key=lambda sample: (sample.scores[metric], -sample.index))
 
 
-def _example(system: str, sample: SampleRecord, metric: str, sources: dict[int, str]) -> Example:
+def _example(system: str, sample: SampleRecord, metric: str, sources: dict[int, str]) -> ReportExample:
     prediction, reference = word_diff(sample.prediction, _closest(sample))
     if not sample.references:
-        prediction = (Piece("same", sample.prediction),) if sample.prediction else ()
-    return Example(
+        prediction = (DiffPiece("same", sample.prediction),) if sample.prediction else ()
+    return ReportExample(
         system=system,
         id=sample.id,
         score=sample.scores.get(metric),

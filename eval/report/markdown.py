@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from nlpkit.apps.show.tables import render_markdown, show_number, show_p, show_score
-from nlpkit.eval.report.content import Example, Group, Report
-from nlpkit.eval.report.word_diff import Piece
+from nlpkit.eval.report.content import Group, Report, ReportExample
+from nlpkit.eval.report.word_diff import DiffPiece
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
@@ -80,7 +80,7 @@ def _group(group: Group) -> list[str]:
     return parts
 
 
-def _example(example: Example) -> str:
+def _example(example: ReportExample) -> str:
     lines = [f"- **{_escape(example.id)}** ({show_number(example.score)})"]
     if example.source:
         lines.append(f"  - input: {_escape(_clip(example.source))}")
@@ -90,7 +90,7 @@ def _example(example: Example) -> str:
     return "\n".join(lines)
 
 
-def _pieces(pieces: tuple[Piece, ...]) -> str:
+def _pieces(pieces: tuple[DiffPiece, ...]) -> str:
     shown = []
     for piece in pieces:
         text = _escape(" ".join(piece.text.split(" ")))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from nlpkit.eval.report.content import Kind, Report, report_dict
+from nlpkit.eval.report.content import Report, ReportKind, report_dict
 from nlpkit.eval.report.html import render_html
 from nlpkit.eval.report.markdown import render_markdown_report
 from nlpkit.eval.runs.run_folder import finite
 
 
-def render_report(report: Report, kind: Kind) -> str:
+def render_report(report: Report, kind: ReportKind) -> str:
     """Render a report.
 
     Args:

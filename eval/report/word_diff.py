@@ -16,7 +16,7 @@ _TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
-class Piece:
+class DiffPiece:
     """A run of text.
 
     Attributes:
@@ -28,7 +28,7 @@ class Piece:
     text: str
 
 
-def word_diff(prediction: str, reference: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+def word_diff(prediction: str, reference: str) -> tuple[tuple[DiffPiece, ...], tuple[DiffPiece, ...]]:
     """Mark in both texts what the other one lacks.
 
     Words are compared in lower case; in scripts without spaces between words, character by character.
@@ -43,22 +43,22 @@ def word_diff(prediction: str, reference: str) -> tuple[tuple[Piece, ...], tuple
     left, right = _tokens(prediction), _tokens(reference)
     cut_left, cut_right = left[:MAX_TOKENS], right[:MAX_TOKENS]
     matcher = SequenceMatcher(None, [_key(token) for token in cut_left], [_key(t) for t in cut_right], autojunk=False)
-    ours: list[Piece] = []
-    theirs: list[Piece] = []
+    ours: list[DiffPiece] = []
+    theirs: list[DiffPiece] = []
     for kind, i, j, k, m in matcher.get_opcodes():
         same = kind == "equal"
         _add(ours, cut_left[i:j], same)
         _add(theirs, cut_right[k:m], same)
     if len(left) > MAX_TOKENS:
-        ours.append(Piece("cut", " …"))
+        ours.append(DiffPiece("cut", " …"))
     if len(right) > MAX_TOKENS:
-        theirs.append(Piece("cut", " …"))
+        theirs.append(DiffPiece("cut", " …"))
     return tuple(ours), tuple(theirs)
 
 
-def _add(pieces: list[Piece], tokens: list[str], same: bool) -> None:
+def _add(pieces: list[DiffPiece], tokens: list[str], same: bool) -> None:
     if tokens:
-        pieces.append(Piece("same" if same else "extra", "".join(tokens)))
+        pieces.append(DiffPiece("same" if same else "extra", "".join(tokens)))
 
 
 def _key(token: str) -> str:

@@ -15,7 +15,7 @@ from nlpkit.eval.runs.run_folder import Run, differences, finite, identity
 from nlpkit.eval.runs.samples import SampleRecord
 from nlpkit.eval.statistics.measure import Measurement
 from nlpkit.eval.runs.scoring import ScoringOptions, measure_samples
-from nlpkit.eval.statistics.significance import METHODS, Method, SystemRow, compare_systems, holm
+from nlpkit.eval.statistics.significance import METHODS, SignificanceMethod, SystemRow, compare_systems, holm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class CompareOptions:
     """
 
     metrics: tuple[str, ...] = ()
-    methods: tuple[Method, ...] = METHODS
+    methods: tuple[SignificanceMethod, ...] = METHODS
     n_resamples: int = 1000
     n_trials: int = 10000
     seed: int = DEFAULT_SEED
@@ -139,7 +139,7 @@ class Comparison:
     """
 
     metrics: tuple[MetricComparison, ...]
-    methods: tuple[Method, ...]
+    methods: tuple[SignificanceMethod, ...]
     examples: tuple[ChangedRow, ...]
     different: tuple[str, ...]
     notes: tuple[str, ...]

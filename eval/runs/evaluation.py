@@ -18,7 +18,7 @@ from nlpkit.eval.data.datasets import DataOptions, DataRow, Dataset, load_datase
 from nlpkit.eval.data.fewshot import draw_shots, with_shots
 from nlpkit.eval.metrics.registry import MetricOptions, find_entry
 from nlpkit.eval.data.overlap import data_overlap
-from nlpkit.eval.runs.rescoring import Outcome, default_metrics, rescore
+from nlpkit.eval.runs.rescoring import RunOutcome, default_metrics, rescore
 from nlpkit.eval.runs.run_folder import load_run
 from nlpkit.eval.runs.runner import RunSettings, run_evaluation, system_name
 from nlpkit.eval.runs.scoring import ScoringOptions
@@ -26,7 +26,7 @@ from nlpkit.eval.runs.scoring import ScoringOptions
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
 
-Load = Callable[[ModelSpec, TaskAdapter | None], "LanguageModel"]
+LoadModel = Callable[[ModelSpec, TaskAdapter | None], "LanguageModel"]
 """Loads a model with what it is used with, such as `ModelSpec.load`."""
 
 RUNS = "runs"
@@ -256,11 +256,11 @@ class PreparedEvaluation:
         self,
         output: str | None,
         *,
-        load: Load,
+        load: LoadModel,
         report: Callable[[str], None],
         progress: Callable[[int, int], None] | None = None,
         nested: bool = False,
-    ) -> list[Outcome]:
+    ) -> list[RunOutcome]:
         """Run each model in turn; only one is in memory at a time.
 
         Args:
@@ -347,7 +347,7 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "_", text).strip("._") or "unnamed"
 
 
-def rescore_run(folder: str, choice: ScoringChoice) -> Outcome:
+def rescore_run(folder: str, choice: ScoringChoice) -> RunOutcome:
     """Score a run again; what was not chosen stays as it was.
 
     Args:

@@ -18,7 +18,7 @@ from nlpkit.apps.tasks.table import load_task
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """A finished session.
 
     Attributes:
@@ -69,7 +69,7 @@ def score_into(
     return scores
 
 
-def rescore(folder: Path, options: ScoringOptions | None = None) -> Outcome:
+def rescore(folder: Path, options: ScoringOptions | None = None) -> RunOutcome:
     """Score a run again, without a model.
 
     Args:
@@ -92,7 +92,7 @@ def rescore(folder: Path, options: ScoringOptions | None = None) -> Outcome:
         write_record(folder, run.record)
         missing = run.record["counts"]["rows"] - run.record["counts"]["done"]
         notes = (f"{missing} of {run.record['counts']['rows']} rows are missing: the run is not complete.",)
-        return Outcome(folder, run.record, notes if missing else ())
+        return RunOutcome(folder, run.record, notes if missing else ())
 
 
 def stored_options(record: Mapping[str, Any]) -> ScoringOptions:
@@ -115,7 +115,7 @@ def write_run(
     record: dict[str, Any],
     samples: Sequence[SampleRecord],
     options: ScoringOptions,
-) -> Outcome:
+) -> RunOutcome:
     """Write a run directory whole, in place of one that was there before.
 
     Args:
@@ -140,7 +140,7 @@ def write_run(
         write_record(folder, {**record, "metrics": {}})
         score_into(folder, record, samples, options)
         write_record(folder, record)
-    return Outcome(folder, record)
+    return RunOutcome(folder, record)
 
 
 def default_metrics(task: Task) -> tuple[str, ...]:

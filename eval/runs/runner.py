@@ -20,7 +20,7 @@ from nlpkit.eval.data.datasets import DataRow, Dataset
 from nlpkit.eval.data.fewshot import Shots, with_shots
 from nlpkit.eval.metrics.registry import find_entry
 from nlpkit.eval.runs.provenance import describe_session, now
-from nlpkit.eval.runs.rescoring import Outcome, count_samples, score_into
+from nlpkit.eval.runs.rescoring import RunOutcome, count_samples, score_into
 from nlpkit.eval.runs.run_folder import RUN_FORMAT, SAMPLES, check_same_run, finite, hold, read_record, write_record
 from nlpkit.core.files.hashing import hash_value
 from nlpkit.eval.runs.samples import SampleLog, SampleRecord, read_samples, write_samples
@@ -79,7 +79,7 @@ def run_evaluation(
     *,
     progress: Callable[[int, int], None] | None = None,
     argv: list[str] | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Run a task over data, or go on with a run that was stopped, and score it.
 
     Args:
@@ -342,7 +342,7 @@ class _Session:
         self.record["tokens_per_second"] = round(tokens / seconds, 2) if seconds > 0 else None
         write_record(self.folder, self.record)
 
-    def finish(self) -> Outcome:
+    def finish(self) -> RunOutcome:
         """Score, and write everything down."""
         self.this["ended"] = now()
         records = [self.done[row.index] for row in self.dataset.rows]
@@ -352,7 +352,7 @@ class _Session:
             self.record["notes"] = [*scores.notes, "The rows were written by different versions of the code."]
         self.record["status"] = "complete"
         self.save()
-        return Outcome(self.folder, self.record, tuple(self.notes))
+        return RunOutcome(self.folder, self.record, tuple(self.notes))
 
 
 def system_name(model: str, adapter: str | None) -> str:

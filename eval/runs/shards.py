@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import InputError
-from nlpkit.eval.runs.rescoring import Outcome, stored_options, write_run
+from nlpkit.eval.runs.rescoring import RunOutcome, stored_options, write_run
 from nlpkit.eval.runs.run_folder import Run, differences, identity, load_run
 from nlpkit.core.files.hashing import hash_value
 from nlpkit.eval.runs.samples import SampleRecord
@@ -16,7 +16,7 @@ from nlpkit.eval.runs.samples import SampleRecord
 _PER_SHARD = ("data.rows", "data.sha256", "data.selection.shard")
 
 
-def merge_runs(folders: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> Outcome:
+def merge_runs(folders: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> RunOutcome:
     """Merge the shards of a run into a run directory of its own, and score it.
 
     Args:
@@ -57,7 +57,7 @@ def merge_runs(folders: Sequence[str | os.PathLike[str]], output: str | os.PathL
     tokens = sum(sample.output_tokens for sample in ordered)
     record["tokens_per_second"] = round(tokens / record["seconds"], 2) if record["seconds"] else None
     outcome = write_run(Path(output), record, ordered, stored_options(first))
-    return Outcome(outcome.folder, outcome.record, (f"{count} shards, {len(ordered)} rows",))
+    return RunOutcome(outcome.folder, outcome.record, (f"{count} shards, {len(ordered)} rows",))
 
 
 def _shard(run: Run) -> str:

@@ -30,10 +30,10 @@ from nlpkit.apps.models.adapters import CONFIG
 from nlpkit.apps.documents.files import decode_text, read_bytes
 from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.core.errors import ConfigError, did_you_mean
-from nlpkit.eval.runs.evaluation import Evaluation, Load, PreparedEvaluation, ScoringChoice, Selection, ShotOptions, safe_name
+from nlpkit.eval.runs.evaluation import Evaluation, LoadModel, PreparedEvaluation, ScoringChoice, Selection, ShotOptions, safe_name
 from nlpkit.eval.data.datasets import DataOptions
 from nlpkit.eval.metrics.registry import MetricOptions
-from nlpkit.eval.runs.rescoring import Outcome
+from nlpkit.eval.runs.rescoring import RunOutcome
 from nlpkit.eval.runs.runner import RunSettings
 from nlpkit.eval.runs.scoring import ScoringOptions
 
@@ -124,7 +124,7 @@ class SuiteResult:
     """
 
     name: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RunOutcome, ...]
 
 
 def load_suite(path: str, *, limit: int | None = None, only: Sequence[str] = ()) -> Suite:
@@ -264,7 +264,7 @@ def run_suite(
     suite: Suite,
     output: str | None,
     *,
-    load: Load,
+    load: LoadModel,
     report: Callable[[str], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[SuiteResult]:

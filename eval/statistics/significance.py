@@ -19,9 +19,9 @@ from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.eval.metrics.base import FloatArray, Metric
 from nlpkit.eval.statistics.resampling import DEFAULT_SEED, resample_counts, swap_masks
 
-Method = Literal["randomization", "bootstrap"]
+SignificanceMethod = Literal["randomization", "bootstrap"]
 
-METHODS: tuple[Method, ...] = ("randomization", "bootstrap")
+METHODS: tuple[SignificanceMethod, ...] = ("randomization", "bootstrap")
 _TIE = 1e-9  # differences closer than this, relative to the values, are equal: summation order must not decide a test
 
 
@@ -225,7 +225,7 @@ def compare_systems(
     systems: Mapping[str, FloatArray],
     metric: Metric,
     *,
-    method: Method = "randomization",
+    method: SignificanceMethod = "randomization",
     n_resamples: int = 1000,
     n_trials: int = 10000,
     seed: int = DEFAULT_SEED,

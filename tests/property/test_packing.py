@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.train.data.packing import DataState, Packer, RowOrder, best_fit, collate
-from nlpkit.core.train.data.store import DataStats, Layout, TextWindows, TokenRow, fit_row, single_layout
+from nlpkit.core.train.data.store import DataStats, TextWindows, TokenLayout, TokenRow, fit_row, single_layout
 
 pytestmark = pytest.mark.property
 SEQ = 16
@@ -37,7 +37,7 @@ class Rows:
     def row(self, index: int, epoch: int) -> tuple[npt.NDArray[np.int64], int]:
         return np.full(self.sizes[index] + 1, self._start + index, np.int64), 0
 
-    def layout(self, index: int, epoch: int) -> Layout:
+    def layout(self, index: int, epoch: int) -> TokenLayout:
         return single_layout(*self.row(index, epoch))
 
 

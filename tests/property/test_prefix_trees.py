@@ -19,7 +19,7 @@ from nlpkit.core.model.gpt import GPT
 from nlpkit.core.train.attention import TrainingAttend
 from nlpkit.core.train.data.packing import Packer, collate
 from nlpkit.core.train.data.prompt_trees import SHORTEST, SharedPrefixRows
-from nlpkit.core.train.data.store import NO_LABEL, Layout, TokenRow, TokenStore, build_store, single_layout
+from nlpkit.core.train.data.store import NO_LABEL, TokenLayout, TokenRow, TokenStore, build_store, single_layout
 from nlpkit.core.train.loss import loss_sum
 
 pytestmark = pytest.mark.property
@@ -58,7 +58,7 @@ def family(stem: int, rests: list[int], *, prompt_after: int = 0) -> list[TokenR
     ]
 
 
-def taken_apart(layout: Layout) -> list[Layout]:
+def taken_apart(layout: TokenLayout) -> list[TokenLayout]:
     """The rows of a tree, each as it would be laid out alone."""
     stem = layout.branches == 0
     numbers = range(1, int(layout.branches.max()) + 1) or [0]
@@ -66,7 +66,9 @@ def taken_apart(layout: Layout) -> list[Layout]:
     for number in numbers:
         own = np.concatenate([np.flatnonzero(stem), np.flatnonzero(layout.branches == number)]) if number else stem
         rows.append(
-            Layout(layout.inputs[own], layout.labels[own], layout.positions[own], np.zeros(len(layout.inputs[own])))
+            TokenLayout(
+                layout.inputs[own], layout.labels[own], layout.positions[own], np.zeros(len(layout.inputs[own]))
+            )
         )
     return rows
 

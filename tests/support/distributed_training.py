@@ -17,7 +17,7 @@ from nlpkit.core.train.data.packing import Packer
 from nlpkit.core.train.distributed import Process, join, leave, whole
 from nlpkit.core.train.init import new_model
 from nlpkit.core.train.loop import Trainer, train
-from nlpkit.core.train.session import Session
+from nlpkit.core.train.session import TrainingSession
 
 ROWS = 8  # packed rows in a step, however many processes share them
 
@@ -71,7 +71,7 @@ def one(folder: Path, process: Process, parallel: str, dtype: str) -> None:
     results["resumed"] = losses(second, folder)
     results["weights"] = {name: value.clone() for name, value in second.result().items()}
     calls = itertools.count(1)
-    outcome = Session(build(folder, process, parallel=parallel, dtype=dtype, max_steps=3, eval_every=2, average=2,
+    outcome = TrainingSession(build(folder, process, parallel=parallel, dtype=dtype, max_steps=3, eval_every=2, average=2,
                             metric="count"),
                       folder / f"session-{parallel}-{dtype}", identity={},
                       dev=tiny_training.dev_packer(folder / f"dev{process.rank}"),

@@ -16,7 +16,7 @@ from nlpkit.core.train.data.packing import Packer
 from nlpkit.core.train.data.store import TokenRow, TokenStore, build_store
 from nlpkit.core.train.init import new_model
 from nlpkit.core.train.loop import Trainer
-from nlpkit.core.train.session import Outcome, Session, Silence
+from nlpkit.core.train.session import Silence, TrainingOutcome, TrainingSession
 
 SEQ = 32
 
@@ -60,9 +60,9 @@ class _Announce(Silence):
         print(f"step {info.step}", flush=True)
 
 
-def run(folder: Path, *, resume: bool, announce: bool = False, **changes: Any) -> Outcome:
+def run(folder: Path, *, resume: bool, announce: bool = False, **changes: Any) -> TrainingOutcome:
     made = trainer(folder / "data", **changes)
-    session = Session(made, folder, identity={"the data": "tiny"}, dev=dev_packer(folder / "dev"),
+    session = TrainingSession(made, folder, identity={"the data": "tiny"}, dev=dev_packer(folder / "dev"),
                       watcher=_Announce() if announce else None)  # fmt: skip
     if resume:
         session.resume()

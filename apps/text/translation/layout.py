@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from nlpkit.apps.text.chunking import AFTER_ORDINAL, LINE_ENDS, split_lines, split_sentences
-from nlpkit.apps.text.translation.protected_grammar import Span, find_protected
+from nlpkit.apps.text.translation.protected_grammar import ProtectedSpan, find_protected
 
 _BLANK = " \t\u00a0\u202f\u3000\u2007\ufeff\u200b"
 _BULLETS = "-*+•‣◦▪●○■□◆◇–—―·∙☐☑✓✔✗✘→⇒➤►"
@@ -81,7 +81,7 @@ class Wrap:
 
 
 @dataclass(frozen=True)
-class Block:
+class LayoutBlock:
     """A line, or a wrapped paragraph, of a text.
 
     Attributes:
@@ -98,10 +98,10 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TextLayout:
     """A text as blocks; joined, their sources are the text."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[LayoutBlock, ...]
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ class _Line:
         return len(self.lead) + len(self.body)
 
 
-def read_layout(text: str, *, lines: bool = False) -> Layout:
+def read_layout(text: str, *, lines: bool = False) -> TextLayout:
     """Take a text apart.
 
     A line is joined to the next one if no word of the next would have fitted into the paragraph's width, the two
@@ -141,10 +141,10 @@ def read_layout(text: str, *, lines: bool = False) -> Layout:
     """
     parsed = [_parse(line) for line in split_lines(text)]
     groups = [[line] for line in parsed] if lines else _joined(parsed)
-    return Layout(tuple(_paragraph(group) if len(group) > 1 else _single(group[0]) for group in groups))
+    return TextLayout(tuple(_paragraph(group) if len(group) > 1 else _single(group[0]) for group in groups))
 
 
-def write_layout(layout: Layout, translations: Sequence[str]) -> str:
+def write_layout(layout: TextLayout, translations: Sequence[str]) -> str:
     """Put translations where their sentences stood.
 
     Args:
@@ -168,7 +168,7 @@ def write_layout(layout: Layout, translations: Sequence[str]) -> str:
     return "".join(written)
 
 
-def _write(block: Block, translations: Sequence[str]) -> str:
+def _write(block: LayoutBlock, translations: Sequence[str]) -> str:
     pieces = [block.glue[0]]
     for translation, glue in zip(translations, block.glue[1:], strict=True):
         pieces += [" ".join(re.split(f"[{LINE_ENDS}]+", translation)), glue]
@@ -283,7 +283,7 @@ def _decided(group: list[_Line], width: int) -> list[list[_Line]]:
     return [group] if full else [[line] for line in group]
 
 
-def _paragraph(group: Sequence[_Line]) -> Block:
+def _paragraph(group: Sequence[_Line]) -> LayoutBlock:
     text = group[0].body
     for one, two in pairwise(group):
         text = f"{text.rstrip(_BLANK)}{_between(one.body, two.body)}{two.body}"
@@ -292,7 +292,7 @@ def _paragraph(group: Sequence[_Line]) -> Block:
     glue[0] = group[0].lead + glue[0]
     glue[-1] += group[-1].trail
     source = "".join(line.whole for line in group)
-    return Block(source, tuple(segments), tuple(glue), Wrap(_width(group), group[1].lead, line_end))
+    return LayoutBlock(source, tuple(segments), tuple(glue), Wrap(_width(group), group[1].lead, line_end))
 
 
 def _between(one: str, two: str) -> str:
@@ -301,9 +301,9 @@ def _between(one: str, two: str) -> str:
     return "" if hyphenated or unspaced else " "
 
 
-def _single(line: _Line) -> Block:
+def _single(line: _Line) -> LayoutBlock:
     if not line.body:
-        return Block(line.whole, (), (line.whole,))
+        return LayoutBlock(line.whole, (), (line.whole,))
     segments: list[str] = []
     glue = [line.lead]
     for cell, behind in _cells(line.body):
@@ -313,7 +313,7 @@ def _single(line: _Line) -> Block:
         glue += around[1:]
         glue[-1] += behind
     glue[-1] += line.trail
-    return Block(line.whole, tuple(segments), tuple(glue))
+    return LayoutBlock(line.whole, tuple(segments), tuple(glue))
 
 
 def _cells(body: str) -> list[tuple[str, str]]:
@@ -330,7 +330,7 @@ def _cells(body: str) -> list[tuple[str, str]]:
     return [*cells, (body[done:], "")]
 
 
-def _inside(places: Sequence[int], spans: Sequence[Span]) -> set[int]:
+def _inside(places: Sequence[int], spans: Sequence[ProtectedSpan]) -> set[int]:
     """Return the places, of those in order, that lie within a span."""
     found, at = set(), 0
     for place in places:

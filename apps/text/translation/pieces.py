@@ -13,7 +13,7 @@ from nlpkit.apps.text.translation.checks import Checked, check_translation
 from nlpkit.apps.text.translation.confidence import LOW, Signals, confidence
 from nlpkit.apps.text.translation.glossary import Match, followed
 from nlpkit.apps.text.translation.language_pairs import Pairs, find_route, foreign_script
-from nlpkit.apps.text.translation.layout import Layout, read_layout, write_layout
+from nlpkit.apps.text.translation.layout import TextLayout, read_layout, write_layout
 from nlpkit.apps.text.translation.letter_case import lower_caps
 from nlpkit.apps.text.translation.protected import Masked, cut_to_masks, find_protected, mask, unmask
 
@@ -51,7 +51,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class TextPiece:
     """A sentence, or a part of a long one.
 
     Attributes:
@@ -167,8 +167,8 @@ class State:
         legs: Languages that the piece with the longest way goes through; those with shorter ways wait.
     """
 
-    layout: Layout
-    pieces: tuple[Piece, ...]
+    layout: TextLayout
+    pieces: tuple[TextPiece, ...]
     legs: int = 0
 
     @property
@@ -216,12 +216,12 @@ def plan_pieces(text: str, wish: Wish, *, limit: int | None, count_tokens: Calla
         count_tokens: Counts the tokens of a text.
     """
     layout = read_layout(text, lines=wish.lines)
-    pieces: list[Piece] = []
+    pieces: list[TextPiece] = []
     for index, segment in enumerate(layout.segments):
         for part in _fitting(segment, wish.masks, limit, count_tokens):
             body = part.strip()
             lead, trail = part[: len(part) - len(part.lstrip())], part[len(part.rstrip()) :] if body else ""
-            pieces.append(Piece(segment=index, lead=lead, source=body, trail=trail, text=body))
+            pieces.append(TextPiece(segment=index, lead=lead, source=body, trail=trail, text=body))
     pieces = [_directed(piece, wish, near) for piece, near in zip(pieces, _languages_near(pieces, wish), strict=True)]
     return State(layout=layout, pieces=tuple(pieces), legs=max((len(piece.route) for piece in pieces), default=0))
 
@@ -235,7 +235,7 @@ def _fitting(segment: str, masks: bool, limit: int | None, count_tokens: Callabl
     return parts
 
 
-def _languages_near(pieces: Sequence[Piece], wish: Wish) -> list[str | None]:
+def _languages_near(pieces: Sequence[TextPiece], wish: Wish) -> list[str | None]:
     """Return for each piece the language that it is in if its own words do not tell.
 
     That is the language of the text, or else of the sentence before it or of the first that tells, but never the one
@@ -253,7 +253,7 @@ def _languages_near(pieces: Sequence[Piece], wish: Wish) -> list[str | None]:
     return near
 
 
-def _directed(piece: Piece, wish: Wish, near: str | None) -> Piece:
+def _directed(piece: TextPiece, wish: Wish, near: str | None) -> TextPiece:
     """Say where a piece has to go, by its language, or by what is near where that does not tell."""
     if not _has_words(piece.source):
         return piece
@@ -290,14 +290,14 @@ def _sure(text: str) -> str | None:
 
 
 def tried(
-    piece: Piece,
+    piece: TextPiece,
     asked: Asked,
     written: str,
     signals: Signals,
     *,
     terms: tuple[Match, ...] = (),
     retry_for: Collection[str] = (),
-) -> Piece:
+) -> TextPiece:
     """Take what the model wrote about a piece.
 
     Args:
@@ -339,6 +339,6 @@ def tried(
     return replace(piece, leg=piece.leg + 1, tries=0, text=text, certainty=certainty, earlier=earlier)
 
 
-def flagged(pieces: Sequence[Piece]) -> list[Piece]:
+def flagged(pieces: Sequence[TextPiece]) -> list[TextPiece]:
     """Return the pieces whose translation is not to be trusted."""
     return [piece for piece in pieces if piece.reasons]

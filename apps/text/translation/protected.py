@@ -9,9 +9,19 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from nlpkit.apps.text.translation.number_values import dated_months, number_values, worded_values
-from nlpkit.apps.text.translation.protected_grammar import HARD_KINDS, NUMBER_KINDS, Span, find_protected
+from nlpkit.apps.text.translation.protected_grammar import HARD_KINDS, NUMBER_KINDS, ProtectedSpan, find_protected
 
-__all__ = ["MAX_MASKS", "Differences", "Masked", "Span", "compare", "cut_to_masks", "find_protected", "mask", "unmask"]
+__all__ = [
+    "MAX_MASKS",
+    "Differences",
+    "Masked",
+    "ProtectedSpan",
+    "compare",
+    "cut_to_masks",
+    "find_protected",
+    "mask",
+    "unmask",
+]
 
 MAX_MASKS = 8
 """Masks that the translation model has in its vocabulary, from ``⟦1⟧`` on."""
@@ -217,7 +227,7 @@ def compare(source: str, translation: str) -> Differences:
     )
 
 
-def _lacking(text: str, spans: Iterable[Span], other: str, others: Sequence[Span]) -> list[str]:
+def _lacking(text: str, spans: Iterable[ProtectedSpan], other: str, others: Sequence[ProtectedSpan]) -> list[str]:
     have = Counter(other[span.start : span.end] for span in others)
     literal: dict[str, int] = {}
     lacking = []
@@ -251,7 +261,9 @@ def _count(value: str, text: str) -> int:
     return count
 
 
-def _reordered(source: str, ours: Sequence[Span], translation: str, theirs: Sequence[Span]) -> tuple[str, ...]:
+def _reordered(
+    source: str, ours: Sequence[ProtectedSpan], translation: str, theirs: Sequence[ProtectedSpan]
+) -> tuple[str, ...]:
     before, after = _ordered(source, ours), _ordered(translation, theirs)
     moved = (
         [one for one, two in zip(before, after, strict=False) if one != two]
@@ -263,16 +275,16 @@ def _reordered(source: str, ours: Sequence[Span], translation: str, theirs: Sequ
     return tuple(moved)
 
 
-def _ordered(text: str, spans: Sequence[Span]) -> list[str]:
+def _ordered(text: str, spans: Sequence[ProtectedSpan]) -> list[str]:
     values = (text[span.start : span.end] for span in spans if span.kind == "printf")
     return [value for value in values if not _POSITIONAL.match(value)]
 
 
-def _nests(text: str, spans: Sequence[Span]) -> bool:
+def _nests(text: str, spans: Sequence[ProtectedSpan]) -> bool:
     return not _crossing(text, spans)
 
 
-def _crossing(text: str, spans: Sequence[Span]) -> list[str]:
+def _crossing(text: str, spans: Sequence[ProtectedSpan]) -> list[str]:
     """Return the tags that close nothing or are never closed, if any tag is closed at all."""
     stack: list[tuple[str, str]] = []
     wrong: list[str] = []
@@ -290,7 +302,9 @@ def _crossing(text: str, spans: Sequence[Span]) -> list[str]:
     return wrong
 
 
-def _changed(source: str, ours: Sequence[Span], translation: str, theirs: Sequence[Span]) -> tuple[str, ...]:
+def _changed(
+    source: str, ours: Sequence[ProtectedSpan], translation: str, theirs: Sequence[ProtectedSpan]
+) -> tuple[str, ...]:
     have, need = _numbers(translation, theirs), _numbers(source, ours)
     pool = _pool(have)
     used: set[int] = set()
@@ -332,7 +346,7 @@ def _take(pool: dict[Decimal, list[int]], values: Iterable[Decimal], used: set[i
     return None
 
 
-def _numbers(text: str, spans: Sequence[Span]) -> list[_Number]:
+def _numbers(text: str, spans: Sequence[ProtectedSpan]) -> list[_Number]:
     """Return the numbers of a text with their values; dates and times count as the numbers they consist of."""
     numbers: list[_Number] = []
     for span in spans:

@@ -12,7 +12,7 @@ from operator import itemgetter
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ProtectedSpan:
     """A protected piece of a text.
 
     Attributes:
@@ -229,7 +229,7 @@ _TRAILING = ".,;:!?'\"…»”’*_"
 _TRIMMED = frozenset({"url", "path", "version"})
 
 
-def find_protected(text: str) -> tuple[Span, ...]:
+def find_protected(text: str) -> tuple[ProtectedSpan, ...]:
     """Find what a translation must carry over: placeholders, markup, code, addresses, signs, numbers.
 
     Args:
@@ -239,11 +239,11 @@ def find_protected(text: str) -> tuple[Span, ...]:
         Spans in order that do not overlap. Of several that begin at one place the longest is taken; one that begins
         inside another is left out.
     """
-    chosen: list[Span] = []
+    chosen: list[ProtectedSpan] = []
     done = 0
     for start, end, kind in _longest_first(_candidates(text)):
         if start >= done:
-            chosen.append(Span(start, end, kind))
+            chosen.append(ProtectedSpan(start, end, kind))
             done = end
     return tuple(chosen)
 

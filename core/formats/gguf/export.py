@@ -17,7 +17,7 @@ from nlpkit.core.errors import ModelFileError, NlpkitError
 from nlpkit.core.files.write import unwritable, whole_file
 from nlpkit.core.formats.gguf.config import ARCHITECTURES
 from nlpkit.core.formats.gguf.export_vocabulary import tokenizer_metadata
-from nlpkit.core.formats.gguf.quantize import FORMATS, Format, fitting_type, quantize, stored_bytes
+from nlpkit.core.formats.gguf.quantize import FORMATS, TensorFormat, fitting_type, quantize, stored_bytes
 from nlpkit.core.formats.gguf.source import GGUFSource
 from nlpkit.core.formats.gguf.types import GGMLType
 from nlpkit.core.formats.gguf.weight_names import TABLES, Rule, to_gguf, weight_shapes
@@ -114,7 +114,7 @@ def _check_complete(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _plan(
-    config: ModelConfig, architecture: str, tensors: Mapping[str, Tensor], file_format: Format
+    config: ModelConfig, architecture: str, tensors: Mapping[str, Tensor], file_format: TensorFormat
 ) -> Iterator[_Stored]:
     left = set(tensors)
     for rule in TABLES[architecture]:

@@ -19,7 +19,7 @@ _ROWS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Format:
+class TensorFormat:
     """How a file stores its matrices.
 
     Attributes:
@@ -33,13 +33,13 @@ class Format:
     number: int
 
 
-FORMATS: Mapping[str, Format] = {
-    "f32": Format(matrix=_T.F32, table=_T.F32, number=0),
-    "f16": Format(matrix=_T.F16, table=_T.F16, number=1),
-    "q8_0": Format(matrix=_T.Q8_0, table=_T.Q8_0, number=7),
-    "q6_k": Format(matrix=_T.Q6_K, table=_T.Q6_K, number=18),
-    "q5_1": Format(matrix=_T.Q5_1, table=_T.Q6_K, number=9),
-    "q4_1": Format(matrix=_T.Q4_1, table=_T.Q6_K, number=3),
+FORMATS: Mapping[str, TensorFormat] = {
+    "f32": TensorFormat(matrix=_T.F32, table=_T.F32, number=0),
+    "f16": TensorFormat(matrix=_T.F16, table=_T.F16, number=1),
+    "q8_0": TensorFormat(matrix=_T.Q8_0, table=_T.Q8_0, number=7),
+    "q6_k": TensorFormat(matrix=_T.Q6_K, table=_T.Q6_K, number=18),
+    "q5_1": TensorFormat(matrix=_T.Q5_1, table=_T.Q6_K, number=9),
+    "q4_1": TensorFormat(matrix=_T.Q4_1, table=_T.Q6_K, number=3),
 }
 """The formats that can be written. Eight, six and a half, six and five bits a weight, scales included."""
 

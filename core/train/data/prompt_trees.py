@@ -13,7 +13,7 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
-from nlpkit.core.train.data.store import Layout, TokenStore, single_layout
+from nlpkit.core.train.data.store import TokenLayout, TokenStore, single_layout
 
 SHORTEST = 16
 """Tokens that rows must have in common to be laid out together."""
@@ -85,7 +85,7 @@ class SharedPrefixRows:
         """Return the number of labels that carry loss."""
         return int(self._groups[index, 4])
 
-    def layout(self, index: int, epoch: int) -> Layout:
+    def layout(self, index: int, epoch: int) -> TokenLayout:
         """Lay out a tree."""
         start, count, prefix, slots, _ = (int(value) for value in self._groups[index])
         if count == 1:
@@ -102,4 +102,4 @@ class SharedPrefixRows:
             inputs[here], labels[here] = whole.inputs[prefix:], whole.labels[prefix:]
             positions[here], branches[here] = whole.positions[prefix:], number + 1
             at += size
-        return Layout(inputs, labels, positions, branches)
+        return TokenLayout(inputs, labels, positions, branches)

@@ -80,7 +80,7 @@ NO_LABEL = -1
 
 
 @dataclass(frozen=True)
-class Layout:
+class TokenLayout:
     """What goes into a model for one row, or for several that share their beginning.
 
     Attributes:
@@ -96,7 +96,7 @@ class Layout:
     branches: npt.NDArray[np.int32]
 
 
-def single_layout(tokens: npt.NDArray[np.int64], prompt: int) -> Layout:
+def single_layout(tokens: npt.NDArray[np.int64], prompt: int) -> TokenLayout:
     """Lay out one row.
 
     Args:
@@ -110,7 +110,7 @@ def single_layout(tokens: npt.NDArray[np.int64], prompt: int) -> Layout:
     labels = np.full(size, NO_LABEL, np.int64)
     first = max(0, prompt - 1)
     labels[first:] = tokens[first + 1 :]
-    return Layout(tokens[:-1], labels, np.arange(size), np.zeros(size, np.int32))
+    return TokenLayout(tokens[:-1], labels, np.arange(size), np.zeros(size, np.int32))
 
 
 class RowSource(Protocol):
@@ -134,7 +134,7 @@ class RowSource(Protocol):
         """Return the number of labels that carry loss."""
         ...
 
-    def layout(self, index: int, epoch: int) -> Layout:
+    def layout(self, index: int, epoch: int) -> TokenLayout:
         """Return what goes into the model for a row."""
         ...
 
@@ -197,7 +197,7 @@ class TokenStore:
         start, length, prompt = (int(value) for value in self._index[index])
         return self._tokens[start : start + length].astype(np.int64), prompt
 
-    def layout(self, index: int, epoch: int) -> Layout:
+    def layout(self, index: int, epoch: int) -> TokenLayout:
         """Lay out a row."""
         return single_layout(*self.row(index, epoch))
 
@@ -253,7 +253,7 @@ class TextWindows:
         start = offset + index * self._width
         return self._tokens[start : start + self._width + 1].astype(np.int64), 0
 
-    def layout(self, index: int, epoch: int) -> Layout:
+    def layout(self, index: int, epoch: int) -> TokenLayout:
         """Lay out a row."""
         return single_layout(*self.row(index, epoch))
 

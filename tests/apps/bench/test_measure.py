@@ -12,7 +12,7 @@ import pytest
 from nlpkit.apps.bench import measure as bench
 from nlpkit.apps.bench.measure import build_plans, measure
 from nlpkit.apps.bench.plan import BenchLine, BenchPlan
-from nlpkit.apps.cli.bench import render
+from nlpkit.apps.cli.bench import render_bench
 from nlpkit.core.errors import ConfigError, NlpkitError
 
 
@@ -95,7 +95,7 @@ def test_table(cli: Callable[..., Any], model_file: str) -> None:
 
 
 def test_nothing_measured_is_a_table_without_rows() -> None:
-    assert len(render([]).splitlines()) == 1
+    assert len(render_bench([]).splitlines()) == 1
 
 
 def test_a_failing_engine_says_why(model_file: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nlpkit.apps.cli import doctor
-from nlpkit.apps.cli.doctor import Finding, Report, examine, render
+from nlpkit.apps.cli.doctor import Diagnosis, Finding, examine, render_diagnosis
 from nlpkit.core.fetch.catalogue import CATALOGUE
 
 
@@ -85,12 +85,14 @@ def test_a_failing_check_becomes_a_finding(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_report_as_text_and_json() -> None:
-    report = Report((Finding("A", "one", True), Finding("A", "two", ["x", "y"]), Finding("B", "three", 3, "Mend it.")))
-    text = render(report)
+    report = Diagnosis(
+        (Finding("A", "one", True), Finding("A", "two", ["x", "y"]), Finding("B", "three", 3, "Mend it."))
+    )
+    text = render_diagnosis(report)
     assert text.splitlines()[:4] == ["A", "  one    yes", "  two    x, y", ""]
     assert "! three  3" in text
     assert text.endswith("What to do\n! three: Mend it.")
     values = json.loads(json.dumps(report.to_dict()))
     assert values["A"] == {"one": True, "two": ["x", "y"]}
     assert values["problems"] == [{"section": "B", "name": "three", "value": 3, "advice": "Mend it."}]
-    assert render(Report(())).endswith("No problems found.")
+    assert render_diagnosis(Diagnosis(())).endswith("No problems found.")

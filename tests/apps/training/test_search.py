@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nlpkit.apps.training.search import Choice, Pruned, Search, best_trial, parse_space, run_search
+from nlpkit.apps.training.search import Pruned, Search, SearchRange, best_trial, parse_space, run_search
 from nlpkit.core.errors import ConfigError
 
 pytest.importorskip("optuna")
@@ -93,7 +93,7 @@ def test_a_killed_trial_is_tried_again(tmp_path: Path) -> None:
 
 def test_another_search_in_the_same_place_is_refused(tmp_path: Path) -> None:
     run_search(tmp_path, Search(space=SPACE, trials=1), bowl)
-    other = Search(space={"train.lr": Choice(options=(1, 2))}, trials=3)
+    other = Search(space={"train.lr": SearchRange(options=(1, 2))}, trials=3)
     with pytest.raises(ConfigError, match="other hyperparameters"):
         run_search(tmp_path, other, bowl)
 
@@ -118,6 +118,6 @@ def test_unusable_searches() -> None:
     with pytest.raises(ConfigError, match="nothing to search"):
         Search(space={})
     with pytest.raises(ConfigError, match="needs a list of values, or a step"):
-        Search(space={"a": Choice(low=0, high=1)}, method="grid")
+        Search(space={"a": SearchRange(low=0, high=1)}, method="grid")
     with pytest.raises(ConfigError, match="Did you mean 'grid'"):
         Search(space=SPACE, method="gird")  # type: ignore[arg-type]

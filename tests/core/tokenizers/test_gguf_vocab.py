@@ -26,7 +26,7 @@ from nlpkit.core.tokenizers.bpe import HFTokenizer, byte_to_char
 from nlpkit.core.tokenizers.gguf_pretokenizers import PRE_TOKENIZERS
 from nlpkit.core.tokenizers.gguf_vocab import adds_bos, build_tokenizer, new_bpe
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
-from nlpkit.core.tokenizers.spm_model import Piece, PieceType, SpmAlgorithm, read_spm_model, write_spm_model
+from nlpkit.core.tokenizers.spm_model import PieceType, SpmAlgorithm, VocabularyPiece, read_spm_model, write_spm_model
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog. It's 12 o'clock, don't be late!",
@@ -180,7 +180,7 @@ def test_unigram_round_trip() -> None:
 
 def test_spm_model_written_is_the_one_read() -> None:
     model = read_spm_model(spm_bytes(remove_extra_whitespaces=False))
-    assert model.pieces[0] == Piece("<unk>", 0.0, PieceType.UNKNOWN)
+    assert model.pieces[0] == VocabularyPiece("<unk>", 0.0, PieceType.UNKNOWN)
     assert model.algorithm == SpmAlgorithm.BPE
     again = write_spm_model(
         model.pieces,

@@ -12,7 +12,7 @@ import torch
 
 from nlpkit.core.train.data.ahead import DEPTH, Ahead
 from nlpkit.core.train.data.packing import Packer, collate
-from nlpkit.core.train.data.store import Layout
+from nlpkit.core.train.data.store import TokenLayout
 
 
 class _OneByOne:
@@ -23,8 +23,8 @@ class _OneByOne:
         self.n_rows, self.layout_key = store.n_rows, store.layout_key
         self.slots, self.targets = store.slots, store.targets
 
-    def layout(self, index: int, epoch: int) -> Layout:
-        found: Layout = self._store.layout(index, epoch)
+    def layout(self, index: int, epoch: int) -> TokenLayout:
+        found: TokenLayout = self._store.layout(index, epoch)
         return found
 
 

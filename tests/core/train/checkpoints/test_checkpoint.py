@@ -24,7 +24,7 @@ from nlpkit.core.train.checkpoints.resume import resume
 from nlpkit.core.train.data.prompt_trees import SharedPrefixRows
 from nlpkit.core.train.loop import train
 from nlpkit.core.train.metrics_log import read_metrics
-from nlpkit.core.train.session import Session
+from nlpkit.core.train.session import TrainingSession
 
 SUPPORT = Path(tiny_training.__file__).parent
 PATH = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
@@ -216,7 +216,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
 
 def test_starting_over_in_a_used_folder_is_refused(tmp_path: Path) -> None:
     tiny_training.run(tmp_path, resume=False, max_steps=2)
-    session = Session(tiny_training.trainer(tmp_path / "data"), tmp_path, identity={})
+    session = TrainingSession(tiny_training.trainer(tmp_path / "data"), tmp_path, identity={})
     with pytest.raises(InputError, match="--resume"):
         session.begin_anew()
 
@@ -232,7 +232,7 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
             best.update({name: tensor.clone() for name, tensor in made.result().items()})
         return {"score": value}
 
-    outcome = Session(made, tmp_path / "run", identity={}, evaluate=evaluate).run()
+    outcome = TrainingSession(made, tmp_path / "run", identity={}, evaluate=evaluate).run()
     assert (outcome.reason, outcome.step, outcome.best, outcome.weights_step) == ("early", 10, (3.0, 4), 4)
     assert all(torch.equal(outcome.weights[name], value) for name, value in best.items())
     assert draw_curves(tmp_path / "run") == [tmp_path / "run" / "curves.html"]
@@ -241,7 +241,7 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
 
 def test_divergence_stops_with_a_sentence_and_a_checkpoint(tmp_path: Path) -> None:
     made = tiny_training.trainer(tmp_path / "data", max_steps=500, lr=30.0, warmup=60, clip=0, weight_decay=0)
-    outcome = Session(made, tmp_path / "run", identity={}).run()
+    outcome = TrainingSession(made, tmp_path / "run", identity={}).run()
     assert outcome.reason == "diverged"
     assert outcome.problem is not None
     assert "rose from" in outcome.problem or "nan" in outcome.problem
@@ -253,7 +253,7 @@ def test_divergence_stops_with_a_sentence_and_a_checkpoint(tmp_path: Path) -> No
 
 def test_stopping_on_request_saves(tmp_path: Path) -> None:
     made = tiny_training.trainer(tmp_path / "data", max_steps=50)
-    outcome = Session(made, tmp_path / "run", identity={}, stop=lambda: made.step >= 3).run()
+    outcome = TrainingSession(made, tmp_path / "run", identity={}, stop=lambda: made.step >= 3).run()
     assert (outcome.reason, outcome.step) == ("stopped", 3)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3]
@@ -266,4 +266,4 @@ def test_stopping_on_request_saves(tmp_path: Path) -> None:
 )
 def test_evaluations_without_anything_to_evaluate(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        Session(tiny_training.trainer(tmp_path / "data", **changes), tmp_path, identity={})
+        TrainingSession(tiny_training.trainer(tmp_path / "data", **changes), tmp_path, identity={})

@@ -17,7 +17,7 @@ from nlpkit.core.model.gpt import GPT
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.loop import StepInfo, train
 from nlpkit.core.train.metrics_log import read_metrics
-from nlpkit.core.train.session import Outcome, Session, Silence
+from nlpkit.core.train.session import Silence, TrainingOutcome, TrainingSession
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +46,11 @@ class _Watcher(Silence):
 
 
 def run(folder: Path, *, resume: bool = False, crash_at: int | None = None, dev: bool = True, evaluate: Any = None,
-        **changes: Any) -> tuple[Outcome, list[str]]:  # fmt: skip
+        **changes: Any) -> tuple[TrainingOutcome, list[str]]:  # fmt: skip
     watcher = _Watcher(crash_at)
     trainer = tiny_training.trainer(folder / "data", **changes)
     packer = tiny_training.dev_packer(folder / "dev") if dev else None
-    session = Session(trainer, folder, identity={}, dev=packer, evaluate=evaluate, watcher=watcher)
+    session = TrainingSession(trainer, folder, identity={}, dev=packer, evaluate=evaluate, watcher=watcher)
     if resume:
         session.resume()
     return session.run(), watcher.notes

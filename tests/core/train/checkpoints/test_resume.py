@@ -17,7 +17,7 @@ from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.metrics_log import read_metrics
 from nlpkit.core.train.schedule import decay_start, learning_rate
-from nlpkit.core.train.session import Outcome, Session, Silence
+from nlpkit.core.train.session import Silence, TrainingOutcome, TrainingSession
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +34,15 @@ class _Notes(Silence):
         self.texts.append(text)
 
 
-def run(folder: Path, *, resume: bool = False, stop_at: int | None = None, **changes: Any) -> tuple[Outcome, list[str]]:
+def run(
+    folder: Path, *, resume: bool = False, stop_at: int | None = None, **changes: Any
+) -> tuple[TrainingOutcome, list[str]]:
     notes = _Notes()
     trainer = tiny_training.trainer(folder / "data", **changes)
     dev = tiny_training.dev_packer(folder / "dev") if changes.get("eval_every") else None
-    session = Session(trainer, folder, identity={}, dev=dev, watcher=notes, stop=lambda: trainer.step == stop_at)
+    session = TrainingSession(
+        trainer, folder, identity={}, dev=dev, watcher=notes, stop=lambda: trainer.step == stop_at
+    )
     if resume:
         assert session.resume()
     return session.run(), notes.texts
@@ -192,7 +196,7 @@ def test_wsd_without_the_checkpoint_from_before_its_decay(tmp_path: Path) -> Non
 def test_killed_in_its_decay_it_goes_on_from_before(tmp_path: Path) -> None:
     """With no other checkpoint, that is the last one, and no new training starts beside it."""
     trainer = tiny_training.trainer(tmp_path / "data", max_steps=16, **WSD)
-    session = Session(trainer, tmp_path, identity={}, stop=lambda: trainer.step == 15)
+    session = TrainingSession(trainer, tmp_path, identity={}, stop=lambda: trainer.step == 15)
     session.run()
     shutil.rmtree(tmp_path / "checkpoints" / "step-00000015")
     with pytest.raises(InputError, match="holds a training"):
