@@ -20,8 +20,9 @@ from nlpkit.core.errors import ModelFileError, OutputError, why_unwritten
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.files.read import read_json_object
 from nlpkit.core.files.safetensors import SafetensorsFile, open_safetensors, refuse_pickle
+from nlpkit.core.formats.families import FAMILIES
+from nlpkit.core.formats.key_map import KeyMap
 from nlpkit.core.formats.tuned import read_brief_tasks
-from nlpkit.core.formats.weight_names import FAMILIES, KeyMap
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraWeights
@@ -484,7 +485,7 @@ def save_adapter(
     tensors, ranks, alphas = _to_peft(config, updates)
     rank = max(set(ranks.values()), key=list(ranks.values()).count)
     alpha = max(set(alphas.values()), key=list(alphas.values()).count)
-    conv1d = config.family == "gpt2"
+    conv1d = any(rule.op == "transpose" for rule in FAMILIES[config.family].hf_names)
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -519,7 +520,8 @@ def _covers_all_layers(config: ModelConfig, modules: Mapping[str, int]) -> bool:
         last = module.rpartition(".")[2]
         counts[last] = counts.get(last, 0) + 1
     # A name like GPT-2's c_proj occurs twice in a layer: then only the full names say which.
-    return all(count == config.n_layers for count in counts.values()) and config.family != "gpt2"
+    named = [rule.source.rpartition(".")[2] for rule in FAMILIES[config.family].hf_names if "{i}" in rule.source]
+    return all(count == config.n_layers and named.count(last) == 1 for last, count in counts.items())
 
 
 def _to_peft(
@@ -570,7 +572,7 @@ def _with_idle_parts(config: ModelConfig, updates: Mapping[str, LoraWeights]) ->
     with torch.device("meta"):
         shapes = {name: tuple(p.shape) for name, p in GPT(config).named_parameters()}
     whole = dict(updates)
-    for rule in FAMILIES[config.family]:
+    for rule in FAMILIES[config.family].hf_names:
         for layer in range(config.n_layers) if len(rule.targets) > 1 else ():
             names = [target.replace("{i}", str(layer)) for target in rule.targets]
             present = [updates[name] for name in names if name in updates]

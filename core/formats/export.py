@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.core.files.write import new_directory
-from nlpkit.core.formats.families import config_to_hf
 from nlpkit.core.formats.gguf.export import write_gguf
+from nlpkit.core.formats.hf_config import config_to_hf
+from nlpkit.core.formats.key_map import KeyMap
 from nlpkit.core.formats.native import FORMAT_VERSION, NATIVE_CONFIG
 from nlpkit.core.formats.open import open_model
 from nlpkit.core.formats.source import ModelSource
 from nlpkit.core.formats.tuned import write_tuned
-from nlpkit.core.formats.weight_names import KeyMap
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
@@ -29,14 +29,6 @@ _DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.floa
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
-
-
-def _save_tokenizer(directory: Path, tokenizer: Tokenizer | None, chat: ChatTemplate | None) -> None:
-    save = getattr(tokenizer, "save", None)
-    if save is not None:
-        save(directory)
-    if chat is not None:
-        chat.save(directory)
 
 
 def _eos_value(tokenizer: Tokenizer) -> int | list[int] | None:
@@ -64,10 +56,8 @@ def save_native(
     Raises:
         InputError: The directory cannot be written.
     """
-    with new_directory(directory) as aside:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside / "model.safetensors")
-        _save_tokenizer(aside, tokenizer, chat)
-        _write_json(aside / NATIVE_CONFIG, {"format_version": FORMAT_VERSION, "model": config.to_dict()})
+    values = {NATIVE_CONFIG: {"format_version": FORMAT_VERSION, "model": config.to_dict()}}
+    _save(directory, tensors.items(), values, tokenizer, chat)
 
 
 def save_hf(
@@ -92,19 +82,33 @@ def save_hf(
         ModelFileError: The family's Hugging Face configuration cannot express the model.
     """
     dtype = _DTYPE_NAMES.get(next(iter(tensors.values())).dtype, "float32")
-    values = config_to_hf(config, dtype=dtype)
+    values = {"config.json": config_to_hf(config, dtype=dtype)}
     if tokenizer is not None:
-        values |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": _eos_value(tokenizer)}
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": _eos_value(tokenizer)}
+        values["config.json"] |= ids
+        values["generation_config.json"] = {key: value for key, value in ids.items() if value is not None}
+    _save(directory, KeyMap(config).to_source(tensors), values, tokenizer, chat)
+
+
+def _save(
+    directory: Path,
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    values: Mapping[str, Mapping[str, Any]],
+    tokenizer: Tokenizer | None,
+    chat: ChatTemplate | None,
+) -> None:
+    """Write weights, tokenizer, chat template and JSON files, by their names, into a new directory."""
     with new_directory(directory) as aside:
-        weights = {name: tensor.contiguous() for name, tensor in KeyMap(config).to_source(tensors)}
+        weights = {name: tensor.contiguous() for name, tensor in tensors}
         save_file(weights, aside / "model.safetensors", metadata={"format": "pt"})
-        _save_tokenizer(aside, tokenizer, chat)
+        save = getattr(tokenizer, "save", None)
+        if save is not None:
+            save(aside)
+        if chat is not None:
+            chat.save(aside)
         # Last: a tokenizer may bring a config.json of its own.
-        _write_json(aside / "config.json", values)
-        if tokenizer is not None:
-            ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": _eos_value(tokenizer)}
-            known = {key: value for key, value in ids.items() if value is not None}
-            _write_json(aside / "generation_config.json", known)
+        for name, content in values.items():
+            _write_json(aside / name, content)
 
 
 def convert_model(source: str | Path, to: str, output: str | Path, *, dtype: str = "auto") -> Path:

@@ -1,18 +1,22 @@
-"""Hugging Face ``config.json`` to `ModelConfig` and back, old and new spellings alike."""
+"""The families that our own `GPT` runs, and the fields of their configurations: one table for all formats.
+
+A family is a row of `FAMILIES`; a field is a row of `FIELDS`. Hugging Face configurations and GGUF metadata are read
+and written by them. Rotary settings and sliding windows, which each format says in its own way, are code.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
-from nlpkit.core.errors import ConfigError, ModelFileError, shown
-from nlpkit.core.formats.hf_defaults import DEFAULTS, REFUSED
-from nlpkit.core.formats.weight_names import FAMILIES
-from nlpkit.core.model.config import Activation, ModelConfig, RopeConfig
-from nlpkit.core.typed_fields import MAX_NUMBER
-
-_MAX_INTEGER = 2**53
+from nlpkit.core.errors import ModelFileError, shown
+from nlpkit.core.formats import weight_names
+from nlpkit.core.formats.gguf import weight_names as gguf_names
+from nlpkit.core.formats.hf_defaults import DEFAULTS
+from nlpkit.core.formats.name_rules import Rules
+from nlpkit.core.model.config import Activation, ModelConfig
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
@@ -23,355 +27,369 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
-ARCHITECTURES: Mapping[str, str] = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-    "olmo2": "Olmo2ForCausalLM",
-    "gpt2": "GPT2LMHeadModel",
-    "gpt_neox": "GPTNeoXForCausalLM",
+"""Ours by the names in Hugging Face configurations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One family of models; its name is the ``model_type`` of Hugging Face configurations.
+
+    What a ``config.json`` leaves out is in `nlpkit.core.formats.hf_defaults`.
+
+    Attributes:
+        hf_class: Class in `transformers`.
+        hf_names: Names of weights in its checkpoints.
+        hf_prefix: What a headless checkpoint leaves out of every name.
+        hf_spellings: Its own spellings of fields, by the usual ones.
+        gguf: Architecture of its GGUF files.
+        gguf_names: Names of weights in those.
+        gguf_defaults: Fields that llama.cpp takes for granted where the metadata do not say them.
+        switches: Fields of `ModelConfig` that are the same for all its models.
+        scaled_embeddings: Embeddings are multiplied by ``sqrt(d_model)``.
+        window: Sliding window where GGUF metadata name none; 0 for none.
+        period: Which layers have a window, where nothing says it: all but each so manieth; 1: all; 0: none.
+        windowed: The family whose name a model has that uses a window, where that is another one.
+        layer_types: Its configurations list which layers have a window.
+        local_rope: Rotary settings of sliding layers: ``same`` as of the others; ``own``, with another base; those of
+            the others ``unscaled``.
+        wide_scale_layers: Layer count of the one size whose attention scale is ``(d_model / n_heads) ** -0.5``, which
+            no GGUF metadata tell.
+    """
+
+    hf_class: str
+    hf_names: Rules = weight_names.LLAMA
+    hf_prefix: str = "model."
+    hf_spellings: Mapping[str, str] = field(default_factory=dict)
+    gguf: str
+    gguf_names: Rules
+    gguf_defaults: Mapping[str, float] = field(default_factory=dict)
+    switches: Mapping[str, Any] = field(default_factory=dict)
+    scaled_embeddings: bool = False
+    window: int = 0
+    period: int = 0
+    windowed: str | None = None
+    layer_types: bool = False
+    local_rope: Literal["same", "own", "unscaled"] = "same"
+    wide_scale_layers: int = 0
+
+    @property
+    def rotates(self) -> bool:
+        """Whether positions are rotary."""
+        return bool(self.switches.get("positions", "rope") == "rope")
+
+
+_GEMMA: Mapping[str, Any] = {"norm_offset": 1.0, "norm_placement": "sandwich"}
+_GPT2: Mapping[str, Any] = {"norm": "layer", "gated_mlp": False, "mlp_bias": True}
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": Family(hf_class="LlamaForCausalLM", gguf="llama", gguf_names=gguf_names.LLAMA, windowed="mistral"),
+    "mistral": Family(hf_class="MistralForCausalLM", gguf="llama", gguf_names=gguf_names.LLAMA, period=1),
+    "qwen2": Family(
+        hf_class="Qwen2ForCausalLM",
+        gguf="qwen2",
+        gguf_names=gguf_names.QWEN2,
+        switches={"qkv_bias": True, "o_bias": False},
+        layer_types=True,
+    ),
+    "qwen3": Family(
+        hf_class="Qwen3ForCausalLM",
+        gguf="qwen3",
+        gguf_names=gguf_names.QWEN3,
+        switches={"qk_norm": "head"},
+        layer_types=True,
+    ),
+    "gemma2": Family(
+        hf_class="Gemma2ForCausalLM",
+        hf_names=weight_names.GEMMA,
+        gguf="gemma2",
+        gguf_names=gguf_names.GEMMA2,
+        gguf_defaults={"attn_softcap": 50.0, "logit_softcap": 30.0},
+        switches=_GEMMA,
+        scaled_embeddings=True,
+        window=4096,
+        period=2,
+        layer_types=True,
+        wide_scale_layers=46,
+    ),
+    "gemma3_text": Family(
+        hf_class="Gemma3ForCausalLM",
+        hf_names=weight_names.GEMMA,
+        gguf="gemma3",
+        gguf_names=gguf_names.GEMMA3,
+        switches={**_GEMMA, "qk_norm": "head"},
+        scaled_embeddings=True,
+        period=6,
+        layer_types=True,
+        local_rope="own",
+        wide_scale_layers=62,
+    ),
+    "phi3": Family(
+        hf_class="Phi3ForCausalLM",
+        hf_names=weight_names.PHI3,
+        gguf="phi3",
+        gguf_names=gguf_names.PHI3,
+        period=1,
+    ),
+    "olmo2": Family(
+        hf_class="Olmo2ForCausalLM",
+        hf_names=weight_names.OLMO2,
+        gguf="olmo2",
+        gguf_names=gguf_names.OLMO2,
+        switches={"norm_placement": "post", "qk_norm": "full"},
+        # OLMo 3, which files call by the same name: only the layers that see everything have stretched positions.
+        period=4,
+        local_rope="unscaled",
+    ),
+    "gpt2": Family(
+        hf_class="GPT2LMHeadModel",
+        hf_names=weight_names.GPT2,
+        hf_prefix="transformer.",
+        hf_spellings={
+            "hidden_size": "n_embd",
+            "num_hidden_layers": "n_layer",
+            "num_attention_heads": "n_head",
+            "intermediate_size": "n_inner",
+            "max_position_embeddings": "n_positions",
+            "hidden_act": "activation_function",
+            "layer_norm_eps": "layer_norm_epsilon",
+        },
+        gguf="gpt2",
+        gguf_names=gguf_names.GPT2,
+        switches={**_GPT2, "positions": "learned", "qkv_bias": True, "o_bias": True},
+    ),
+    "gpt_neox": Family(
+        hf_class="GPTNeoXForCausalLM",
+        hf_names=weight_names.GPT_NEOX,
+        hf_prefix="gpt_neox.",
+        gguf="gptneox",
+        gguf_names=gguf_names.GPT_NEOX,
+        switches=_GPT2,
+    ),
 }
-_GPT2_NAMES = {
-    "hidden_size": "n_embd",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "intermediate_size": "n_inner",
-    "max_position_embeddings": "n_positions",
-    "hidden_act": "activation_function",
-    "layer_norm_eps": "layer_norm_epsilon",
-}
+WRAPPED: Mapping[str, str] = {"gemma3": "gemma3_text"}
+"""Families of models with pictures, whose ``text_config`` is one of ours."""
+_WINDOWED = {row.windowed for row in FAMILIES.values()}
+ARCHITECTURES: Mapping[str, str] = {row.gguf: name for name, row in FAMILIES.items() if name not in _WINDOWED}
+"""Families by GGUF architecture; those with a window that share another's are told by it."""
 
 
-class _Values:
-    """Typed look-ups in an untrusted JSON object."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
+class Reader(Protocol):
+    """Typed look-ups in an untrusted configuration; each refuses values of another type."""
 
     def integer(self, name: str, default: int | None = None) -> int:
-        value = self.values.get(name)
-        if value is None:
-            value = default
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ModelFileError(f"The model's config.json has {name} = {shown(value)}; a whole number is needed.")
-        if abs(value) > _MAX_INTEGER:
-            raise ModelFileError(f"The model's config.json has {name} = {shown(value)}, which no model has.")
-        return value
+        """Return a whole number; without a default it must be there."""
+        ...
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Return a finite number; without a default it must be there."""
+        ...
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return whether a switch is on."""
+        ...
 
     def text(self, name: str, default: str) -> str:
-        value = self.values.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            raise ModelFileError(f"The model's config.json has {name} = {shown(value)}; a text is needed.")
-        return value
-
-    def number(self, name: str, default: float) -> float:
-        value = self.values.get(name)
-        if value is None:
-            value = default
-        if not _is_number(value):
-            raise ModelFileError(f"The model's config.json has {name} = {shown(value)}; a number is needed.")
-        return float(value)
+        """Return a text."""
+        ...
 
 
-def _is_number(value: Any) -> bool:
-    # Compared before it is made a float: a whole number of 400 digits is none.
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) <= MAX_NUMBER and math.isfinite(value)
+Read = Callable[[Reader, str, Any], Any]
+Write = Callable[[Any, ModelConfig], Any]
 
 
-def _numbers(value: Any, name: str) -> tuple[float, ...]:
-    if not isinstance(value, list) or not all(map(_is_number, value)):
-        raise ModelFileError(f"The model's config.json has {name} = {shown(value)}; a list of numbers is needed.")
-    return tuple(float(item) for item in value)
+@dataclass(frozen=True)
+class Key:
+    """How one format says a field.
+
+    Attributes:
+        name: Its key.
+        read: Gets the configuration, the key and a default, and returns the field.
+        write: Gets the field and all of the model, and returns the value of the key.
+        default: Gets the fields read so far, and returns what the field is where the key says nothing; None where it
+            must say something.
+    """
+
+    name: str
+    read: Read = lambda reader, name, default: reader.integer(name, default)
+    write: Write = lambda value, config: value
+    default: Callable[[Mapping[str, Any]], Any] | None = None
 
 
-def _rope(values: Mapping[str, Any], layer_type: str, theta_key: str) -> RopeConfig:
-    """Read one rotary setting from ``rope_parameters`` (new) or ``rope_theta`` with ``rope_scaling`` (old)."""
-    top = _Values(values)
-    nested = values.get("rope_parameters") or {}
-    if not isinstance(nested, Mapping):
-        raise ModelFileError(f"The model's config.json has rope_parameters = {shown(nested)}; an object is needed.")
-    if isinstance(nested.get(layer_type), Mapping):
-        nested = nested[layer_type]
-    scaling = values.get("rope_scaling") or {}
-    if not isinstance(scaling, Mapping):
-        raise ModelFileError(f"The model's config.json has rope_scaling = {shown(scaling)}; an object is needed.")
-    if layer_type == "sliding_attention" and not nested:
-        scaling = {}
-    merged = {**scaling, **nested}
-    rope = _Values(merged)
-    kind: Any = rope.text("rope_type", rope.text("type", "default"))
-    kind = {"default": "none", "su": "longrope"}.get(kind, kind)
-    if kind not in ("none", "linear", "dynamic", "yarn", "llama3", "longrope"):
-        raise ModelFileError(f"The model's rotary scaling {shown(kind)} is not known here.")
-    head_dim = top.integer("head_dim", 0) or top.integer("hidden_size") // max(1, top.integer("num_attention_heads"))
-    whole = top.number("rotary_pct", 1.0) if values.get("model_type") == "gpt_neox" else 1.0
-    partial = rope.number("partial_rotary_factor", top.number("partial_rotary_factor", whole))
-    max_positions = top.integer("max_position_embeddings")
-    original: int | None = None
-    if kind in ("llama3", "yarn", "longrope"):
-        fallback = rope.integer("original_max_position_embeddings", max_positions)
-        original = top.integer("original_max_position_embeddings", fallback)
-    elif kind == "dynamic":
-        original = max_positions
-    factor = merged.get("factor")
-    if factor is None and kind == "yarn" and original:
-        factor = max_positions / original
-    attention_factor = merged.get("attention_factor")
-    return RopeConfig(
-        theta=rope.number("rope_theta", top.number(theta_key, 10_000.0)),
-        dim=int(head_dim * partial) if partial != 1.0 else None,
-        scaling=kind,
-        factor=1.0 if factor is None else _Values({"factor": factor}).number("factor", 1.0),
-        original_max_seq_len=original,
-        attention_factor=None if attention_factor is None else rope.number("attention_factor", 1.0),
-        beta_fast=rope.number("beta_fast", 32.0) or 32.0,
-        beta_slow=rope.number("beta_slow", 1.0) or 1.0,
-        mscale=rope.number("mscale", 0.0),
-        mscale_all_dim=rope.number("mscale_all_dim", 0.0),
-        truncate=bool(merged.get("truncate", True)),
-        low_freq_factor=rope.number("low_freq_factor", 1.0),
-        high_freq_factor=rope.number("high_freq_factor", 4.0),
-        short_factor=_numbers(merged.get("short_factor", []), "short_factor"),
-        long_factor=_numbers(merged.get("long_factor", []), "long_factor"),
+@dataclass(frozen=True)
+class Field:
+    """One field of `ModelConfig` in the formats; families whose class has no such key do not have it.
+
+    Attributes:
+        ours: Its name.
+        hf: Key in Hugging Face configurations.
+        gguf: Key in GGUF metadata, or None where the tensors or the family say it.
+        anywhere: GGUF files of any family may say it.
+    """
+
+    ours: str
+    hf: Key
+    gguf: Key | None = None
+    anywhere: bool = False
+
+
+def _flag(name: str, *, default: bool = False) -> Key:
+    return Key(name, lambda reader, name, default: reader.flag(name, default), default=lambda read: default)
+
+
+def _number(name: str, default: float | None = None) -> Key:
+    return Key(
+        name,
+        lambda reader, name, default: reader.number(name, default),
+        default=None if default is None else lambda read: default,
     )
 
 
-def _sliding(values: Mapping[str, Any], family: str, n_layers: int) -> tuple[int | None, tuple[int, ...]]:
-    window = values.get("sliding_window")
-    if window is None or (family in ("qwen2", "qwen3") and not values.get("use_sliding_window", False)):
-        return None, ()
-    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-        raise ModelFileError(f"The model's config.json has sliding_window = {shown(window)}; a whole number is needed.")
-    kinds = values.get("layer_types")
-    if isinstance(kinds, list):
-        layers = tuple(layer for layer, kind in enumerate(kinds[:n_layers]) if kind == "sliding_attention")
-    elif family in ("mistral", "phi3"):
-        layers = tuple(range(n_layers))
-    elif family == "gemma2":
-        layers = tuple(range(0, n_layers, 2))
-    elif family == "gemma3_text":
-        pattern = _Values(values).integer("sliding_window_pattern", 6)
-        layers = tuple(layer for layer in range(n_layers) if (layer + 1) % max(1, pattern))
-    elif family in ("qwen2", "qwen3"):
-        layers = tuple(range(_Values(values).integer("max_window_layers"), n_layers))
-    else:
-        layers = ()
-    return (window, layers) if layers else (None, ())
+def _hf_cap(name: str) -> Key:
+    return dataclasses.replace(_number(name, 0.0), write=lambda value, config: value or None)
 
 
-def config_from_hf(values: Mapping[str, Any]) -> ModelConfig:
-    """Read a Hugging Face configuration.
+def _gguf_cap(name: str, ours: str) -> Key:
+    def write(value: float, config: ModelConfig) -> float | None:
+        # Where other programs take one for granted, none has to be said.
+        return float(value) if value or ours in FAMILIES[config.family].gguf_defaults else None
 
-    Args:
-        values: The parsed ``config.json``.
-
-    Returns:
-        The model's shape.
-
-    Raises:
-        ModelFileError: The family is not one of ours, or a value is missing or of the wrong kind.
-    """
-    family = values.get("model_type")
-    if family == "gemma3" and isinstance(values.get("text_config"), Mapping):
-        values = {**values["text_config"], "model_type": "gemma3_text"}
-        family = "gemma3_text"
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise ModelFileError(f"The model family {shown(family)} is not one that nlpkit's own core runs.")
-    if family == "gpt2":
-        values = {**values, **{ours: values[theirs] for ours, theirs in _GPT2_NAMES.items() if theirs in values}}
-    # GPT-NeoX calls the base by two names; the one that the file has counts.
-    theta = {"rotary_emb_base": values["rope_theta"]} if family == "gpt_neox" and "rope_theta" in values else {}
-    values = {**DEFAULTS[family], **theta, **values}
-    refused = sorted(name for name in REFUSED[""] | REFUSED.get(family, frozenset()) if values.get(name))
-    if refused:
-        raise ModelFileError(
-            f"The model's config.json sets {', '.join(refused)}, which nlpkit's own core does not compute. Use a model "
-            "without."
-        )
-    read = _Values(values)
-    try:
-        return _build(family, values, read)
-    except ConfigError as error:
-        raise ModelFileError(f"The model's config.json cannot be used. {error}") from error
-    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        # A value that nothing above asks for the type of.
-        raise ModelFileError(f"The model's config.json cannot be used: {error}.") from error
+    return dataclasses.replace(_number(name, 0.0), write=write)
 
 
-def _build(family: str, values: Mapping[str, Any], read: _Values) -> ModelConfig:
-    d_model, n_heads = read.integer("hidden_size"), read.integer("num_attention_heads")
-    n_layers = read.integer("num_hidden_layers")
-    head_dim = read.integer("head_dim", d_model // max(1, n_heads))
-    gemma = family in ("gemma2", "gemma3_text")
-    old = family in ("gpt2", "gpt_neox")
-    usual = "gelu_pytorch_tanh" if gemma else "gelu_new" if family == "gpt2" else "silu"
-    activation = read.text("hidden_activation" if gemma else "hidden_act", usual) or usual
-    if activation not in ACTIVATIONS:
-        raise ModelFileError(f"The model's activation {shown(activation)} is not known here.")
-    max_seq_len = read.integer("max_position_embeddings")
-    rope, rope_local = RopeConfig(), None
-    if family != "gpt2":
-        theta_key = "rotary_emb_base" if family == "gpt_neox" else "rope_theta"
-        rope = _rope(values, "full_attention", theta_key)
-        if family == "gemma3_text":
-            rope_local = _rope(values, "sliding_attention", "rope_local_base_freq")
-        if rope.scaling == "dynamic":
-            max_seq_len = int(max_seq_len * max(1.0, rope.factor))
-    window, sliding_layers = _sliding(values, family, n_layers)
-    bias = bool(values.get("attention_bias", old or family == "qwen2"))
-    scale = values.get("query_pre_attn_scalar") if gemma else None
-    attn_scale = float(read.number("query_pre_attn_scalar", 1.0)) ** -0.5 if scale else None
-    if family == "gpt2" and not values["scale_attn_weights"]:
-        attn_scale = 1.0
-    return ModelConfig(
-        family=family,
-        vocab_size=read.integer("vocab_size"),
-        d_model=d_model,
-        n_layers=n_layers,
-        n_heads=n_heads,
-        n_kv_heads=n_heads if old else read.integer("num_key_value_heads", n_heads),
-        head_dim=head_dim,
-        d_ff=read.integer("intermediate_size", 4 * d_model),
-        max_seq_len=max_seq_len,
-        norm="layer" if old else "rms",
-        norm_eps=read.number("layer_norm_eps" if old else "rms_norm_eps", 1e-5 if old else 1e-6),
-        norm_offset=1.0 if gemma else 0.0,
-        norm_placement="sandwich" if gemma else "post" if family == "olmo2" else "pre",
-        parallel_residual=family == "gpt_neox" and bool(values.get("use_parallel_residual", True)),
-        positions="learned" if family == "gpt2" else "rope",
-        rope=rope,
-        rope_local=rope_local,
-        activation=ACTIVATIONS[activation],
-        gated_mlp=not old,
-        qkv_bias=True if family == "qwen2" else bias,
-        o_bias=False if family == "qwen2" else bias,
-        mlp_bias=old or bool(values.get("mlp_bias", False)),
-        qk_norm="full" if family == "olmo2" else "head" if family in ("qwen3", "gemma3_text") else "none",
-        sliding_window=window,
-        sliding_layers=sliding_layers,
-        attn_scale=attn_scale,
-        attn_softcap=read.number("attn_logit_softcapping", 0.0) if gemma else 0.0,
-        logit_softcap=read.number("final_logit_softcapping", 0.0) if gemma else 0.0,
-        embedding_scale=d_model**0.5 if gemma else 1.0,
-        tied_head=bool(values.get("tie_word_embeddings")),
-    )
+def _activation(name: str) -> Key:
+    def read(reader: Reader, name: str, default: Activation) -> Activation:
+        activation = reader.text(name, "")
+        if activation and activation not in ACTIVATIONS:
+            raise ModelFileError(f"The model's activation {shown(activation)} is not known here.")
+        return ACTIVATIONS.get(activation, default)
+
+    def write(value: Activation, config: ModelConfig) -> str:
+        usual = str(DEFAULTS[config.family][name])
+        if ACTIVATIONS[usual] == value:
+            return usual
+        return "gelu_pytorch_tanh" if value == "gelu_tanh" else value
+
+    return Key(name, read, write, lambda fields: fields["activation"])
 
 
-def _rope_to_hf(rope: RopeConfig, head_dim: int) -> dict[str, Any]:
-    if rope.scaling == "factors":
-        raise ModelFileError(
-            "This model's rotary embedding has free factors (from a GGUF file), which Hugging Face configurations "
-            "cannot hold. Convert it to the native format instead."
-        )
-    out: dict[str, Any] = {"rope_type": "default" if rope.scaling == "none" else rope.scaling, "rope_theta": rope.theta}
-    if rope.dim is not None:
-        out["partial_rotary_factor"] = rope.dim / head_dim
-    if rope.scaling in ("linear", "dynamic", "yarn", "llama3") or (rope.scaling == "longrope" and rope.factor != 1.0):
-        out["factor"] = rope.factor
-    if rope.scaling in ("yarn", "llama3", "longrope"):
-        out["original_max_position_embeddings"] = rope.original_max_seq_len
-    if rope.scaling in ("yarn", "longrope") and rope.attention_factor is not None:
-        out["attention_factor"] = rope.attention_factor
-    if rope.scaling == "yarn":
-        out |= {"beta_fast": rope.beta_fast, "beta_slow": rope.beta_slow, "truncate": rope.truncate}
-        if rope.mscale:
-            out |= {"mscale": rope.mscale, "mscale_all_dim": rope.mscale_all_dim}
-    if rope.scaling == "llama3":
-        out |= {"low_freq_factor": rope.low_freq_factor, "high_freq_factor": rope.high_freq_factor}
-    if rope.scaling == "longrope":
-        out |= {"short_factor": list(rope.short_factor), "long_factor": list(rope.long_factor)}
-    return out
+def _read_scalar(reader: Reader, name: str, default: Any) -> float | None:
+    scalar = reader.number(name, 0.0)
+    return float(scalar) ** -0.5 if scalar else None
 
 
-def config_to_hf(config: ModelConfig, *, dtype: str = "float32") -> dict[str, Any]:
-    """Write a Hugging Face configuration.
+def _write_scalar(value: float | None, config: ModelConfig) -> float:
+    scalar = float((value if value is not None else config.head_dim**-0.5) ** -2)
+    return round(scalar) if abs(scalar - round(scalar)) < 1e-6 else scalar
+
+
+def _heads(read: Mapping[str, Any]) -> Any:
+    return read["n_heads"]
+
+
+def _head_dim(read: Mapping[str, Any]) -> Any:
+    return read["d_model"] // max(1, read["n_heads"])
+
+
+FIELDS: tuple[Field, ...] = (
+    Field("vocab_size", Key("vocab_size")),
+    Field("d_model", Key("hidden_size"), Key("embedding_length")),
+    Field("n_layers", Key("num_hidden_layers"), Key("block_count")),
+    Field("n_heads", Key("num_attention_heads"), Key("attention.head_count")),
+    Field(
+        "n_kv_heads",
+        Key("num_key_value_heads", default=_heads),
+        Key("attention.head_count_kv", default=_heads),
+        anywhere=True,
+    ),
+    Field(
+        "head_dim", Key("head_dim", default=_head_dim), Key("attention.key_length", default=_head_dim), anywhere=True
+    ),
+    Field("d_ff", Key("intermediate_size", default=lambda read: 4 * read["d_model"]), Key("feed_forward_length")),
+    Field("max_seq_len", Key("max_position_embeddings"), Key("context_length")),
+    Field("norm_eps", _number("rms_norm_eps", 1e-6), _number("attention.layer_norm_rms_epsilon")),
+    Field("norm_eps", _number("layer_norm_eps", 1e-5), _number("attention.layer_norm_epsilon")),
+    Field("activation", _activation("hidden_act")),
+    Field("activation", _activation("hidden_activation")),
+    Field("qkv_bias", _flag("attention_bias")),
+    Field("o_bias", _flag("attention_bias")),
+    Field("mlp_bias", _flag("mlp_bias")),
+    Field(
+        "parallel_residual",
+        _flag("use_parallel_residual"),
+        _flag("use_parallel_residual", default=True),
+    ),
+    Field(
+        "attn_softcap",
+        _hf_cap("attn_logit_softcapping"),
+        _gguf_cap("attn_logit_softcapping", "attn_softcap"),
+        anywhere=True,
+    ),
+    Field(
+        "logit_softcap",
+        _hf_cap("final_logit_softcapping"),
+        _gguf_cap("final_logit_softcapping", "logit_softcap"),
+        anywhere=True,
+    ),
+    Field("attn_scale", Key("query_pre_attn_scalar", _read_scalar, _write_scalar)),
+    Field(
+        "attn_scale",
+        Key(
+            "scale_attn_weights",
+            lambda reader, name, default: None if reader.flag(name, default=False) else 1.0,
+            lambda value, config: value is None,
+        ),
+    ),
+    Field("tied_head", _flag("tie_word_embeddings")),
+)
+"""Fields in the order in which they are read: defaults may depend on those before."""
+
+
+def _keys(family: str, format_: Literal["hf", "gguf"]) -> Iterator[tuple[str, Key]]:
+    for row in FIELDS:
+        key = row.hf if format_ == "hf" else row.gguf
+        has = row.hf.name in DEFAULTS[family] or (row.anywhere and format_ == "gguf")
+        if key is not None and has:
+            yield row.ours, key
+
+
+def read_fields(family: str, format_: Literal["hf", "gguf"], reader: Reader) -> dict[str, Any]:
+    """Read what `FIELDS` says of a model, and what its family says.
 
     Args:
-        config: The model's shape.
-        dtype: Name of the weights' dtype.
+        family: A key of `FAMILIES`.
+        format_: The format.
+        reader: The configuration.
 
     Returns:
-        A JSON-ready object that `config_from_hf` and ``transformers`` both read.
+        Fields of `ModelConfig`, those of rotary settings and sliding windows left out.
 
     Raises:
-        ModelFileError: The family's configuration cannot express the model.
+        ModelFileError: A value is missing or of the wrong kind.
     """
-    family = config.family
-    activation = {"silu": "silu", "relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}[config.activation]
-    names: dict[str, Any] = {
-        "hidden_size": config.d_model,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "intermediate_size": config.d_ff,
-        "max_position_embeddings": config.max_seq_len,
-        "hidden_act": activation,
-    }
-    common: dict[str, Any] = {
-        "model_type": family,
-        "architectures": [ARCHITECTURES[family]],
-        "dtype": dtype,
-        "torch_dtype": dtype,
-        "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.tied_head,
-    }
-    if family == "gpt2":
-        names["layer_norm_eps"] = config.norm_eps
-        names["hidden_act"] = "gelu_new" if config.activation == "gelu_tanh" else activation
-        common["scale_attn_weights"] = config.attn_scale is None
-        return common | {_GPT2_NAMES[key]: value for key, value in names.items()}
-    rope = _rope_to_hf(config.rope, config.head_dim)
-    if config.rope.scaling == "dynamic":
-        names["max_position_embeddings"] = config.rope.original_max_seq_len
-    if config.rope_local is not None:
-        local = _rope_to_hf(config.rope_local, config.head_dim)
-        common["rope_parameters"] = {"full_attention": rope, "sliding_attention": local}
-        common |= {"rope_theta": config.rope.theta, "rope_local_base_freq": config.rope_local.theta}
-    else:
-        common |= {"rope_parameters": rope, "rope_theta": config.rope.theta}
-    if family == "gpt_neox":
-        return (
-            common
-            | names
-            | {
-                "layer_norm_eps": config.norm_eps,
-                "use_parallel_residual": config.parallel_residual,
-                "rotary_pct": (config.rope.dim or config.head_dim) / config.head_dim,
-                "attention_bias": config.qkv_bias,
-            }
-        )
-    common |= names | {
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "rms_norm_eps": config.norm_eps,
-        "attention_bias": config.qkv_bias,
-        "mlp_bias": config.mlp_bias,
-        "sliding_window": config.sliding_window,
-    }
-    if family == "phi3" and config.rope.original_max_seq_len:
-        common["original_max_position_embeddings"] = config.rope.original_max_seq_len
-    if family in ("qwen2", "qwen3"):
-        common |= {"use_sliding_window": bool(config.sliding_layers), "max_window_layers": config.n_layers}
-        if config.sliding_layers:
-            common["max_window_layers"] = config.sliding_layers[0]
-    if family in ("qwen2", "qwen3", "gemma2", "gemma3_text"):
-        sliding = frozenset(config.sliding_layers)
-        common["layer_types"] = [
-            "sliding_attention" if layer in sliding else "full_attention" for layer in range(config.n_layers)
-        ]
-    if family in ("gemma2", "gemma3_text"):
-        scale = config.attn_scale if config.attn_scale is not None else config.head_dim**-0.5
-        scalar = scale**-2
-        common |= {
-            "hidden_activation": common.pop("hidden_act"),
-            "query_pre_attn_scalar": round(scalar) if abs(scalar - round(scalar)) < 1e-6 else scalar,
-            "attn_logit_softcapping": config.attn_softcap or None,
-            "final_logit_softcapping": config.logit_softcap or None,
-        }
-    return common
+    row = FAMILIES[family]
+    (usual,) = (DEFAULTS[family][name] for name in ("hidden_act", "hidden_activation") if name in DEFAULTS[family])
+    fields: dict[str, Any] = {"activation": ACTIVATIONS[usual]}
+    for ours, key in _keys(family, format_):
+        default = None if key.default is None else key.default(fields)
+        if format_ == "gguf":
+            default = row.gguf_defaults.get(ours, default)
+        fields[ours] = key.read(reader, key.name, default)
+    fields.setdefault("n_kv_heads", _heads(fields))
+    fields.setdefault("head_dim", _head_dim(fields))
+    if row.scaled_embeddings:
+        fields["embedding_scale"] = fields["d_model"] ** 0.5
+    return {**fields, "family": family, **row.switches}
+
+
+def write_fields(config: ModelConfig, format_: Literal["hf", "gguf"]) -> dict[str, Any]:
+    """Undo `read_fields`: return the values of a configuration's keys, None where a key is to say nothing."""
+    values: dict[str, Any] = {}
+    for ours, key in _keys(config.family, format_):
+        # Where one key stands for two fields, the first one counts.
+        values.setdefault(key.name, key.write(getattr(config, ours), config))
+    return values
+
+
+def sliding_layers(period: int, n_layers: int) -> tuple[int, ...]:
+    """Return the layers with a window: all but each so manieth; all where that is 1, none where it is 0."""
+    return tuple(i for i in range(n_layers) if period == 1 or (period > 1 and (i + 1) % period))

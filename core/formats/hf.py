@@ -13,9 +13,11 @@ from nlpkit.core.chat.template import ChatTemplate, load_chat_template
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.files.read import read_json_object
 from nlpkit.core.files.safetensors import SafetensorsFile, open_safetensors, refuse_pickle
-from nlpkit.core.formats.families import config_from_hf
+from nlpkit.core.formats.families import FAMILIES, WRAPPED
+from nlpkit.core.formats.hf_config import config_from_hf
+from nlpkit.core.formats.key_map import KeyMap
 from nlpkit.core.formats.tuned import BriefTasks, read_brief_tasks
-from nlpkit.core.formats.weight_names import FAMILIES, IGNORED, KeyMap
+from nlpkit.core.formats.weight_names import IGNORED
 from nlpkit.core.tokenizers.load import load_tokenizer
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
@@ -186,4 +188,4 @@ def is_known_family(directory: Path) -> bool:
     """Tell whether our own core runs the model in a Hugging Face directory."""
     config = read_json_object(directory / "config.json")
     family = config.get("model_type")
-    return isinstance(family, str) and (family in FAMILIES or family == "gemma3")
+    return isinstance(family, str) and (family in FAMILIES or family in WRAPPED)

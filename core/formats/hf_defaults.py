@@ -99,7 +99,6 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "layer_norm_eps": 1e-5,
         "scale_attn_weights": True,
         "tie_word_embeddings": True,
-        "attention_bias": True,
     },
     "gpt_neox": {
         "vocab_size": 50432,

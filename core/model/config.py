@@ -108,7 +108,7 @@ class ModelConfig:
     """Shape and switches of a decoder-only transformer.
 
     Attributes:
-        family: Name of the key table in `nlpkit.core.formats.weight_names`, such as ``llama``.
+        family: A key of `nlpkit.core.formats.families.FAMILIES`, such as ``llama``.
         vocab_size: Rows of the embedding, in tokens.
         d_model: Width of the residual stream.
         n_layers: Number of blocks.

@@ -190,7 +190,7 @@ class GPT(nn.Module):
             Normalised hidden states, shape ``(batch, seq, d_model)``.
 
         Raises:
-            RuntimeError: The model depends on the length of sequences, and the rows of the cache do not say for which.
+            RuntimeError: What is computed depends on the length of sequences, and the cache's rows do not say it.
         """
         seq = token_ids.shape[1]
         fresh = positions is None
@@ -200,7 +200,8 @@ class GPT(nn.Module):
         elif longest is None:
             longest = int(positions.max()) + 1
         lengths = None if cache is None else cache.lengths
-        if lengths is None and cache is not None and cache.cache.growth is not None:
+        growth = None if cache is None else cache.cache.growth
+        if lengths is None and growth is not None and growth.regime(longest):
             raise RuntimeError("rows that depend on their length need to be told for which length they are computed")
         rotary = self.rotary_for(lengths)
         full, sliding = self._steps(positions, mask, cache, rotary, longest=longest, fresh=fresh)

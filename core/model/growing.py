@@ -93,7 +93,7 @@ class Growth:
         self.rows: dict[int, Grown] = {}
 
     def regime(self, length: int) -> int:
-        """Return a number that is the same for lengths with the same frequencies."""
+        """Return a number that is the same for lengths with the same frequencies; 0 for those up to each border."""
         dynamic = length if self._dynamic is not None and length > self._dynamic else 0
         return 2 * dynamic + (self._long is not None and length > self._long)
 

@@ -21,8 +21,8 @@ with warnings.catch_warnings():
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.formats.adapter import merge_adapter, open_adapter, save_adapter
 from nlpkit.core.formats.build import build_model
-from nlpkit.core.formats.families import config_from_hf
-from nlpkit.core.formats.weight_names import KeyMap
+from nlpkit.core.formats.hf_config import config_from_hf
+from nlpkit.core.formats.key_map import KeyMap
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, LoraLinear, add_lora, lora_layers, lora_weights, merge_lora
 

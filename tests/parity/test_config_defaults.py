@@ -11,9 +11,10 @@ import transformers
 
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.formats.build import build_model
-from nlpkit.core.formats.families import config_from_hf, config_to_hf
+from nlpkit.core.formats.families import FAMILIES
+from nlpkit.core.formats.hf_config import config_from_hf, config_to_hf
 from nlpkit.core.formats.hf_defaults import DEFAULTS, NO_MATTER, REFUSED
-from nlpkit.core.formats.weight_names import FAMILIES, KeyMap
+from nlpkit.core.formats.key_map import KeyMap
 
 pytestmark = pytest.mark.parity
 

@@ -11,8 +11,8 @@ import transformers
 from torch import Tensor
 
 from nlpkit.core.formats.build import build_model
-from nlpkit.core.formats.families import config_from_hf, config_to_hf
-from nlpkit.core.formats.weight_names import KeyMap
+from nlpkit.core.formats.hf_config import config_from_hf, config_to_hf
+from nlpkit.core.formats.key_map import KeyMap
 from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT

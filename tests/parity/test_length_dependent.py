@@ -14,8 +14,8 @@ from nlpkit.core.decode.engine import Engine
 from nlpkit.core.decode.request import Request
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.formats.build import build_model
-from nlpkit.core.formats.families import config_from_hf
-from nlpkit.core.formats.weight_names import KeyMap
+from nlpkit.core.formats.hf_config import config_from_hf
+from nlpkit.core.formats.key_map import KeyMap
 from nlpkit.core.language_model import LanguageModel, ModelFacts
 from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.gpt import GPT
@@ -208,9 +208,10 @@ def test_lengths_of_sequences_behind_one_another() -> None:
 def test_segments_that_do_not_say_what_they_hold_are_refused(pair: tuple[GPT, transformers.PreTrainedModel]) -> None:
     model, _ = pair
     cache = KVCache(model.config, n_rows=1, dtype=torch.float32, device=torch.device("cpu"))
-    # Without a runner nobody says for which length the rows are computed.
+    # Without a runner nobody says for which length rows beyond the border are computed.
     with pytest.raises(RuntimeError, match="depend on their length"):
-        model.hidden(torch.tensor([ids(5, 1)]), cache=cache.rows(0, 1, n_slots=5))
+        model.hidden(torch.tensor([ids(60, 1)]), cache=cache.rows(0, 1, n_slots=60))
+    model.hidden(torch.tensor([ids(5, 1)]), cache=cache.rows(0, 1, n_slots=5))
     segment = cache.read(0, 0, 5)
     cache.write(0, 0, segment)
     with pytest.raises(RuntimeError, match="unknown tokens"):

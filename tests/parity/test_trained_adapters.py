@@ -15,9 +15,9 @@ with warnings.catch_warnings():
     import peft
 
 from nlpkit.core.formats.build import build_model
-from nlpkit.core.formats.families import config_from_hf
+from nlpkit.core.formats.hf_config import config_from_hf
+from nlpkit.core.formats.key_map import KeyMap
 from nlpkit.core.formats.tuned import FILE_NAME, read_brief_tasks
-from nlpkit.core.formats.weight_names import KeyMap
 from nlpkit.core.model.lora import LoraConfig, add_lora, lora_layers
 from nlpkit.core.train.checkpoints.output import write_adapter
 

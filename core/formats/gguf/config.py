@@ -8,87 +8,16 @@ wins.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from nlpkit.core.errors import ConfigError, ModelFileError
+from nlpkit.core.formats.families import ARCHITECTURES, FAMILIES, Family, read_fields, sliding_layers
 from nlpkit.core.formats.gguf.dequantize import dequantize
 from nlpkit.core.formats.gguf.file import GGUFFile
-from nlpkit.core.formats.gguf.weight_names import TABLES
-from nlpkit.core.model.config import LIMITS, Activation, ModelConfig, NormPlacement, QKNorm, RopeConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What a GGUF architecture implies without saying so in its metadata.
-
-    Attributes:
-        family: Our family name.
-        layer_norm: LayerNorm instead of RMSNorm; such models have biases throughout.
-        gated: Gated MLP.
-        activation: MLP non-linearity.
-        placement: Where the norms sit.
-        qk_norm: Norms on queries and keys.
-        gemma: Norm offset, scaled embeddings.
-        qkv_bias: Biases on queries, keys and values are part of the architecture.
-        window: Sliding window where the metadata name none; 0 for none.
-        period: With a window, the distance of layers that see everything; 1: none does, 0: the
-            window is not used.
-        attn_softcap: Cap on attention scores where the metadata name none.
-        logit_softcap: Cap on logits where the metadata name none.
-        wide_scale_layers: Layer count of the one size whose attention scale is ``(d_model / n_heads) **
-            -0.5``, which no metadata tells.
-    """
-
-    family: str
-    layer_norm: bool = False
-    gated: bool = True
-    activation: Activation = "silu"
-    placement: NormPlacement = "pre"
-    qk_norm: QKNorm = "none"
-    gemma: bool = False
-    qkv_bias: bool = False
-    window: int = 0
-    period: int = 0
-    attn_softcap: float = 0.0
-    logit_softcap: float = 0.0
-    wide_scale_layers: int = 0
-
-
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture(family="llama", period=1),
-    "qwen2": Architecture(family="qwen2", qkv_bias=True),
-    "qwen3": Architecture(family="qwen3", qk_norm="head"),
-    "gemma2": Architecture(
-        family="gemma2",
-        gemma=True,
-        activation="gelu_tanh",
-        placement="sandwich",
-        window=4096,
-        period=2,
-        attn_softcap=50.0,
-        logit_softcap=30.0,
-        wide_scale_layers=46,
-    ),
-    "gemma3": Architecture(
-        family="gemma3_text",
-        gemma=True,
-        activation="gelu_tanh",
-        placement="sandwich",
-        qk_norm="head",
-        period=6,
-        wide_scale_layers=62,
-    ),
-    "phi3": Architecture(family="phi3", period=1),
-    "olmo2": Architecture(family="olmo2", placement="post", qk_norm="full", period=4),
-    "gptneox": Architecture(family="gpt_neox", layer_norm=True, gated=False, activation="gelu"),
-    "gpt2": Architecture(family="gpt2", layer_norm=True, gated=False, activation="gelu_tanh"),
-}
-"""The architectures that nlpkit reads; the keys of `gguf_names.TABLES`."""
+from nlpkit.core.model.config import LIMITS, ModelConfig, RopeConfig
 
 MAX_FACTORS = 4096
 
@@ -138,10 +67,17 @@ class Metadata:
             raise self._refuse(key, value, "a finite number")
         return short
 
-    def text(self, key: str) -> str | None:
-        """Return a string, or None where the key is missing."""
+    def flag(self, key: str, default: bool) -> bool:
+        """Return whether a switch is on: anything but false is."""
         value = self.get(key)
-        if value is not None and not isinstance(value, str):
+        return default if value is None else value is not False
+
+    def text(self, key: str, default: str) -> str:
+        """Return a string."""
+        value = self.get(key)
+        if value is None:
+            value = default
+        if not isinstance(value, str):
             raise self._refuse(key, value, "a string")
         return value
 
@@ -169,7 +105,7 @@ def architecture_of(file: GGUFFile) -> str:
         raise ModelFileError(
             f"{file.path} does not say which architecture it has; it is no language model, or damaged."
         )
-    if name not in ARCHITECTURES or name not in TABLES:
+    if name not in ARCHITECTURES:
         raise ModelFileError(
             f"{file.path} has the GGUF architecture {name[:80]!r}, which nlpkit cannot run. "
             f"Known: {', '.join(ARCHITECTURES)}."
@@ -188,12 +124,12 @@ def read_config(file: GGUFFile) -> ModelConfig:
     """
     name = architecture_of(file)
     try:
-        return _build(file, name, ARCHITECTURES[name], Metadata(file, name))
+        return _build(file, name, FAMILIES[ARCHITECTURES[name]], Metadata(file, name))
     except ConfigError as error:
         raise ModelFileError(f"{file.path} cannot be used. {error}") from error
 
 
-def _build(file: GGUFFile, name: str, arch: Architecture, meta: Metadata) -> ModelConfig:
+def _build(file: GGUFFile, name: str, row: Family, meta: Metadata) -> ModelConfig:
     if meta.integer("expert_count", 0) > 0:
         raise ModelFileError(
             f"{file.path} is a mixture-of-experts model ({name} with {meta.integer('expert_count')} experts), "
@@ -202,65 +138,36 @@ def _build(file: GGUFFile, name: str, arch: Architecture, meta: Metadata) -> Mod
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise ModelFileError(f"{file.path} holds no token embedding (token_embd.weight), so it is no usable model.")
-    d_model, n_layers = meta.integer("embedding_length"), meta.integer("block_count")
-    n_heads = meta.integer("attention.head_count")
-    n_kv_heads = meta.integer("attention.head_count_kv", n_heads)
+    has = file.tensors.__contains__
+    fields: dict[str, Any] = {
+        "vocab_size": embedding.shape[0],
+        "qkv_bias": has("blk.0.attn_q.bias") or has("blk.0.attn_qkv.bias"),
+        "o_bias": has("blk.0.attn_output.bias"),
+        "mlp_bias": has("blk.0.ffn_down.bias"),
+        "head_bias": has("output.bias"),
+        "tied_head": not has("output.weight") or _same_bytes(file, "output.weight", "token_embd.weight"),
+        **read_fields(ARCHITECTURES[name], "gguf", meta),
+    }
+    n_layers, n_heads, head_dim = fields["n_layers"], fields["n_heads"], fields["head_dim"]
     for key, value in (("n_layers", n_layers), ("n_heads", n_heads)):
         # Checked before they are divided by or counted up to; ModelConfig checks the others.
         if not 1 <= value <= LIMITS[key]:
             raise ModelFileError(f"{file.path} has {key} = {value}; from 1 to {LIMITS[key]:,} is possible.")
-    head_dim = meta.integer("attention.key_length", d_model // n_heads)
     if meta.integer("attention.value_length", head_dim) != head_dim:
         raise ModelFileError(f"{file.path} has value heads of another width than its keys, which nlpkit cannot run.")
-    max_seq_len = meta.integer("context_length")
-    window, sliding_layers = _sliding(meta, arch, n_layers)
-    rope = RopeConfig()
-    if name != "gpt2":
-        rope = _rope(meta, head_dim=head_dim, max_seq_len=max_seq_len)
-    rope_local = None
-    if arch.gemma and name == "gemma3":
-        rope_local = RopeConfig(theta=meta.number("rope.freq_base_swa", 10_000.0), dim=rope.dim)
-    elif name == "olmo2" and sliding_layers and rope.scaling != "none":
-        # OLMo 3 files: only the layers that see everything have stretched positions.
-        rope_local = RopeConfig(theta=rope.theta, dim=rope.dim)
-    has = file.tensors.__contains__
-    qkv_bias = has("blk.0.attn_q.bias") or has("blk.0.attn_qkv.bias")
+    window, layers = _sliding(meta, row, n_layers)
+    if layers and row.windowed is not None:
+        fields["family"] = row.windowed
+    if row.rotates:
+        fields["rope"] = rope = _rope(meta, head_dim=head_dim, max_seq_len=fields["max_seq_len"])
+        if row.local_rope == "own":
+            fields["rope_local"] = RopeConfig(theta=meta.number("rope.freq_base_swa", 10_000.0), dim=rope.dim)
+        elif row.local_rope == "unscaled" and layers and rope.scaling != "none":
+            fields["rope_local"] = RopeConfig(theta=rope.theta, dim=rope.dim)
     attn_scale: float | None = meta.number("attention.scale", 0.0) or None
-    if attn_scale is None and arch.wide_scale_layers and n_layers == arch.wide_scale_layers:
-        attn_scale = (d_model / n_heads) ** -0.5
-    return ModelConfig(
-        family="mistral" if arch.family == "llama" and sliding_layers else arch.family,
-        vocab_size=embedding.shape[0],
-        d_model=d_model,
-        n_layers=n_layers,
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
-        head_dim=head_dim,
-        d_ff=meta.integer("feed_forward_length"),
-        max_seq_len=max_seq_len,
-        norm="layer" if arch.layer_norm else "rms",
-        norm_eps=meta.number(f"attention.layer_norm_{'' if arch.layer_norm else 'rms_'}epsilon"),
-        norm_offset=1.0 if arch.gemma else 0.0,
-        norm_placement=arch.placement,
-        parallel_residual=name == "gptneox" and meta.get("use_parallel_residual") is not False,
-        positions="learned" if name == "gpt2" else "rope",
-        rope=rope,
-        rope_local=rope_local,
-        activation=arch.activation,
-        gated_mlp=arch.gated,
-        qkv_bias=arch.qkv_bias or arch.layer_norm or qkv_bias,
-        o_bias=arch.layer_norm or has("blk.0.attn_output.bias"),
-        mlp_bias=arch.layer_norm or has("blk.0.ffn_down.bias"),
-        head_bias=has("output.bias"),
-        qk_norm=arch.qk_norm,
-        sliding_window=window,
-        sliding_layers=sliding_layers,
-        attn_scale=attn_scale,
-        attn_softcap=meta.number("attn_logit_softcapping", arch.attn_softcap),
-        logit_softcap=meta.number("final_logit_softcapping", arch.logit_softcap),
-        embedding_scale=d_model**0.5 if arch.gemma else 1.0,
-        tied_head=not has("output.weight") or _same_bytes(file, "output.weight", "token_embd.weight"),
-    )
+    if attn_scale is None and n_layers == row.wide_scale_layers:
+        attn_scale = (fields["d_model"] / n_heads) ** -0.5
+    return ModelConfig(**fields, attn_scale=attn_scale, sliding_window=window, sliding_layers=layers)
 
 
 def _same_bytes(file: GGUFFile, left: str, right: str) -> bool:
@@ -273,8 +180,8 @@ def _same_bytes(file: GGUFFile, left: str, right: str) -> bool:
     return bool(np.array_equal(a[:4096], b[:4096]) and np.array_equal(a, b))
 
 
-def _sliding(meta: Metadata, arch: Architecture, n_layers: int) -> tuple[int | None, tuple[int, ...]]:
-    window = meta.integer("attention.sliding_window", arch.window)
+def _sliding(meta: Metadata, row: Family, n_layers: int) -> tuple[int | None, tuple[int, ...]]:
+    window = meta.integer("attention.sliding_window", row.window)
     pattern = meta.get("attention.sliding_window_pattern")
     if window <= 0:
         return None, ()
@@ -285,10 +192,11 @@ def _sliding(meta: Metadata, arch: Architecture, n_layers: int) -> tuple[int | N
             )
         layers = tuple(layer for layer in range(n_layers) if pattern[layer])
     else:
-        period = meta.integer("attention.sliding_window_pattern", arch.period)
+        usual = row if row.windowed is None else FAMILIES[row.windowed]
+        period = meta.integer("attention.sliding_window_pattern", usual.period)
         if period < 0:
             raise ModelFileError(f"{meta.file.path} has a sliding window pattern of {period} layers.")
-        layers = tuple(layer for layer in range(n_layers) if period == 1 or (period > 1 and (layer + 1) % period))
+        layers = sliding_layers(period, n_layers)
     return (window, layers) if layers else (None, ())
 
 
@@ -301,7 +209,7 @@ def _rope(meta: Metadata, *, head_dim: int, max_seq_len: int) -> RopeConfig:
         raise ModelFileError(f"{meta.file.path} rotates {dim} of {head_dim} head dimensions.")
     if not theta > 0:
         raise ModelFileError(f"{meta.file.path} has a rotary base of {theta}; it must be positive.")
-    kind = meta.text("rope.scaling.type") or "none"
+    kind = meta.text("rope.scaling.type", "") or "none"
     factor = meta.number("rope.scaling.factor", meta.number("rope.scale_linear", 1.0))
     if not factor > 0:
         raise ModelFileError(f"{meta.file.path} has a rotary scaling factor of {factor}; it must be positive.")

@@ -15,12 +15,13 @@ from torch import Tensor
 from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.errors import ModelFileError, NlpkitError
 from nlpkit.core.files.write import unwritable, whole_file
-from nlpkit.core.formats.gguf.config import ARCHITECTURES
+from nlpkit.core.formats.families import FAMILIES, Family, sliding_layers, write_fields
 from nlpkit.core.formats.gguf.export_vocabulary import tokenizer_metadata
 from nlpkit.core.formats.gguf.quantize import FORMATS, TensorFormat, fitting_type, quantize, stored_bytes
 from nlpkit.core.formats.gguf.source import GGUFSource
 from nlpkit.core.formats.gguf.types import GGMLType
-from nlpkit.core.formats.gguf.weight_names import TABLES, Rule, to_gguf, weight_shapes
+from nlpkit.core.formats.gguf.weight_names import weight_shapes
+from nlpkit.core.formats.name_rules import NameRule, stored_weights, to_stored
 from nlpkit.core.formats.tuned import TUNED_KEY, BriefTasks
 from nlpkit.core.model.config import ModelConfig, RopeConfig
 from nlpkit.core.model.rope import inverse_frequencies
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 _QUANTIZATION_VERSION = 2
 _TABLES = ("embed.weight", "head.weight")
-_BY_FAMILY = {arch.family: name for name, arch in ARCHITECTURES.items()} | {"mistral": "llama"}
 
 
 def write_gguf(
@@ -69,23 +69,23 @@ def write_gguf(
     path = Path(path)
     if dtype not in FORMATS:
         raise ModelFileError(f"GGUF files can be written in {', '.join(FORMATS)}, not in {dtype!r}.")
-    architecture = _BY_FAMILY.get(config.family)
-    if architecture is None:
+    row = FAMILIES.get(config.family)
+    if row is None:
         raise ModelFileError(
-            f"The family {config.family!r} has no GGUF architecture here. Known: {', '.join(sorted(_BY_FAMILY))}."
+            f"The family {config.family!r} has no GGUF architecture here. Known: {', '.join(sorted(FAMILIES))}."
         )
     _check_complete(config, tensors)
     file_format = FORMATS[dtype]
-    values = {"general.name": name, "general.file_type": file_format.number, **_metadata(config, architecture)}
+    values = {"general.name": name, "general.file_type": file_format.number, **_metadata(config, row)}
     if dtype.startswith("q"):
         values["general.quantization_version"] = _QUANTIZATION_VERSION
     if tuned is not None and tuned.names:
         values[TUNED_KEY] = tuned.to_json()
     if tokenizer is not None:
         values |= tokenizer_metadata(tokenizer, vocab_size=config.vocab_size, chat=chat)
-    plan = [*_rope_factors(config), *_plan(config, architecture, tensors, file_format)]
+    plan = [*_rope_factors(config), *_plan(config, row, tensors, file_format)]
     with unwritable(f"{path} cannot be written"), whole_file(path) as aside:
-        _write(aside, architecture, values, config, plan)
+        _write(aside, row.gguf, values, config, plan)
         _verify(aside, config)
 
 
@@ -96,7 +96,7 @@ class _Stored:
     name: str
     shape: tuple[int, ...]
     kind: GGMLType
-    rule: Rule | None
+    rule: NameRule | None
     parts: tuple[Tensor, ...]
 
 
@@ -114,30 +114,24 @@ def _check_complete(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _plan(
-    config: ModelConfig, architecture: str, tensors: Mapping[str, Tensor], file_format: TensorFormat
+    config: ModelConfig, row: Family, tensors: Mapping[str, Tensor], file_format: TensorFormat
 ) -> Iterator[_Stored]:
     left = set(tensors)
-    for rule in TABLES[architecture]:
-        layers = [str(layer) for layer in range(config.n_layers)] if "{i}" in rule.source else [""]
-        for layer in layers:
-            for suffix in ("weight", "bias"):
-                names = [f"{target.replace('{i}', layer)}.{suffix}" for target in rule.targets]
-                if not left.issuperset(names):
-                    continue
-                left.difference_update(names)
-                parts = tuple(tensors[name] for name in names)
-                shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-                # Readers of other programs expect vectors in full precision.
-                wanted = file_format.table if _TABLES[0] in names or _TABLES[1] in names else file_format.matrix
-                kind = fitting_type(wanted, shape[-1]) if len(shape) > 1 else GGMLType.F32
-                yield _Stored(f"{rule.source.replace('{i}', layer)}.{suffix}", shape, kind, rule, parts)
+    for name, rule, ours in stored_weights(row.gguf_names, tensors, config.n_layers):
+        left.difference_update(ours)
+        parts = tuple(tensors[part] for part in ours)
+        shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+        # Readers of other programs expect vectors in full precision.
+        wanted = file_format.matrix if set(_TABLES).isdisjoint(ours) else file_format.table
+        kind = fitting_type(wanted, shape[-1]) if len(shape) > 1 else GGMLType.F32
+        yield _Stored(name, shape, kind, rule, parts)
     if left:
-        raise ModelFileError(f"The GGUF architecture {architecture} has no place for {', '.join(sorted(left)[:12])}.")
+        raise ModelFileError(f"The GGUF architecture {row.gguf} has no place for {', '.join(sorted(left)[:12])}.")
 
 
 def _values(config: ModelConfig, stored: _Stored) -> np.ndarray[Any, Any]:
     parts = [part.detach().to("cpu", torch.float32) for part in stored.parts]
-    tensor = parts[0] if stored.rule is None else to_gguf(config, stored.rule, parts, name=stored.name)
+    tensor = parts[0] if stored.rule is None else to_stored(config, stored.rule, parts, name=stored.name)
     array: np.ndarray[Any, Any] = tensor.contiguous().numpy()
     converted = quantize(array, stored.kind)
     if stored.kind == GGMLType.F16 and not np.isfinite(converted).all() and np.isfinite(array).all():
@@ -181,45 +175,25 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
-def _metadata(config: ModelConfig, architecture: str) -> dict[str, Any]:
-    arch = ARCHITECTURES[architecture]
-    values: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "context_length": config.max_seq_len,
-        "embedding_length": config.d_model,
-        "block_count": config.n_layers,
-        "feed_forward_length": config.d_ff,
-        "attention.head_count": config.n_heads,
-        "attention.head_count_kv": config.n_kv_heads,
-        "attention.key_length": config.head_dim,
-        "attention.value_length": config.head_dim,
-        f"attention.layer_norm_{'' if config.norm == 'layer' else 'rms_'}epsilon": config.norm_eps,
-    }
+def _metadata(config: ModelConfig, row: Family) -> dict[str, Any]:
+    values = {key: value for key, value in write_fields(config, "gguf").items() if value is not None}
+    values |= {"vocab_size": config.vocab_size, "attention.value_length": config.head_dim}
     if config.positions == "rope":
         values |= _rope_metadata(config)
     if config.rope_local is not None:
         values["rope.freq_base_swa"] = config.rope_local.theta
-    if architecture == "gptneox":
-        values["use_parallel_residual"] = config.parallel_residual
     if config.sliding_window is not None and config.sliding_layers:
         values["attention.sliding_window"] = config.sliding_window
-        usual = tuple(i for i in range(config.n_layers) if arch.period == 1 or (arch.period and (i + 1) % arch.period))
-        if config.sliding_layers != usual:
+        if config.sliding_layers != sliding_layers(row.period, config.n_layers):
             sliding = set(config.sliding_layers)
             values["attention.sliding_window_pattern"] = [i in sliding for i in range(config.n_layers)]
-    elif arch.window:
+    elif row.window:
         values["attention.sliding_window"] = 0
     if config.attn_scale is not None:
         values["attention.scale"] = float(config.attn_scale)
-    elif arch.wide_scale_layers == config.n_layers:
+    elif row.wide_scale_layers == config.n_layers:
         values["attention.scale"] = config.head_dim**-0.5
-    for key, cap, usual_cap in (
-        ("attn_logit_softcapping", config.attn_softcap, arch.attn_softcap),
-        ("final_logit_softcapping", config.logit_softcap, arch.logit_softcap),
-    ):
-        if cap or usual_cap:
-            values[key] = float(cap)
-    return {f"{architecture}.{key}": value for key, value in values.items()}
+    return {f"{row.gguf}.{key}": value for key, value in values.items()}
 
 
 def _rope_metadata(config: ModelConfig) -> dict[str, Any]:

@@ -11,10 +11,12 @@ import torch
 
 from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.errors import ModelFileError
+from nlpkit.core.formats.families import FAMILIES
 from nlpkit.core.formats.gguf.config import architecture_of, read_config
 from nlpkit.core.formats.gguf.dequantize import dequantize
 from nlpkit.core.formats.gguf.file import GGUFFile, open_gguf
-from nlpkit.core.formats.gguf.weight_names import IGNORED, Rule, find_rule, from_gguf, part_sizes, weight_shapes
+from nlpkit.core.formats.gguf.weight_names import IGNORED, weight_shapes
+from nlpkit.core.formats.name_rules import NameRule, find_rule, part_sizes, to_ours
 from nlpkit.core.formats.tuned import TUNED_KEY, BriefTasks, parse_brief_tasks
 from nlpkit.core.tokenizers.gguf_vocab import build_tokenizer
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
@@ -55,6 +57,7 @@ class GGUFSource:
         self.path = self.file.path
         self.architecture = architecture_of(self.file)
         self.config = read_config(self.file)
+        self._names = FAMILIES[self.config.family].gguf_names
         self._check_shapes()
 
     def _check_shapes(self) -> None:
@@ -63,7 +66,7 @@ class GGUFSource:
         found: set[str] = set()
         # Whatever the order in the file: a block that is complete can be quantized before the next is read.
         for name, info in sorted(self.file.tensors.items(), key=lambda item: _block_number(item[0])):
-            known = find_rule(self.architecture, name)
+            known = find_rule(self._names, name)
             if known is None:
                 if not IGNORED.fullmatch(name):
                     problems.append(f"{name[:80]} is unknown")
@@ -88,7 +91,7 @@ class GGUFSource:
                 "one."
             )
 
-    def _shapes(self, rule: Rule, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    def _shapes(self, rule: NameRule, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         if len(rule.targets) == 1:
             return [shape]
         sizes = part_sizes(self.config, rule)
@@ -107,7 +110,7 @@ class GGUFSource:
         """
         # Whatever their order in the file: what is made of a block's weights can then take their place at once.
         for name, info in sorted(self.file.tensors.items(), key=lambda item: _block_number(item[0])):
-            known = find_rule(self.architecture, name)
+            known = find_rule(self._names, name)
             if known is None or (self.config.tied_head and "head.weight" in known[1]):
                 continue
             rule, targets = known
@@ -115,7 +118,7 @@ class GGUFSource:
             wide = torch.float32 if rule.op == "plus_one" else dtype
             tensor = dequantize(self.file.raw(name), info.type, info.shape, wide)
             self.file.release(name)
-            for target, part in zip(targets, from_gguf(self.config, rule, tensor, name=name), strict=True):
+            for target, part in zip(targets, to_ours(self.config, rule, tensor, name=name), strict=True):
                 yield target, part.to(dtype)
 
     def tokenizer(self) -> Tokenizer:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nlpkit.core.errors import ConfigError, ModelFileError
-from nlpkit.core.formats.families import config_from_hf, config_to_hf
 from nlpkit.core.formats.hf import is_known_family
+from nlpkit.core.formats.hf_config import config_from_hf, config_to_hf
 from nlpkit.core.model.config import ModelConfig, RopeConfig
 
 SIZES = {"vocab_size": 64, "d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_ff": 64}

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from nlpkit.core.errors import ModelFileError
+from nlpkit.core.formats.families import ARCHITECTURES, FAMILIES
 from nlpkit.core.formats.gguf import export as gguf_export
-from nlpkit.core.formats.gguf.config import ARCHITECTURES
 from nlpkit.core.formats.gguf.export import write_gguf
 from nlpkit.core.formats.gguf.source import GGUFSource
-from nlpkit.core.formats.gguf.weight_names import TABLES, weight_shapes
+from nlpkit.core.formats.gguf.weight_names import weight_shapes
 from nlpkit.core.model.config import ModelConfig, RopeConfig
 from nlpkit.core.model.gpt import GPT
 
@@ -158,10 +158,11 @@ def test_shapes_by_arithmetic_are_the_models_own() -> None:
         assert {name: tuple(p.shape) for name, p in model.named_parameters()} == dict(weight_shapes(config))
 
 
-def test_tables_cover_the_same_architectures_and_use_known_names() -> None:
-    assert TABLES.keys() == ARCHITECTURES.keys()
+def test_tables_use_known_names() -> None:
+    assert ARCHITECTURES["llama"] == "llama"
+    assert set(ARCHITECTURES) == {family.gguf for family in FAMILIES.values()}
     by_name = {text: arch for arch, text in gguf.constants.MODEL_ARCH_NAMES.items()}
-    for architecture, rules in TABLES.items():
+    for architecture, rules in {family.gguf: family.gguf_names for family in FAMILIES.values()}.items():
         known = {
             gguf.constants.TENSOR_NAMES[tensor].replace("{bid}", "{i}")
             for tensor in gguf.constants.MODEL_TENSORS[by_name[architecture]]
