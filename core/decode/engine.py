@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nlpkit.core.decode.guide import start_guide
-from nlpkit.core.decode.loop import CHUNK, Scheduler
+from nlpkit.core.decode.loop import CHUNK, Loop
 from nlpkit.core.decode.prefix_cache.order import plan_order
 from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
 from nlpkit.core.decode.request import Completion, Generation, Request, Score, TokenEvent
@@ -15,8 +15,7 @@ from nlpkit.core.decode.speculation.draft_model import DraftModel
 from nlpkit.core.decode.speculation.drafter import Drafter
 from nlpkit.core.decode.speculation.prompt_lookup import PromptLookup
 from nlpkit.core.decode.speculation.speculator import Experience, Speculator
-from nlpkit.core.decode.strategies.beam import BeamSearcher
-from nlpkit.core.decode.strategies.contrastive import ContrastiveSearcher, check_runner
+from nlpkit.core.decode.strategies.contrastive import check_runner
 from nlpkit.core.decode.strategies.lexical import Lexicon
 from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
 
@@ -36,7 +35,7 @@ class Engine:
     for token, in 16-bit up to rounding.
 
     Attributes:
-        batch_tokens: Default bound on cache slots in use at once.
+        batch_tokens: Default bound on positions of the cache in use at once.
         max_seq_len: The model's context, in tokens.
         vocab_size: Number of logits.
         prefixes: Beginnings of prompts that are kept from one call to the next; set it to None to compute every
@@ -57,7 +56,7 @@ class Engine:
         Args:
             new_runner: Makes a runner with an empty cache; runs that overlap in time must not share one.
             tokenizer: The model's tokenizer.
-            batch_tokens: Default bound on cache slots in use at once.
+            batch_tokens: Default bound on positions of the cache in use at once.
             prefix_tokens: Most tokens of prefixes that are kept from one call to the next; None is a quarter of
                 `batch_tokens`, 0 shares prefixes within a call alone.
         """
@@ -89,20 +88,20 @@ class Engine:
             raise ConfigError("The draft model's cache cannot take tokens back. Take a model of another family.")
         self._draft = small
 
-    def new_scheduler(self, *, batch_tokens: int | None = None, chunk: int | None = CHUNK) -> Scheduler:
-        """Return an empty schedule, for callers whose requests arrive and end at any time.
+    def new_loop(self, *, batch_tokens: int | None = None, chunk: int | None = CHUNK) -> Loop:
+        """Return an empty loop, for callers whose requests arrive and end at any time.
 
         Args:
-            batch_tokens: Bound on cache slots in use, rows times length; None takes the engine's default.
+            batch_tokens: Bound on positions of the cache in use, slots times length; None takes the engine's default.
             chunk: Most prompt tokens computed between two steps of running texts; None computes prompts at once.
 
         Returns:
-            The schedule; give it requests that `check` has passed.
+            The loop; give it requests that `check` has passed.
         """
         drafters: dict[str, Drafter] = {"prompt": PromptLookup()}
         if self._draft is not None:
             drafters["draft"] = DraftModel(self._draft._new_runner(), vocab_size=self.vocab_size)
-        return Scheduler(
+        return Loop(
             self._new_runner(),
             self._tokenizer,
             batch_tokens=self.batch_tokens if batch_tokens is None else batch_tokens,
@@ -159,7 +158,7 @@ class Engine:
 
         Args:
             requests: In any order and mixture.
-            batch_tokens: Bound on cache slots in use, rows times length; None takes the engine's default.
+            batch_tokens: Bound on positions of the cache in use, slots times length; None takes the engine's default.
 
         Yields:
             The request's index and its result, as they finish: long prompts first, not in the caller's order.
@@ -176,49 +175,22 @@ class Engine:
         return self._generate(requests, budget)
 
     def _generate(self, requests: Sequence[Request], budget: int) -> Iterator[tuple[int, Generation]]:
-        beams = [(number, request) for number, request in enumerate(requests) if request.config.beam_size > 1]
-        empty = [number for number, request in beams if request.config.max_tokens == 0]
-        for number in empty:
-            request = requests[number]
-            done = tuple(
-                Completion(text="", token_ids=(), logprobs=(), finish_reason="length", score=0.0, index=index)
-                for index in range(request.config.n)
-            )
-            yield number, Generation(completions=done, prompt_tokens=len(request.prompt_ids))
-        contrastive = [entry for entry in enumerate(requests) if entry[1].config.contrastive_alpha]
-        others = {number for number, _ in beams + contrastive}
-        plain = [number for number in range(len(requests)) if number not in others]
-        if plain:
-            yield from self._run(requests, plain, budget)
-        if contrastive:
-            yield from ContrastiveSearcher(self._new_runner(), self._tokenizer, batch_tokens=budget).run(contrastive)
-        searched = [(number, request) for number, request in beams if number not in empty]
-        if searched:
-            yield from BeamSearcher(self._new_runner(), self._tokenizer, batch_tokens=budget).run(searched)
-
-    def _run(self, requests: Sequence[Request], plain: Sequence[int], budget: int) -> Iterator[tuple[int, Generation]]:
-        """Decode the requests of these numbers, which search no beams."""
         # Nobody sees a text here before it is complete: all prompts first takes the least time.
-        scheduler = self.new_scheduler(batch_tokens=budget, chunk=None)
-        order, shared = plan_order([requests[number].prompt_ids for number in plain])
-        numbers: dict[int, int] = {}
-        for place in order:
-            keep = None if len(plain) <= FEW else shared[place]
-            numbers[scheduler.submit(requests[plain[place]], keep=keep)] = plain[place]
+        loop = self.new_loop(batch_tokens=budget, chunk=None)
+        order, shared = plan_order([request.prompt_ids for request in requests])
+        numbers = {loop.submit(requests[i], keep=None if len(requests) <= FEW else shared[i]): i for i in order}
         parts: dict[int, list[Completion]] = {}
-        while not scheduler.idle:
-            for event in scheduler.step():
-                if event.completion is None:
-                    continue
-                number = numbers[event.ticket]
-                done = parts.setdefault(number, [])
-                done.append(event.completion)
-                if len(done) == requests[number].config.n:
-                    completions = tuple(sorted(parts.pop(number), key=lambda completion: completion.index))
+        while not loop.idle:
+            for event in loop.step():
+                if event.completion is not None:
+                    parts.setdefault(event.ticket, []).append(event.completion)
+                if event.last:
+                    number = numbers[event.ticket]
+                    done = sorted(parts.pop(event.ticket), key=lambda completion: completion.index)
                     yield (
                         number,
                         Generation(
-                            completions=completions,
+                            completions=tuple(done),
                             prompt_tokens=len(requests[number].prompt_ids),
                             seconds=time.perf_counter() - event.started,
                         ),
@@ -244,15 +216,13 @@ class Engine:
                 f"beam_size {request.config.beam_size} cannot be streamed: beam search knows its text only at the end."
             )
         self.check(request)
-        if request.config.contrastive_alpha:
-            return ContrastiveSearcher(self._new_runner(), self._tokenizer).stream(request)
         return self._stream(request)
 
     def _stream(self, request: Request) -> Iterator[TokenEvent]:
-        scheduler = self.new_scheduler()
-        scheduler.submit(request, watch_text=True)
-        while not scheduler.idle:
-            for event in scheduler.step():
+        loop = self.new_loop()
+        loop.submit(request, watch_text=True)
+        while not loop.idle:
+            for event in loop.step():
                 yield TokenEvent(
                     text=event.text, index=event.index, token_id=event.token_id, completion=event.completion
                 )

@@ -1,4 +1,4 @@
-"""The one decode loop: prompts in chunks, decode steps, and refilling of finished rows."""
+"""The one decode loop: `Loop.step` is the whole story of how requests become texts."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from nlpkit.core.decode.prefill import Filling, is_worth, pass_width, pick_leaders
+from nlpkit.core.decode.hypothesis import Hypothesis
+from nlpkit.core.decode.prefill import Prefill, Running, is_worth, pass_width, pick_leaders
 from nlpkit.core.decode.prefix_cache.order import common_prefix
 from nlpkit.core.decode.request import Completion, Request
-from nlpkit.core.decode.row import Row
 from nlpkit.core.decode.sampler import draw_seed
-from nlpkit.core.decode.slots import RowCopy, copy_rows, place
+from nlpkit.core.decode.slots import new_slots
 from nlpkit.core.decode.special_ids import SpecialIds
-from nlpkit.core.decode.strategies.sampling import choose, verify
-from nlpkit.core.errors import ConfigError
+from nlpkit.core.decode.strategies.base import Round, Strategy, advance
+from nlpkit.core.decode.strategies.beam import Beams
+from nlpkit.core.decode.strategies.contrastive import Contrastive
+from nlpkit.core.decode.strategies.sampling import Sampling
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
@@ -40,11 +41,13 @@ class Event:
     """What one step did to one completion.
 
     Attributes:
-        ticket: The request's number, as `Scheduler.submit` returned it.
+        ticket: The request's number, as `Loop.submit` returned it.
         index: Which of the request's completions.
-        text: Text that is final now; only for watched requests.
-        token_id: The new token, or None for a request that asked for none.
+        text: Text that is final now; of a text that grows step by step, only for watched requests.
+        token_id: The new token, or None where there is not one: of a search that knows its texts only at the end, or
+            of a request that asked for none.
         completion: The whole completion, when it is finished.
+        last: Whether nothing more comes of the request.
         started: When the request was admitted, on the clock of `time.perf_counter`.
     """
 
@@ -53,26 +56,32 @@ class Event:
     text: str
     token_id: int | None
     completion: Completion | None = None
+    last: bool = False
     started: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A request in the queue; the fields are the arguments of `Scheduler.submit`."""
+    """A request in the queue; the fields are the arguments of `Loop.submit`."""
 
     ticket: int
     request: Request
     watch_text: bool
     keep: int | None
 
+    @property
+    def width(self) -> int:
+        """Slots that it will hold."""
+        config = self.request.config
+        return max(config.n, config.beam_size, config.top_k if config.contrastive_alpha else 1)
 
-class Scheduler:
-    """Runs any number of requests over a bounded set of cache rows.
 
-    Running texts are always rows ``0 .. n - 1``; prompts that are still being computed lie behind them. When a text
-    ends, the last row takes its place. Rows times the longest row's budget never exceed `batch_tokens` (but one request
-    always runs). Requests are admitted in the order of their arrival; prompts that are computed at the same time
-    advance side by side, so that a short one does not wait for a long one.
+class Loop:
+    """Runs any number of requests, whatever their strategies, over a bounded set of slots in the cache.
+
+    Slots times the longest request's budget never exceed `batch_tokens` (but one request always runs). Requests are
+    admitted in the order of their arrival; prompts that are computed at the same time advance side by side, so that a
+    short one does not wait for a long one. Slots of texts that end go to the next requests at once.
     """
 
     def __init__(
@@ -81,19 +90,19 @@ class Scheduler:
         tokenizer: Tokenizer,
         *,
         batch_tokens: int = 8192,
-        max_rows: int = 64,
+        max_slots: int = 64,
         prefill: int = 2048,
         chunk: int | None = CHUNK,
         prefixes: PrefixCache | None = None,
         speculator: Speculator | None = None,
     ) -> None:
-        """Set up an empty schedule.
+        """Set up an empty loop.
 
         Args:
-            runner: The model with its cache.
+            runner: The model with its cache, which is empty.
             tokenizer: For text and end-of-sequence ids.
-            batch_tokens: Most cache slots in use, rows times length.
-            max_rows: Most rows at once.
+            batch_tokens: Most positions of the cache in use, slots times length.
+            max_slots: Most slots at once.
             prefill: Most prompt tokens, padding included, in one pass while no text is running.
             chunk: The same while texts are running, between two of their steps; None computes all prompts first,
                 which takes the least time over all.
@@ -103,95 +112,113 @@ class Scheduler:
         self._runner = runner
         self._tokenizer = tokenizer
         self._special = SpecialIds.of(tokenizer)
+        self._slots = new_slots(runner)
         self._batch_tokens = batch_tokens
-        self._max_rows = max_rows
+        self._max_slots = max_slots
         self._prefill = prefill
         self._chunk = chunk
         self._prefixes = prefixes
         self._speculator = speculator
         self._waiting: deque[_Waiting] = deque()
-        self._rows: list[Row] = []
-        self._filling: list[Filling] = []
-        self._held: list[Filling] = []
+        self._running: list[Running] = []
+        self._prefills: list[Prefill] = []
+        self._waiting_for_prefix: list[Prefill] = []
         self._filled_last = False
         self._tickets = 0
 
     @property
     def idle(self) -> bool:
         """Whether nothing is waiting or running."""
-        return not (self._rows or self._filling or self._waiting)
+        return not (self._running or self._prefills or self._waiting)
 
     def submit(self, request: Request, *, watch_text: bool = False, keep: int | None = None) -> int:
         """Queue a request.
 
         Args:
-            request: A checked request without beams or contrastive search.
-            watch_text: Report text step by step.
-            keep: How many of its first tokens are worth keeping for later requests; None is all, the text included.
+            request: A checked request.
+            watch_text: Report text step by step, where the strategy knows it; beams are known only at the end.
+            keep: How many of its first tokens are worth keeping for later requests; None is all, the text of a request
+                that does not search included.
 
         Returns:
             Its ticket.
-
-        Raises:
-            ConfigError: The request asks for a search, which is not run here.
         """
-        if request.config.beam_size > 1 or request.config.contrastive_alpha:
-            raise ConfigError("Beam and contrastive search run by themselves: give the request to Engine.generate.")
         ticket = self._tickets
         self._tickets += 1
         self._waiting.append(_Waiting(ticket, request, watch_text, keep))
         return ticket
 
     def cancel(self, ticket: int) -> None:
-        """Drop a request, waiting or running; its rows are free at once."""
+        """Drop a request, waiting or running; its slots are free at once."""
         self._waiting = deque(entry for entry in self._waiting if entry.ticket != ticket)
-        gone = [entry for entry in (*self._filling, *self._held) if entry.rows[0].ticket == ticket]
-        orphans = [entry for entry in self._held if entry.leader in gone and entry not in gone]
-        self._held = [entry for entry in self._held if entry not in gone and entry not in orphans]
-        rows, filling = self._placed()
-        for row, _ in rows:
-            if row.ticket == ticket and self._speculator is not None:
-                self._speculator.drop(row)
-        self._settle(
-            [(row, slot) for row, slot in rows if row.ticket != ticket],
-            [(entry, slot) for entry, slot in filling if entry not in gone],
-        )
+        gone = [entry for entry in (*self._prefills, *self._waiting_for_prefix) if entry.running.ticket == ticket]
+        orphans = [entry for entry in self._waiting_for_prefix if entry.leader in gone and entry not in gone]
+        self._waiting_for_prefix = [e for e in self._waiting_for_prefix if e not in gone and e not in orphans]
+        self._prefills = [entry for entry in self._prefills if entry not in gone]
+        for running in self._running:
+            if running.ticket == ticket and self._speculator is not None:
+                for text in running.strategy.live:
+                    self._speculator.drop(text)
+        self._running = [running for running in self._running if running.ticket != ticket]
+        self._move_slots(())
         for entry in orphans:
             entry.leader, entry.shared = None, 0
         self._start(orphans)
 
     def step(self) -> list[Event]:
-        """Admit what fits; then compute the next chunk of the prompts, or advance every running text."""
+        """Compute the next chunk of the prompts, or advance every running text."""
+        # 1. Admit what fits: prompts enter the cache with the longest beginning that is known.
         events = self._admit(self._next_group())
-        if self._filling and (self._chunk is None or not self._rows or not self._filled_last):
+
+        # 2. Fill prompts, in chunks that alternate with steps of the running texts. Those that are complete have their
+        #    first logits, and join the running ones.
+        if self._prefills and (self._chunk is None or not self._running or not self._filled_last):
             self._filled_last = True
             return events + self._fill()
         self._filled_last = False
-        return events + (self._decode() if self._rows else [])
+        if not self._running:
+            return events
 
-    @staticmethod
-    def _need(request: Request) -> int:
-        return len(request.prompt_ids) + request.config.max_tokens
+        # 3. Guess: drafters may know how some texts go on; no text depends on it.
+        texts = [text for running in self._running for text in running.strategy.live]
+        with_hidden = any(running.strategy.wants_hidden for running in self._running)
+        speculator = self._speculator if self._speculator is not None and self._speculator.active else None
+        if with_hidden or not self._slots.takes_guesses(self._running):
+            speculator = None
+        guesses = None
+        if speculator is not None:
+            room = self._runner.max_seq_len - 1 - max(text.length for text in texts)
+            guesses = speculator.draft(texts, room=room)
+
+        # 4. One pass over all slots: the newest token of each text, and what was guessed to follow.
+        logits, hidden = self._slots.extend(self._running, guesses, with_hidden=with_hidden)
+
+        # 5. Each request's strategy advances: texts grow, fork, end.
+        rounds = advance([running.strategy for running in self._running], logits, hidden, guesses)
+        if speculator is not None:
+            speculator.judge(texts, guesses, [count for one in rounds for count in one.accepted])
+
+        # 6. Move slots, so that each text has its own, and report.
+        return events + self._settle(self._running, rounds, texts)
 
     def _next_group(self) -> list[_Waiting]:
         """Take the waiting requests that fit now; none when too little is free to be worth a pass."""
         if not self._waiting:
             return []
-        entries = (*self._filling, *self._held)
-        need = max((self._need(row.request) for row in self._rows), default=0)
-        need = max((self._need(entry.rows[0].request) for entry in entries), default=need)
-        started = n_rows = len(self._rows) + sum(len(entry.rows) for entry in entries)
+        started = [*self._running, *(e.running for e in (*self._prefills, *self._waiting_for_prefix))]
+        need = max((_need(running.request) for running in started), default=0)
+        n_started = n_slots = sum(running.strategy.width for running in started)
         group: list[_Waiting] = []
         for entry in self._waiting:
-            grown = max(need, self._need(entry.request))
-            rows = n_rows + entry.request.config.n
-            if n_rows and (rows > self._max_rows or rows * grown > self._batch_tokens):
+            grown = max(need, _need(entry.request))
+            slots = n_slots + entry.width
+            if n_slots and (slots > self._max_slots or slots * grown > self._batch_tokens):
                 break
             group.append(entry)
-            need, n_rows = grown, rows
+            need, n_slots = grown, slots
         all_fit = len(group) == len(self._waiting)
         n_tokens = sum(len(entry.request.prompt_ids) for entry in group)
-        if started and not all_fit and (n_rows - started) * 8 < n_rows and n_tokens < CHUNK:
+        if n_started and not all_fit and (n_slots - n_started) * 8 < n_slots and n_tokens < CHUNK:
             return []
         for _ in group:
             self._waiting.popleft()
@@ -199,57 +226,81 @@ class Scheduler:
 
     def _admit(self, group: Sequence[_Waiting]) -> list[Event]:
         events: list[Event] = []
-        new: list[Filling] = []
+        new: list[Prefill] = []
         now = time.perf_counter()
         for entry in group:
             request, config = entry.request, entry.request.config
             if config.temperature > 0 and config.seed is None:
                 # One seed for all n completions: they differ by their index.
                 request = replace(request, config=config.replace(seed=draw_seed()))
-            rows = [
-                Row(entry.ticket, index, request, self._tokenizer, entry.watch_text, now, entry.keep)
+            texts = [
+                Hypothesis((entry.ticket, index), request, self._tokenizer, self._special, entry.watch_text)
                 for index in range(config.n)
             ]
             if config.max_tokens == 0:
-                events += [Event(row.ticket, row.index, "", None, row.completion(), now) for row in rows]
+                score = 0.0 if config.beam_size > 1 else None
+                for index, text in enumerate(texts):
+                    done = replace(text.completion(), score=score)
+                    events.append(Event(entry.ticket, index, "", None, done, index == config.n - 1, now))
             else:
-                new.append(Filling(rows, request.prompt_ids))
+                running = Running(entry.ticket, request, self._strategy(texts), entry.keep, now)
+                new.append(Prefill(running, request.prompt_ids))
         self._start(new)
         return events
 
-    def _start(self, new: list[Filling]) -> None:
+    def _strategy(self, texts: list[Hypothesis]) -> Strategy:
+        """Return what the configuration of a request asks for; `texts` are its completions, still empty."""
+        config = texts[0].config
+        if config.beam_size > 1:
+            return Beams(texts[0])
+        if config.contrastive_alpha:
+            return Contrastive(texts[0], vocab_size=self._runner.vocab_size)
+        return Sampling(texts)
+
+    def _start(self, new: list[Prefill]) -> None:
         """Begin to compute prompts, or let them wait for one that computes their beginning."""
         if not new:
             return
         at_hand = [(0, -1)] * len(new)
         if self._prefixes is not None and self._runner.can_rewind:
             at_hand = [self._at_hand(entry, self._prefixes) for entry in new]
-            pick_leaders(new, [count for count, _ in at_hand], (*self._filling, *self._held))
-        entries = (*self._filling, *self._held, *new)
-        n_rows = len(self._rows) + sum(len(entry.rows) for entry in entries)
-        self._runner.reserve(n_rows, max(len(entry.tokens) for entry in new) + USUAL_ANSWER)
+            # Hidden states of a beginning are kept, but not passed on: who wants them waits for nobody.
+            ready = [
+                len(e.tokens) if e.running.strategy.wants_hidden else have
+                for e, (have, _) in zip(new, at_hand, strict=True)
+            ]
+            pick_leaders(new, ready, (*self._prefills, *self._waiting_for_prefix))
+        started = [*self._running, *(e.running for e in (*self._prefills, *self._waiting_for_prefix, *new))]
+        # A search that forks would copy much to make room again and again.
+        longest = max(
+            len(e.tokens) + (e.running.request.config.max_tokens if e.running.strategy.forks else USUAL_ANSWER)
+            for e in new
+        )
+        self._slots.reserve(sum(running.strategy.width for running in started), longest)
         for entry, (count, source) in zip(new, at_hand, strict=True):
-            slot = len(self._rows) + len(self._filling)
             if entry.leader is not None:
-                self._held.append(entry)
+                self._waiting_for_prefix.append(entry)
                 continue
+            self._slots.enter(entry)
             if source >= 0:
-                self._runner.copy_row(source, slot, count)
+                self._runner.copy_row(source, entry.slot, count)
                 entry.done = count
             elif count and self._prefixes is not None:
-                entry.done = self._prefixes.load(self._runner, slot, entry.tokens[:-1])
-            self._filling.append(entry)
+                entry.done = self._prefixes.load(self._runner, entry.slot, entry.tokens[:-1])
+            self._prefills.append(entry)
             if self._prefixes is not None:
                 self._prefixes.reused += entry.done
 
-    def _at_hand(self, entry: Filling, prefixes: PrefixCache) -> tuple[int, int]:
-        """Return how many tokens of a prompt can be had at once, and from which row; -1 is from the kept ones."""
+    def _at_hand(self, entry: Prefill, prefixes: PrefixCache) -> tuple[int, int]:
+        """Return how many tokens of a prompt can be had at once, and from which slot; -1 is from the kept ones."""
+        if entry.running.strategy.wants_hidden:
+            return 0, -1
         # The last token is computed in any case: the next one follows from it.
         most = len(entry.tokens) - 1
         best, source = prefixes.match(entry.tokens[:most]), -1
-        have = [(row.request.prompt_ids, most) for row in self._rows]
-        have += [(other.tokens, min(most, other.done)) for other in self._filling]
-        for slot, (tokens, limit) in enumerate(have):
+        have = [(one.request.prompt_ids, most, self._slots.prompt_slot(one)) for one in self._running]
+        have += [(other.tokens, min(most, other.done), other.slot) for other in self._prefills]
+        for tokens, limit, slot in have:
             if limit > best or (limit == best and source < 0):
                 count = min(limit, common_prefix(entry.tokens, tokens))
                 if count > best or (count == best and source < 0):
@@ -258,135 +309,101 @@ class Scheduler:
 
     def _fill(self) -> list[Event]:
         """Compute the next chunk of each prompt; the texts whose prompts are complete get their first token."""
-        first, entries = len(self._rows), self._filling[:]
-        budget = self._chunk if self._rows and self._chunk is not None else self._prefill
+        entries = self._prefills[:]
+        budget = self._chunk if self._running and self._chunk is not None else self._prefill
         afresh = not any(entry.done for entry in entries)
         width = pass_width([entry.left for entry in entries], budget, afresh=afresh)
         parts = [entry.tokens[entry.done : entry.done + width] for entry in entries]
         wanted = [int(len(part) == entry.left) for part, entry in zip(parts, entries, strict=True)]
-        logits = self._runner.extend(
-            first, parts, [entry.done for entry in entries], wanted=None if all(wanted) else wanted
-        )
-        for entry, part in zip(entries, parts, strict=True):
+        with_hidden = any(entry.running.strategy.wants_hidden for entry in entries)
+        logits, hidden = self._slots.fill(entries, parts, wanted, with_hidden=with_hidden)
+        for i, (entry, part) in enumerate(zip(entries, parts, strict=True)):
             entry.done += len(part)
-        if self._held:
-            self._release()
+            if hidden is not None and entry.running.strategy.wants_hidden:
+                entry.hidden.append(hidden[i])
+        self._release()
         full = [entry for entry in entries if entry.left == 0]
         if not full:
             return []
-        rows = [row for entry in full for row in entry.rows]
-        if len(rows) > len(full):
-            picks = [i for i, entry in enumerate(full) for _ in entry.rows]
+        self._prefills = [entry for entry in self._prefills if entry.left]
+        for entry in full:
+            if self._prefixes is not None and entry.running.strategy.forks:
+                # Texts of searches do not stay in one slot: only their prompts are kept.
+                kept = entry.tokens[: entry.running.keep]
+                self._prefixes.keep(self._runner, entry.slot, kept, n_prompt=len(kept))
+            for text in entry.running.strategy.live:
+                text.slot = entry.slot
+        started = [entry.running for entry in full]
+        picks = [i for i, running in enumerate(started) for _ in running.strategy.live]
+        if len(picks) > len(full):
             logits = logits[torch.tensor(picks, device=logits.device)]
-        events = self._advance(rows, choose(rows, logits, self._special), logits)
-        running, filling = self._placed()
-        for entry, slot in filling:
-            if entry.left == 0:
-                running += [(row, slot) for row in entry.rows]
-        if self._speculator is not None:
-            for row in rows:
-                if row.config.speculation != "none" and row.finish_reason is None and self._runner.can_rewind:
-                    self._speculator.add(row)
-        self._settle(running, [(entry, slot) for entry, slot in filling if entry.left])
-        return events
+        states = None
+        if with_hidden:
+            states = [torch.cat(entry.hidden) if entry.hidden else logits[:0] for entry in full]
+            states = [states[i] for i in picks]
+        rounds = advance([running.strategy for running in started], logits, states, None)
+        self._running += started
+        for running in started:
+            speculates = not running.strategy.forks and running.request.config.speculation != "none"
+            if self._speculator is not None and speculates and self._runner.can_rewind:
+                for text in running.strategy.live:
+                    if text.finish_reason is None:
+                        self._speculator.add(text)
+        return self._settle(started, rounds, (), moved=True)
 
     def _release(self) -> None:
         """Let prompts go on whose beginning has been computed by now."""
-        for entry in self._held[:]:
+        for entry in self._waiting_for_prefix[:]:
             leader = entry.leader
             if leader is not None and leader.done >= entry.shared:
-                source = len(self._rows) + self._filling.index(leader)
-                self._runner.copy_row(source, len(self._rows) + len(self._filling), entry.shared)
+                self._slots.enter(entry)
+                self._runner.copy_row(leader.slot, entry.slot, entry.shared)
                 entry.done, entry.leader = entry.shared, None
-                self._filling.append(entry)
-                self._held.remove(entry)
+                self._prefills.append(entry)
+                self._waiting_for_prefix.remove(entry)
                 if self._prefixes is not None:
                     self._prefixes.reused += entry.shared
 
-    def _decode(self) -> list[Event]:
-        """Advance every running text by one token, or by more where guesses come true."""
-        rows: Sequence[Row] = self._rows
-        lengths = [row.length for row in rows]
-        speculator = self._speculator if self._speculator is not None and self._speculator.active else None
-        guesses = None
-        if speculator is not None:
-            guesses = speculator.draft(rows, room=self._runner.max_seq_len - 1 - max(lengths))
-        if guesses is None:
-            logits = self._runner.extend(0, [row.token_ids[-1:] for row in rows], lengths)
-            chosen = choose(rows, logits, self._special)
-            if speculator is not None:
-                speculator.judge(rows, None, ())
-        else:
-            tokens = [[row.token_ids[-1], *guess] for row, guess in zip(rows, guesses, strict=True)]
-            logits = self._runner.extend(0, tokens, lengths, wanted=[len(part) for part in tokens])
-            found = verify(rows, guesses, logits, self._special)
-            if speculator is not None:
-                speculator.judge(rows, guesses, [len(part) - 1 for part in found])
-            rows, chosen, logits = _flat(rows, guesses, found, logits)
-        events = self._advance(rows, chosen, logits)
-        if any(row.finish_reason is not None for row in self._rows):
-            self._settle(*self._placed())
-        return events
-
-    def _advance(self, rows: Sequence[Row], chosen: Sequence[int], logits: Tensor) -> list[Event]:
-        """Append tokens to rows; `rows` are those of `logits`, one as often as it gets tokens."""
-        log_total = logits.logsumexp(-1)
-        index = torch.tensor(chosen, device=logits.device)[:, None]
-        logprobs = (logits.gather(1, index)[:, 0] - log_total).tolist()
-        events = []
-        for i, row in enumerate(rows):
-            if row.finish_reason is not None:
-                continue  # a guess that came true, but behind the end of the text
-            wanted = row.config.logprobs
-            if wanted is not None:
-                best = logits[i].topk(min(wanted, logits.shape[-1]))
-                values = (best.values - log_total[i]).tolist()
-                row.top_logprobs.append(tuple(zip(best.indices.tolist(), values, strict=True)))
-            text = row.append(chosen[i], logprobs[i], self._special.ends)
-            done = row.completion() if row.finish_reason is not None else None
-            events.append(Event(row.ticket, row.index, text, chosen[i], done, row.started))
-        return events
-
-    def _placed(self) -> tuple[list[tuple[Row, int]], list[tuple[Filling, int]]]:
-        """Return running texts and prompts with their cache rows."""
-        first = len(self._rows)
-        running = [(row, slot) for slot, row in enumerate(self._rows)]
-        return running, [(entry, slot) for slot, entry in enumerate(self._filling, first)]
-
-    def _settle(self, running: Sequence[tuple[Row, int]], filling: Sequence[tuple[Filling, int]]) -> None:
-        """Drop the texts that have ended, and close the gaps: running texts first, prompts behind them.
+    def _settle(
+        self, advanced: Sequence[Running], rounds: Sequence[Round], before: Sequence[Hypothesis], *, moved: bool = False
+    ) -> list[Event]:
+        """Keep what ended, give each text that goes on its slot, and tell what happened.
 
         Args:
-            running: Texts and the cache rows where they are; several may still share one.
-            filling: The same of prompts.
+            advanced: The requests that took part in the last pass.
+            rounds: What became of each.
+            before: The texts that the slots held.
+            moved: Whether slots must be moved in any case.
         """
-        for row, slot in running:
-            if row.finish_reason is not None:
+        events = []
+        for running, one in zip(advanced, rounds, strict=True):
+            for text in one.ended:
                 if self._prefixes is not None:
-                    tokens = (*row.request.prompt_ids, *row.token_ids[:-1])[: row.keep]
-                    self._prefixes.keep(self._runner, slot, tokens, n_prompt=len(row.request.prompt_ids))
+                    prompt = running.request.prompt_ids
+                    tokens = (*prompt, *text.token_ids[:-1])[: running.keep]
+                    self._prefixes.keep(self._runner, text.slot, tokens, n_prompt=len(prompt))
                 if self._speculator is not None:
-                    self._speculator.drop(row)
-        live = [(row, slot) for row, slot in running if row.finish_reason is None]
-        targets = place([slot for _, slot in live], 0)
-        behind = place([slot for _, slot in filling], len(live))
-        copies = [RowCopy(slot, target, row.length) for (row, slot), target in zip(live, targets, strict=True)]
-        copies += [RowCopy(slot, target, entry.done) for (entry, slot), target in zip(filling, behind, strict=True)]
-        copy_rows(self._runner, copies)
-        self._rows = [row for _, (row, _) in sorted(zip(targets, live, strict=True), key=lambda pair: pair[0])]
-        self._filling = [entry for _, (entry, _) in sorted(zip(behind, filling, strict=True), key=lambda pair: pair[0])]
+                    self._speculator.drop(text)
+            running.strategy.live = one.live
+            moved = moved or one.moved
+            for number, event in enumerate(one.events, 1):
+                last = not one.live and number == len(one.events)
+                events.append(
+                    Event(
+                        *(running.ticket, event.index, event.text, event.token_id, event.completion, last),
+                        started=running.started,
+                    )
+                )
+        if moved:
+            self._running = [running for running in self._running if running.strategy.live]
+            self._move_slots(before)
+        return events
+
+    def _move_slots(self, before: Sequence[Hypothesis]) -> None:
+        self._slots.move(self._running, self._prefills, before)
+        self._running.sort(key=lambda running: running.strategy.live[0].slot)
+        self._prefills.sort(key=lambda entry: entry.slot)
 
 
-def _flat(
-    rows: Sequence[Row], guesses: Sequence[Sequence[int]], found: Sequence[Sequence[int]], logits: Tensor
-) -> tuple[list[Row], list[int], Tensor]:
-    """Return a row, a token and logits for each token found, out of the logits of all guesses."""
-    owners = [row for row, tokens in zip(rows, found, strict=True) for _ in tokens]
-    places: list[int] = []
-    start = 0
-    for guess, tokens in zip(guesses, found, strict=True):
-        places += range(start, start + len(tokens))
-        start += len(guess) + 1
-    if len(places) < start:
-        logits = logits[torch.tensor(places, device=logits.device)]
-    return owners, [token_id for tokens in found for token_id in tokens], logits
+def _need(request: Request) -> int:
+    return len(request.prompt_ids) + request.config.max_tokens

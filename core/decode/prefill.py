@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nlpkit.core.decode.prefix_cache.order import SHORTEST, common_prefix
 
 if TYPE_CHECKING:
-    from nlpkit.core.decode.row import Row
+    from torch import Tensor
+
+    from nlpkit.core.decode.request import Request
+    from nlpkit.core.decode.strategies.base import Strategy
 
 WORTH_A_PASS = 64
 """Tokens that waiting for a common beginning must save, over all that wait: about what one more pass costs."""
@@ -20,22 +23,45 @@ WIDEST_ADDITION = 512
 
 
 @dataclass(eq=False)
-class Filling:
-    """A request whose prompt is being computed.
+class Running:
+    """A request that was admitted.
 
     Attributes:
-        rows: Its completions, which all begin with the prompt.
-        tokens: The prompt.
-        done: How many of its tokens the cache holds.
-        leader: The request that computes the beginning of this prompt too, while this one waits for it.
-        shared: How many tokens they have in common.
+        ticket: Its number in the loop.
+        request: The request.
+        strategy: Decides how its texts go on.
+        keep: How many of its first tokens are worth keeping for later requests; None is all.
+        started: When it was admitted, on the clock of `time.perf_counter`.
     """
 
-    rows: list[Row]
+    ticket: int
+    request: Request
+    strategy: Strategy
+    keep: int | None = None
+    started: float = 0.0
+
+
+@dataclass(eq=False)
+class Prefill:
+    """A prompt that is being computed.
+
+    Attributes:
+        running: Its request.
+        tokens: The prompt.
+        slot: Where it lies in the cache.
+        done: How many of its tokens the cache holds.
+        leader: The prompt whose computing brings the beginning of this one too, while this one waits for it.
+        shared: How many tokens they have in common.
+        hidden: Hidden states of its tokens, part by part, where its strategy wants them; shape ``(tokens, d_model)``.
+    """
+
+    running: Running
     tokens: tuple[int, ...]
+    slot: int = -1
     done: int = 0
-    leader: Filling | None = None
+    leader: Prefill | None = None
     shared: int = 0
+    hidden: list[Tensor] = field(default_factory=list)
 
     @property
     def left(self) -> int:
@@ -49,7 +75,7 @@ def is_worth(saved: int, whole: int) -> bool:
     return saved >= SHORTEST and 8 * saved >= whole
 
 
-def pick_leaders(new: Sequence[Filling], ready: Sequence[int], others: Sequence[Filling]) -> None:
+def pick_leaders(new: Sequence[Prefill], ready: Sequence[int], others: Sequence[Prefill]) -> None:
     """Let prompts wait for others with which they share a longer beginning than is at hand.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -83,5 +83,79 @@ class Runner(Protocol):
         Returns:
             For each sequence the log-probabilities of its tokens from ``starts`` on, in nats, and whether each was
             the most likely one; both of shape ``(len - start,)``.
+        """
+        ...
+
+
+@runtime_checkable
+class SharesRows(Protocol):
+    """What a runner has beside `Runner` whose sequences may go on from what lies in rows of others."""
+
+    @property
+    def can_share(self) -> bool:
+        """Whether the other methods can be used."""
+        ...
+
+    def reserve(self, n_rows: int, n_slots: int = 0) -> None:
+        """Make room; see `Runner.reserve`."""
+        ...
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Copy a row; see `Runner.copy_row`."""
+        ...
+
+    def extend_rows(
+        self,
+        rows: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        *,
+        wanted: Sequence[int] | None = None,
+        homes: Tensor | None = None,
+    ) -> Tensor:
+        """Append tokens to rows, as `Runner.extend` does to consecutive ones.
+
+        Args:
+            rows: Where the new tokens go, one row for each sequence.
+            tokens: For each, one or more ids; exactly one where there are `homes`.
+            lengths: For each, its length before.
+            wanted: As for `Runner.extend`.
+            homes: int32, shape ``(sequences, longest + 1)``: the row in which each position of a sequence lies, its
+                new token included; None where each lies in its own row.
+
+        Returns:
+            As `Runner.extend`.
+        """
+        ...
+
+    def extend_rows_with_hidden(
+        self,
+        rows: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        *,
+        homes: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Append tokens to rows as `extend_rows`; return what `ShowsHidden.extend_with_hidden` does."""
+        ...
+
+
+@runtime_checkable
+class ShowsHidden(Protocol):
+    """What contrastive search needs of a runner beside `Runner`."""
+
+    def extend_with_hidden(
+        self, start_row: int, tokens: Sequence[Sequence[int]], lengths: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Append tokens to consecutive rows, as `Runner.extend`.
+
+        Args:
+            start_row: First row.
+            tokens: For each row, one or more ids to append.
+            lengths: For each row, its length before.
+
+        Returns:
+            fp32 logits after each row's last token, shape ``(rows, vocab_size)``, and for each row the hidden states,
+            after the final norm, of the tokens appended, shape ``(tokens, d_model)``.
         """
         ...

@@ -142,7 +142,7 @@ class GPTRunner:
     def extend_with_hidden(
         self, start_row: int, tokens: Sequence[Sequence[int]], lengths: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Append tokens to consecutive rows; see `nlpkit.core.decode.strategies.contrastive.ShowsHidden`."""
+        """Append tokens to consecutive rows; see `nlpkit.core.decode.runner.ShowsHidden`."""
         n_rows, longest = len(tokens), max(map(len, tokens))
         if self._cache.growth is not None:
             growing, sizes = range(start_row, start_row + n_rows), [len(part) for part in tokens]

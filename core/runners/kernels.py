@@ -31,7 +31,7 @@ class KernelRunner(GPTRunner):
 
     @property
     def can_share(self) -> bool:
-        """Whether sequences may go on from what lies in rows of others; see `strategies.forks.SharesRows`."""
+        """Whether sequences may go on from what lies in rows of others; see `nlpkit.core.decode.runner.SharesRows`."""
         # Rows that depend on their length are computed anew as they grow, which another's keys cannot follow.
         return self._cache.growth is None
 
@@ -55,19 +55,32 @@ class KernelRunner(GPTRunner):
         tokens: Sequence[Sequence[int]],
         lengths: Sequence[int],
         *,
+        wanted: Sequence[int] | None = None,
         homes: Tensor | None = None,
     ) -> Tensor:
-        """Append tokens to any rows; see `strategies.forks.SharesRows`."""
-        return self.model.logits(self._appended(self._cache, rows, tokens, lengths, None, homes)).float()
+        """Append tokens to any rows; see `nlpkit.core.decode.runner.SharesRows`."""
+        return self.model.logits(self._appended(self._cache, rows, tokens, lengths, wanted, homes)).float()
+
+    @torch.inference_mode()
+    def extend_rows_with_hidden(
+        self,
+        rows: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        *,
+        homes: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Append tokens to any rows; see `nlpkit.core.decode.runner.SharesRows`."""
+        sizes = [len(part) for part in tokens]
+        hidden = torch.split(self._appended(self._cache, rows, tokens, lengths, sizes, homes), sizes)
+        return self.model.logits(torch.stack([row[-1] for row in hidden])).float(), list(hidden)
 
     @torch.inference_mode()
     def extend_with_hidden(
         self, start_row: int, tokens: Sequence[Sequence[int]], lengths: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Append tokens to consecutive rows; see `nlpkit.core.decode.strategies.contrastive.ShowsHidden`."""
-        rows, sizes = range(start_row, start_row + len(tokens)), [len(part) for part in tokens]
-        hidden = torch.split(self._appended(self._cache, rows, tokens, lengths, sizes), sizes)
-        return self.model.logits(torch.stack([row[-1] for row in hidden])).float(), list(hidden)
+        """Append tokens to consecutive rows; see `nlpkit.core.decode.runner.ShowsHidden`."""
+        return self.extend_rows_with_hidden(range(start_row, start_row + len(tokens)), tokens, lengths)
 
     def _run(self, ids: Tensor, positions: Tensor | None, window: CacheRows) -> Tensor:
         if positions is None:

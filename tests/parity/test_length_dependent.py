@@ -133,12 +133,12 @@ def test_prompts_of_several_passes_agree(case: str) -> None:
     model, prompt = make(case)[0], ids(250, 3)
     right = expected(case, prompt)
     assert texts(Engine(lambda: GPTRunner(model, prefill_chunk=16), Numbers()), prompt, ids(9, 1))[0] == right
-    # A scheduler that computes prompts between the steps of running texts, in small pieces.
-    scheduler = engine(model).new_scheduler(chunk=16)
-    scheduler.submit(Request(prompt_ids=ids(9, 1), config=DecodeConfig(max_tokens=12)))
-    scheduler.step()
-    ticket = scheduler.submit(Request(prompt_ids=prompt, config=DecodeConfig(max_tokens=12)))
-    done = [e.completion for _ in range(200) for e in scheduler.step() if e.ticket == ticket and e.completion]
+    # A loop that computes prompts between the steps of running texts, in small pieces.
+    loop = engine(model).new_loop(chunk=16)
+    loop.submit(Request(prompt_ids=ids(9, 1), config=DecodeConfig(max_tokens=12)))
+    loop.step()
+    ticket = loop.submit(Request(prompt_ids=prompt, config=DecodeConfig(max_tokens=12)))
+    done = [e.completion for _ in range(200) for e in loop.step() if e.ticket == ticket and e.completion]
     assert list(done[0].token_ids) == right
 
 

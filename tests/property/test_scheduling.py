@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tiny_models import ToyTokenizer, tiny_config, tiny_engine, tiny_gpt
 
 from nlpkit.core.decode.config import DecodeConfig
-from nlpkit.core.decode.loop import Scheduler
-from nlpkit.core.decode.prefill import MOST_PADDING, WIDEST_ADDITION, Filling, pass_width, pick_leaders
+from nlpkit.core.decode.loop import Loop
+from nlpkit.core.decode.prefill import MOST_PADDING, WIDEST_ADDITION, Prefill, pass_width, pick_leaders
 from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
 from nlpkit.core.decode.request import Request
-from nlpkit.core.decode.slots import RowCopy, copy_rows, place
+from nlpkit.core.decode.slots import SlotCopy, assign, copy_slots
 from nlpkit.core.decode.speculation.prompt_lookup import PromptLookup
 from nlpkit.core.decode.speculation.speculator import Experience, PassCost, Speculator
 from nlpkit.core.quantization.apply import quantize_model
@@ -79,21 +79,21 @@ Facts = list[tuple[str, tuple[int, ...], str, int]]
 def alone(model: torch.nn.Module, requests: Sequence[Request]) -> list[Facts]:
     found = []
     for one in requests:
-        scheduler = Scheduler(GPTRunner(model), ToyTokenizer(29))
-        scheduler.submit(one)
-        found.append(finish(scheduler)[0])
+        loop = Loop(GPTRunner(model), ToyTokenizer(29))
+        loop.submit(one)
+        found.append(finish(loop)[0])
     return found
 
 
-def finish(scheduler: Scheduler) -> dict[int, Facts]:
+def finish(loop: Loop) -> dict[int, Facts]:
     done: dict[int, Facts] = {}
-    while not scheduler.idle:
-        collect(scheduler, done)
+    while not loop.idle:
+        collect(loop, done)
     return {ticket: sorted(facts, key=lambda fact: fact[3]) for ticket, facts in done.items()}
 
 
-def collect(scheduler: Scheduler, done: dict[int, Facts]) -> None:
-    for event in scheduler.step():
+def collect(loop: Loop, done: dict[int, Facts]) -> None:
+    for event in loop.step():
         if event.completion is not None:
             one = event.completion
             done.setdefault(event.ticket, []).append((one.text, one.token_ids, one.finish_reason, one.index))
@@ -121,11 +121,11 @@ def test_every_text_is_what_it_is_alone(
     rng = random.Random(seed)
     requests = random_requests(rng, 8)
     expected = alone(model, requests)
-    scheduler = Scheduler(
+    loop = Loop(
         GPTRunner(model),
         ToyTokenizer(29),
         batch_tokens=batch_tokens,
-        max_rows=rng.randint(1, 6),
+        max_slots=rng.randint(1, 6),
         prefill=prefill,
         chunk=chunk,
         prefixes=None if kept is None else PrefixCache(kept),
@@ -135,16 +135,16 @@ def test_every_text_is_what_it_is_alone(
     waiting = list(range(len(requests)))
     dropped: set[int] = set()
     done: dict[int, Facts] = {}
-    while waiting or not scheduler.idle:
-        while waiting and (scheduler.idle or rng.random() < 0.3):
+    while waiting or not loop.idle:
+        while waiting and (loop.idle or rng.random() < 0.3):
             number = waiting.pop(0)
-            tickets[scheduler.submit(requests[number])] = number
+            tickets[loop.submit(requests[number])] = number
         if rng.random() < 0.05:
             ticket = rng.choice(list(tickets))
-            scheduler.cancel(ticket)
+            loop.cancel(ticket)
             dropped.add(ticket)
         events = len(done.get(ticket, [])) if dropped else 0
-        collect(scheduler, done)
+        collect(loop, done)
         if dropped:
             # Nothing more comes of a request once it is cancelled.
             assert len(done.get(ticket, [])) == events
@@ -157,31 +157,31 @@ def test_every_text_is_what_it_is_alone(
 @given(seed=st.integers(0, 10**6))
 def test_nothing_is_left_of_what_is_cancelled(seed: int) -> None:
     rng = random.Random(seed)
-    scheduler = Scheduler(
+    loop = Loop(
         GPTRunner(MODEL),
         ToyTokenizer(29),
-        max_rows=4,
+        max_slots=4,
         chunk=5,
         prefixes=PrefixCache(100),
         speculator=Speculator({"prompt": PromptLookup()}, Experience(cost=Free())),
     )
-    tickets = [scheduler.submit(one) for one in random_requests(rng, 6)]
+    tickets = [loop.submit(one) for one in random_requests(rng, 6)]
     for _ in range(rng.randint(0, 12)):
-        scheduler.step()
+        loop.step()
     rng.shuffle(tickets)
     for ticket in tickets:
-        scheduler.cancel(ticket)
-        scheduler.cancel(ticket)
-        scheduler.step()
-    assert scheduler.idle
-    assert not scheduler._held
-    assert scheduler._speculator is not None
-    assert not scheduler._speculator.active
-    scheduler.cancel(10**6)
+        loop.cancel(ticket)
+        loop.cancel(ticket)
+        loop.step()
+    assert loop.idle
+    assert not loop._waiting_for_prefix
+    assert loop._speculator is not None
+    assert not loop._speculator.active
+    loop.cancel(10**6)
     # The rows are free for others.
     (request,) = random_requests(rng, 1)
-    ticket = scheduler.submit(request)
-    assert finish(scheduler).get(ticket) == alone(MODEL, [request])[0]
+    ticket = loop.submit(request)
+    assert finish(loop).get(ticket) == alone(MODEL, [request])[0]
 
 
 def greedy(length: int, max_tokens: int, first: int = 1) -> Request:
@@ -191,51 +191,51 @@ def greedy(length: int, max_tokens: int, first: int = 1) -> Request:
 
 def test_a_long_prompt_does_not_hold_up_running_texts() -> None:
     runner = CountingRunner(MODEL)
-    scheduler = Scheduler(runner, ToyTokenizer(29), chunk=16)
-    first = scheduler.submit(greedy(5, 60))
-    scheduler.step()
-    long = scheduler.submit(greedy(400, 5, first=2))
+    loop = Loop(runner, ToyTokenizer(29), chunk=16)
+    first = loop.submit(greedy(5, 60))
+    loop.step()
+    long = loop.submit(greedy(400, 5, first=2))
     silent = most_silent = 0
     started = False
     while not started:
         before = runner.n_tokens
-        events = scheduler.step()
+        events = loop.step()
         assert runner.n_tokens - before <= 16
         silent = 0 if any(event.ticket == first for event in events) else silent + 1
         most_silent = max(most_silent, silent)
         started = any(event.ticket == long for event in events)
     assert most_silent == 1
-    assert sorted(finish(scheduler)) == [first, long]
+    assert sorted(finish(loop)) == [first, long]
 
 
 def test_without_chunks_prompts_go_first() -> None:
     runner = CountingRunner(MODEL)
-    scheduler = Scheduler(runner, ToyTokenizer(29), chunk=None)
-    scheduler.submit(greedy(5, 60))
-    scheduler.step()
-    scheduler.submit(greedy(400, 5, first=2))
-    scheduler.step()
+    loop = Loop(runner, ToyTokenizer(29), chunk=None)
+    loop.submit(greedy(5, 60))
+    loop.step()
+    loop.submit(greedy(400, 5, first=2))
+    loop.step()
     assert runner.passes[-1] == [400]
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one_before_it() -> None:
-    scheduler = Scheduler(GPTRunner(MODEL), ToyTokenizer(29), prefill=64, chunk=16)
-    long = scheduler.submit(greedy(450, 3))
-    scheduler.step()
-    short = scheduler.submit(greedy(20, 3, first=2))
+    loop = Loop(GPTRunner(MODEL), ToyTokenizer(29), prefill=64, chunk=16)
+    long = loop.submit(greedy(450, 3))
+    loop.step()
+    short = loop.submit(greedy(20, 3, first=2))
     order = []
-    while not scheduler.idle:
-        order += [event.ticket for event in scheduler.step() if event.completion is not None]
+    while not loop.idle:
+        order += [event.ticket for event in loop.step() if event.completion is not None]
     assert order == [short, long]
 
 
 def test_the_queue_is_served_in_order_of_arrival() -> None:
-    scheduler = Scheduler(GPTRunner(MODEL), ToyTokenizer(29), batch_tokens=300, max_rows=3)
+    loop = Loop(GPTRunner(MODEL), ToyTokenizer(29), batch_tokens=300, max_slots=3)
     sizes = [10, 200, 10, 10, 200, 10]
-    tickets = [scheduler.submit(greedy(size, 20, first=i)) for i, size in enumerate(sizes)]
+    tickets = [loop.submit(greedy(size, 20, first=i)) for i, size in enumerate(sizes)]
     order = []
-    while not scheduler.idle:
-        for event in scheduler.step():
+    while not loop.idle:
+        for event in loop.step():
             if event.ticket not in order:
                 order.append(event.ticket)
     assert order == tickets
@@ -243,10 +243,10 @@ def test_the_queue_is_served_in_order_of_arrival() -> None:
 
 def test_rows_are_refilled_before_all_have_ended() -> None:
     runner = CountingRunner(MODEL)
-    scheduler = Scheduler(runner, ToyTokenizer(29), max_rows=4)
+    loop = Loop(runner, ToyTokenizer(29), max_slots=4)
     for i in range(12):
-        scheduler.submit(greedy(5, 5 + 9 * (i % 4), first=i))
-    finish(scheduler)
+        loop.submit(greedy(5, 5 + 9 * (i % 4), first=i))
+    finish(loop)
     widths = [len(rows) for rows in runner.passes if max(rows) == 1]
     # Only at the very end are there rows without work.
     assert sum(widths[: len(widths) // 2]) > 3.5 * (len(widths) // 2)
@@ -255,13 +255,13 @@ def test_rows_are_refilled_before_all_have_ended() -> None:
 def test_those_that_wait_for_a_cancelled_prompt_go_on_without_it() -> None:
     common = tuple((7 * i + i * i) % 29 for i in range(100))
     runner = CountingRunner(MODEL)
-    scheduler = Scheduler(runner, ToyTokenizer(29), prefill=20, prefixes=PrefixCache(0))
+    loop = Loop(runner, ToyTokenizer(29), prefill=20, prefixes=PrefixCache(0))
     requests = [Request(prompt_ids=(*common, i), config=DecodeConfig(max_tokens=4)) for i in range(4)]
-    tickets = [scheduler.submit(one) for one in requests]
-    scheduler.step()
+    tickets = [loop.submit(one) for one in requests]
+    loop.step()
     assert runner.passes == [[20]]
-    scheduler.cancel(tickets[0])
-    done = finish(scheduler)
+    loop.cancel(tickets[0])
+    done = finish(loop)
     assert [done[ticket] for ticket in tickets[1:]] == alone(MODEL, requests[1:])
     # One of the others led on: the beginning was computed once more, not three times.
     assert runner.n_tokens < 20 + 100 + 60
@@ -283,7 +283,7 @@ def test_passes_are_wide_without_much_padding(left: list[int], budget: int) -> N
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 6))
 def test_places_fill_the_range_and_leave_what_is_in_it(sources: list[int], first: int) -> None:
-    targets = place(sources, first)
+    targets = assign(sources, first)
     assert sorted(targets) == list(range(first, first + len(sources)))
     for source in set(sources):
         if first <= source < first + len(sources):
@@ -309,7 +309,7 @@ def test_copies_are_as_if_made_at_once(data: st.DataObject) -> None:
     targets = data.draw(st.lists(st.integers(0, 9), unique=True, max_size=9))
     sources = [data.draw(st.integers(0, 9)) for _ in targets]
     runner = Letters()
-    copy_rows(runner, [RowCopy(source, target, 1) for source, target in zip(sources, targets, strict=True)])  # type: ignore[arg-type]
+    copy_slots(runner, [SlotCopy(source, target, 1) for source, target in zip(sources, targets, strict=True)])  # type: ignore[arg-type]
     expected = list(range(30))
     for source, target in zip(sources, targets, strict=True):
         expected[target] = source
@@ -319,7 +319,7 @@ def test_copies_are_as_if_made_at_once(data: st.DataObject) -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 90), st.integers(0, 99)), min_size=1, max_size=7))
 def test_nobody_waits_for_those_behind(parts: list[tuple[int, int, int]]) -> None:
-    entries = [Filling([], tuple([base] * length + [100 + tail])) for base, length, tail in parts]
+    entries = [Prefill(None, tuple([base] * length + [100 + tail])) for base, length, tail in parts]
     pick_leaders(entries, [0] * len(entries), ())
     for number, entry in enumerate(entries):
         if entry.leader is not None:
@@ -330,10 +330,10 @@ def test_nobody_waits_for_those_behind(parts: list[tuple[int, int, int]]) -> Non
 
 def test_the_engine_hands_out_schedules_that_are_fair() -> None:
     engine = tiny_engine(max_seq_len=512)
-    scheduler = engine.new_scheduler()
-    scheduler.submit(greedy(5, 40))
-    scheduler.step()
-    scheduler.submit(greedy(450, 3, first=3))
-    steps = [scheduler.step() for _ in range(4)]
+    loop = engine.new_loop()
+    loop.submit(greedy(5, 40))
+    loop.step()
+    loop.submit(greedy(450, 3, first=3))
+    steps = [loop.step() for _ in range(4)]
     assert any(steps[:2])
     assert any(steps[2:])

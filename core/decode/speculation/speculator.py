@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from nlpkit.core.decode.speculation.drafter import Draft, Drafter, Sought
 
 if TYPE_CHECKING:
-    from nlpkit.core.decode.row import Row
+    from nlpkit.core.decode.hypothesis import Hypothesis
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Draft lengths that a pass may take: few, so that what they cost is soon known."""
@@ -178,19 +178,19 @@ class Speculator:
         """Whether any row speculates."""
         return bool(self._rows)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Hypothesis) -> None:
         """Begin to guess for a row, if its request asks for it."""
         filtered = row.guide is not None or row.request.token_filter is not None
         # Guesses may run past a stop string, where a constraint or filter must not be asked any more.
         if row.config.speculation in self._drafters and not (filtered and row.config.stop):
             self._rows[row.key] = Trust()
 
-    def drop(self, row: Row) -> None:
+    def drop(self, row: Hypothesis) -> None:
         """Stop guessing for a row."""
         if self._rows.pop(row.key, None) is not None:
             self._drafters[row.config.speculation].drop(row.key)
 
-    def draft(self, rows: Sequence[Row], *, room: int) -> list[Sequence[int]] | None:
+    def draft(self, rows: Sequence[Hypothesis], *, room: int) -> list[Sequence[int]] | None:
         """Guess the next tokens of all rows; `judge` must follow the pass.
 
         Args:
@@ -219,7 +219,9 @@ class Speculator:
         self._used = found
         return guesses
 
-    def judge(self, rows: Sequence[Row], guesses: Sequence[Sequence[int]] | None, accepted: Sequence[int]) -> None:
+    def judge(
+        self, rows: Sequence[Hypothesis], guesses: Sequence[Sequence[int]] | None, accepted: Sequence[int]
+    ) -> None:
         """Learn from a pass.
 
         Args:
@@ -246,7 +248,7 @@ class Speculator:
             alike = self._experience.kinds.setdefault((one.name, one.draft.kind), Trust())
             alike.note(right, drafted, memory=0.98)
 
-    def _ask(self, name: str, drafter: Drafter, rows: Sequence[Row], room: int) -> list[_Found]:
+    def _ask(self, name: str, drafter: Drafter, rows: Sequence[Hypothesis], room: int) -> list[_Found]:
         """Let one drafter guess for its rows."""
         mine = [
             (number, min(room, WIDTHS[-1], row.config.max_tokens - len(row.token_ids) - 1))
@@ -272,7 +274,7 @@ class Speculator:
         drafts = drafter.draft(sought)
         return [_Found(number, name, draft) for (number, _), draft in zip(mine, drafts, strict=True) if draft.token_ids]
 
-    def _width(self, rows: Sequence[Row], found: Sequence[_Found], *, costly: bool | None = None) -> int:
+    def _width(self, rows: Sequence[Hypothesis], found: Sequence[_Found], *, costly: bool | None = None) -> int:
         """Choose the draft length that promises the most tokens per time; 0 for none."""
         if not found:
             return 0
@@ -295,7 +297,7 @@ class Speculator:
                 best, best_rate = width, rate
         return best
 
-    def _chance(self, row: Row, one: _Found) -> float:
+    def _chance(self, row: Hypothesis, one: _Found) -> float:
         """Estimate how likely a guessed token is right, if all before it are."""
         own = self._rows[row.key]
         alike = self._experience.kinds.get((one.name, one.draft.kind))

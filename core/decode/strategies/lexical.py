@@ -23,7 +23,7 @@ _CONTEXTS = ("", " ", "\n", "(")
 
 
 @dataclass(frozen=True)
-class Progress:
+class PhraseProgress:
     """How far a hypothesis has come with all phrases.
 
     Attributes:
@@ -38,7 +38,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class _Spelling:
+class _PhraseSpelling:
     phrase: int
     token_ids: tuple[int, ...]
     failures: tuple[int, ...]
@@ -71,7 +71,7 @@ class Lexicon:
         self._bytes = tuple(phrase.encode() for phrase in self.phrases)
         self._byte_failures = tuple(tuple(failure_table(phrase)) for phrase in self._bytes)
         self._spellings = tuple(
-            _Spelling(index, token_ids, tuple(failure_table(token_ids)))
+            _PhraseSpelling(index, token_ids, tuple(failure_table(token_ids)))
             for index, phrase in enumerate(self.phrases)
             for token_ids in spellings(phrase, tokenizer)
         )
@@ -79,7 +79,7 @@ class Lexicon:
             min(len(spelling.token_ids) for spelling in self._spellings if spelling.phrase == index)
             for index in range(len(self.phrases))
         ]
-        self.start = Progress(sum(self._shortest), (0,) * len(self.phrases), (0,) * len(self._spellings))
+        self.start = PhraseProgress(sum(self._shortest), (0,) * len(self.phrases), (0,) * len(self._spellings))
 
     def check(self, max_tokens: int) -> None:
         """Refuse phrases for which a text has no room.
@@ -93,7 +93,7 @@ class Lexicon:
                 f"{max_tokens}. Raise it, or leave phrases out."
             )
 
-    def advance(self, progress: Progress, token_id: int) -> Progress:
+    def advance(self, progress: PhraseProgress, token_id: int) -> PhraseProgress:
         """Return the progress after one more token."""
         data = self._tokenizer.token_bytes(token_id)
         in_phrase = tuple(
@@ -109,9 +109,9 @@ class Lexicon:
             if in_phrase[spelling.phrase] >= 0:
                 saved = max(saved, self._shortest[spelling.phrase] - len(spelling.token_ids) + state)
         unmet = sum(length for length, state in zip(self._shortest, in_phrase, strict=True) if state >= 0)
-        return Progress(unmet - saved, in_phrase, in_spelling)
+        return PhraseProgress(unmet - saved, in_phrase, in_spelling)
 
-    def next_tokens(self, progress: Progress) -> set[int]:
+    def next_tokens(self, progress: PhraseProgress) -> set[int]:
         """Return the tokens that begin or go on with a spelling of a phrase not yet met."""
         found: set[int] = set()
         for spelling, state in zip(self._spellings, progress.in_spelling, strict=True):

@@ -11,12 +11,10 @@ from torch import Tensor
 
 from nlpkit.core.decode import processors
 from nlpkit.core.decode.guide import allowed_masks
-from nlpkit.core.decode.processors import needs_processing, process
+from nlpkit.core.decode.processors import process
 
 if TYPE_CHECKING:
-    from nlpkit.core.decode.request import Request
-    from nlpkit.core.decode.special_ids import SpecialIds
-    from nlpkit.core.decode.strategies.hypotheses import Hypothesis
+    from nlpkit.core.decode.hypothesis import Hypothesis
 
 _BLOCK = 64
 """Tokens of which only the best is looked at first."""
@@ -50,15 +48,14 @@ class Ranking:
         return list(zip(self._ranked[row, at].tolist(), self._raw[row, at].tolist(), strict=True))
 
 
-def rank(logits: Tensor, owners: Sequence[tuple[Request, Hypothesis]], special: SpecialIds, *, most: int) -> Ranking:
+def rank(logits: Tensor, texts: Sequence[Hypothesis], *, most: int) -> Ranking:
     """Rank the tokens that may come next.
 
     What a row gets does not depend on the others.
 
     Args:
         logits: fp32, shape ``(rows, vocab_size)``; not changed.
-        owners: For each row, whose it is.
-        special: Ids that end a text, and those that none may hold.
+        texts: For each row, the text that goes on.
         most: Tokens wanted of each row.
 
     Returns:
@@ -68,26 +65,26 @@ def rank(logits: Tensor, owners: Sequence[tuple[Request, Hypothesis]], special: 
         ConfigError: As `nlpkit.core.decode.processors.process`, or a constraint came to a dead end.
     """
     raw = torch.log_softmax(logits, -1)
-    alternatives: list[tuple[tuple[int, float], ...]] = [()] * len(owners)
+    alternatives: list[tuple[tuple[int, float], ...]] = [()] * len(texts)
     processed: list[int] = []
     by_bans: dict[frozenset[int], list[int]] = {}
-    for row, (request, hypothesis) in enumerate(owners):
-        if request.config.logprobs is not None:
-            best = raw[row].topk(min(request.config.logprobs, raw.shape[-1]))
+    for row, text in enumerate(texts):
+        if text.config.logprobs is not None:
+            best = raw[row].topk(min(text.config.logprobs, raw.shape[-1]))
             alternatives[row] = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-        if needs_processing(request):
+        if text.is_processed:
             processed.append(row)
         else:
-            by_bans.setdefault(special.banned(request.config, len(hypothesis.token_ids)), []).append(row)
+            by_bans.setdefault(text.special.banned(text.config, len(text.token_ids)), []).append(row)
     ranked = raw
     if processed:
         ranked = raw.clone()
-        masks = allowed_masks([owners[row][1].guide for row in processed], logits)
+        masks = allowed_masks([texts[row].guide for row in processed], logits)
         for row, mask in zip(processed, masks, strict=True):
-            request, hypothesis = owners[row]
-            part = process(logits[row], request, hypothesis.token_ids, special, allowed=mask)
+            text = texts[row]
+            part = process(logits[row], text.request, text.token_ids, text.special, allowed=mask)
             ranked[row] = torch.log_softmax(part, -1)
-    offsets = torch.zeros(len(owners))
+    offsets = torch.zeros(len(texts))
     for banned, rows in by_bans.items():
         if banned:
             offsets[rows] = _ban(ranked, rows, sorted(banned))

@@ -1,8 +1,11 @@
-"""Choosing each row's next token: processors, then the most likely token or the sampler's."""
+"""Greedy decoding and sampling: each text goes on by its likeliest token, or by one that is drawn.
+
+The texts of a request share their prompt; from then on each keeps to its slot.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,60 +14,145 @@ from torch import Tensor
 from nlpkit.core.decode import processors
 from nlpkit.core.decode.guide import allowed_masks
 from nlpkit.core.decode.processors import process
+from nlpkit.core.decode.request import TokenEvent
 from nlpkit.core.decode.sampler import sample, truncate, uniform
+from nlpkit.core.decode.strategies.base import Round
 
 if TYPE_CHECKING:
-    from nlpkit.core.decode.row import Row
+    from nlpkit.core.decode.hypothesis import Hypothesis
     from nlpkit.core.decode.special_ids import SpecialIds
 
 
-def choose(rows: Sequence[Row], logits: Tensor, special: SpecialIds) -> list[int]:
-    """Choose one token a row.
+class Sampling:
+    """The texts of one request that does not search."""
+
+    forks = False
+    wants_hidden = False
+
+    def __init__(self, texts: list[Hypothesis]) -> None:
+        """Begin with ``config.n`` empty texts."""
+        self.live = texts
+
+    @property
+    def width(self) -> int:
+        """A slot for each text that still grows."""
+        return len(self.live)
+
+    @staticmethod
+    def advance(
+        strategies: Sequence[Sampling],
+        logits: Tensor,
+        hidden: Sequence[Tensor] | None,
+        guesses: Sequence[Sequence[int]] | None,
+    ) -> list[Round]:
+        """Append a token to each text, or more where guesses come true; see `Strategy.advance`."""
+        texts = [text for strategy in strategies for text in strategy.live]
+        special = texts[0].special
+        owners: Sequence[Hypothesis] = texts
+        accepted = [0] * len(texts)
+        if guesses is None:
+            chosen = choose(texts, logits, special)
+        else:
+            found = verify(texts, guesses, logits, special)
+            accepted = [len(tokens) - 1 for tokens in found]
+            owners, chosen, logits = _flat(texts, guesses, found, logits)
+        events: dict[tuple[int, int], list[TokenEvent]] = {text.key: [] for text in texts}
+        for text, event in _append(owners, chosen, logits):
+            events[text.key].append(event)
+        rounds = []
+        first = 0
+        for strategy in strategies:
+            live = [text for text in strategy.live if text.finish_reason is None]
+            ended = [text for text in strategy.live if text.finish_reason is not None]
+            stop = first + len(strategy.live)
+            own = [event for text in strategy.live for event in events[text.key]]
+            rounds.append(Round(live, own, accepted[first:stop], ended, bool(ended)))
+            first = stop
+        return rounds
+
+
+def _append(
+    texts: Sequence[Hypothesis], chosen: Sequence[int], logits: Tensor
+) -> Iterator[tuple[Hypothesis, TokenEvent]]:
+    """Append tokens to the texts of a pass; one comes as often as it gets tokens."""
+    log_total = logits.logsumexp(-1)
+    index = torch.tensor(chosen, device=logits.device)[:, None]
+    logprobs = (logits.gather(1, index)[:, 0] - log_total).tolist()
+    for i, text in enumerate(texts):
+        if text.finish_reason is not None:
+            continue  # a guess that came true, but behind the end of the text
+        wanted = text.config.logprobs
+        if wanted is not None:
+            best = logits[i].topk(min(wanted, logits.shape[-1]))
+            values = (best.values - log_total[i]).tolist()
+            text.top_logprobs.append(tuple(zip(best.indices.tolist(), values, strict=True)))
+        piece = text.append(chosen[i], logprobs[i])
+        done = text.completion() if text.finish_reason is not None else None
+        yield text, TokenEvent(text=piece, index=text.key[1], token_id=chosen[i], completion=done)
+
+
+def _flat(
+    texts: Sequence[Hypothesis], guesses: Sequence[Sequence[int]], found: Sequence[Sequence[int]], logits: Tensor
+) -> tuple[list[Hypothesis], list[int], Tensor]:
+    """Return a text, a token and logits for each token found, out of the logits of all guesses."""
+    owners = [text for text, tokens in zip(texts, found, strict=True) for _ in tokens]
+    places: list[int] = []
+    start = 0
+    for guess, tokens in zip(guesses, found, strict=True):
+        places += range(start, start + len(tokens))
+        start += len(guess) + 1
+    if len(places) < start:
+        logits = logits[torch.tensor(places, device=logits.device)]
+    return owners, [token_id for tokens in found for token_id in tokens], logits
+
+
+def choose(texts: Sequence[Hypothesis], logits: Tensor, special: SpecialIds) -> list[int]:
+    """Choose one token a text.
 
     Args:
-        rows: The rows, each with its own settings and history.
-        logits: fp32, shape ``(len(rows), vocab_size)``; not changed.
+        texts: The texts, each with its own settings and history.
+        logits: fp32, shape ``(len(texts), vocab_size)``; not changed.
         special: Ids that end a text, and those that none may hold.
 
     Returns:
-        One token id per row.
+        One token id per text.
 
     Raises:
         ConfigError: As `process`.
     """
-    touched = [i for i, row in enumerate(rows) if row.is_processed]
+    touched = [i for i, text in enumerate(texts) if text.is_processed]
     if touched:
         logits = logits.clone()
-        masks = allowed_masks([row.guide for row in rows], logits)
+        masks = allowed_masks([text.guide for text in texts], logits)
         for i in touched:
-            logits[i] = process(logits[i], rows[i].request, rows[i].token_ids, special, allowed=masks[i])
+            logits[i] = process(logits[i], texts[i].request, texts[i].token_ids, special, allowed=masks[i])
     chosen: list[int] = logits.argmax(-1).tolist()
-    owners = [(row, len(row.token_ids)) for row in rows]
-    bans = [frozenset() if row.is_processed else special.banned(row.config, n) for row, n in owners]
-    _replace_banned(chosen, logits, range(len(rows)), bans)
-    sampled = [i for i, row in enumerate(rows) if row.seed is not None]
+    owners = [(text, len(text.token_ids)) for text in texts]
+    bans = [frozenset() if text.is_processed else special.banned(text.config, n) for text, n in owners]
+    _replace_banned(chosen, logits, range(len(texts)), bans)
+    sampled = [i for i, text in enumerate(texts) if text.seed is not None]
     if sampled:
         _draw(chosen, logits, sampled, [owners[i] for i in sampled], [bans[i] for i in sampled])
     return chosen
 
 
 def verify(
-    rows: Sequence[Row], guesses: Sequence[Sequence[int]], logits: Tensor, special: SpecialIds
+    texts: Sequence[Hypothesis], guesses: Sequence[Sequence[int]], logits: Tensor, special: SpecialIds
 ) -> list[list[int]]:
-    """Choose each row's next tokens, as many as its guess allows.
+    """Choose each text's next tokens, as many as its guess allows.
 
     Every token is the one that `choose` would give after those before it: a guess that is not this token ends the
-    row's tokens with the one that is.
+    text's tokens with the one that is.
 
     Args:
-        rows: The rows.
-        guesses: For each row the guessed tokens whose logits were computed, perhaps none.
-        logits: fp32, shape ``(sum of guesses and one a row, vocab_size)``: for each row those after its newest token
+        texts: The texts.
+        guesses: For each text the guessed tokens whose logits were computed, perhaps none.
+        logits: fp32, shape ``(sum of guesses and one a text, vocab_size)``: for each text those after its newest token
             and after each guess; not changed.
         special: Ids that end a text, and those that none may hold.
 
     Returns:
-        For each row at least one token id and at most one more than it has guesses.
+        For each text at least one token id and at most one more than it has guesses.
 
     Raises:
         ConfigError: As `process`.
@@ -76,39 +164,39 @@ def verify(
     likeliest: list[int] = logits.argmax(-1).tolist()
     greedy: list[int] = []
     sampled: list[int] = []
-    owners: dict[int, tuple[Row, int]] = {}
-    for row, start, guess in zip(rows, starts, guesses, strict=True):
-        if not row.is_processed:
+    owners: dict[int, tuple[Hypothesis, int]] = {}
+    for text, start, guess in zip(texts, starts, guesses, strict=True):
+        if not text.is_processed:
             places = range(start, start + len(guess) + 1)
-            (greedy if row.seed is None else sampled).extend(places)
-            owners.update((place, (row, len(row.token_ids) + place - start)) for place in places)
-    bans = {place: special.banned(row.config, n) for place, (row, n) in owners.items()}
+            (greedy if text.seed is None else sampled).extend(places)
+            owners.update((place, (text, len(text.token_ids) + place - start)) for place in places)
+    bans = {place: special.banned(text.config, n) for place, (text, n) in owners.items()}
     _replace_banned(likeliest, logits, greedy, [bans[place] for place in greedy])
     if sampled:
         _draw(likeliest, logits, sampled, [owners[at] for at in sampled], [bans[at] for at in sampled])
     result = []
-    for row, start, guess in zip(rows, starts, guesses, strict=True):
-        if row.is_processed:
-            result.append(_verify_one(row, guess, logits[start : start + len(guess) + 1], special))
+    for text, start, guess in zip(texts, starts, guesses, strict=True):
+        if text.is_processed:
+            result.append(_verify_one(text, guess, logits[start : start + len(guess) + 1], special))
         else:
             kept = next((i for i, token_id in enumerate(guess) if likeliest[start + i] != token_id), len(guess))
             result.append(likeliest[start : start + kept + 1])
     return result
 
 
-def _verify_one(row: Row, guess: Sequence[int], logits: Tensor, special: SpecialIds) -> list[int]:
-    """Verify one row step by step: processors, filters and constraints see only histories that come true."""
-    generated, guide = list(row.token_ids), row.guide
+def _verify_one(text: Hypothesis, guess: Sequence[int], logits: Tensor, special: SpecialIds) -> list[int]:
+    """Verify one text step by step: processors, filters and constraints see only histories that come true."""
+    generated, guide = list(text.token_ids), text.guide
     tokens: list[int] = []
     for i in range(len(guess) + 1):
         (mask,) = allowed_masks([guide], logits[i : i + 1])
-        processed = process(logits[i], row.request, generated, special, allowed=mask)[None]
+        processed = process(logits[i], text.request, generated, special, allowed=mask)[None]
         chosen: list[int] = processed.argmax(-1).tolist()
-        if row.seed is not None:
-            _draw(chosen, processed, [0], [(row, len(generated))], [frozenset()])
+        if text.seed is not None:
+            _draw(chosen, processed, [0], [(text, len(generated))], [frozenset()])
         tokens += chosen
         generated += chosen
-        ends = chosen[0] in special.ends and not row.config.ignore_eos
+        ends = chosen[0] in special.ends and not text.config.ignore_eos
         if i == len(guess) or chosen[0] != guess[i] or ends:
             break
         guide = None if guide is None else guide.after(chosen[0])
@@ -126,16 +214,16 @@ def _draw(
     chosen: list[int],
     logits: Tensor,
     places: Sequence[int],
-    owners: Sequence[tuple[Row, int]],
+    owners: Sequence[tuple[Hypothesis, int]],
     bans: Sequence[frozenset[int]],
 ) -> None:
-    """Replace the tokens at some places by samples, each for a row and one of its steps, without banned tokens."""
+    """Replace the tokens at some places by samples, each for a text and one of its steps, without banned tokens."""
     part = logits[torch.tensor(places, device=logits.device)]
     for banned in set(bans):
         if banned:
             at = torch.tensor([i for i, one in enumerate(bans) if one == banned], device=part.device)
             part[at[:, None], torch.tensor(sorted(banned), device=part.device)] = processors.NEVER
-    part = truncate(part, [row.config for row, _ in owners])
-    numbers = [uniform(row.seed or 0, row.index, step) for row, step in owners]
+    part = truncate(part, [text.config for text, _ in owners])
+    numbers = [uniform(text.seed or 0, text.key[1], step) for text, step in owners]
     for place, token_id in zip(places, sample(part, numbers), strict=True):
         chosen[place] = token_id

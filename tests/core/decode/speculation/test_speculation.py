@@ -15,7 +15,7 @@ from tiny_models import ToyTokenizer, tiny_config, tiny_engine, tiny_gpt
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.constraint import Constraint
 from nlpkit.core.decode.engine import Engine
-from nlpkit.core.decode.loop import Scheduler
+from nlpkit.core.decode.loop import Loop
 from nlpkit.core.decode.request import Completion, Request
 from nlpkit.core.decode.speculation.draft_model import DraftModel
 from nlpkit.core.decode.speculation.drafter import Draft, Drafter, Sought
@@ -87,11 +87,11 @@ def eager() -> Engine:
     return engine
 
 
-def run(scheduler: Scheduler, requests: Sequence[Request]) -> dict[int, Completion]:
-    tickets = {scheduler.submit(one): i for i, one in enumerate(requests)}
+def run(loop: Loop, requests: Sequence[Request]) -> dict[int, Completion]:
+    tickets = {loop.submit(one): i for i, one in enumerate(requests)}
     done = {}
-    while not scheduler.idle:
-        for event in scheduler.step():
+    while not loop.idle:
+        for event in loop.step():
             if event.completion is not None:
                 done[tickets[event.ticket]] = event.completion
     return done
@@ -163,9 +163,9 @@ def test_right_and_wrong_guesses_change_nothing(seed: int, wrong: float) -> None
     texts = {one.prompt_ids: completions[0].token_ids for one, completions in zip(requests, expected, strict=True)}
     oracle, experience = Oracle(texts, wrong=wrong), Experience(cost=Free())
     runner = CountingRunner(MODEL)
-    scheduler = Scheduler(runner, ToyTokenizer(29), speculator=Speculator({"prompt": oracle}, experience))
+    loop = Loop(runner, ToyTokenizer(29), speculator=Speculator({"prompt": oracle}, experience))
     hinted = [Request(prompt_ids=one.prompt_ids, config=one.config.replace(speculation="prompt")) for one in requests]
-    done = run(scheduler, hinted)
+    done = run(loop, hinted)
     assert [facts([done[i]]) for i in range(len(requests))] == [facts(one) for one in expected]
     assert sorted(set(oracle.dropped)) == sorted(oracle.dropped)
     if wrong == 0.0:
@@ -180,8 +180,8 @@ def test_right_guesses_save_passes() -> None:
     ((plain,),) = generate(PLAIN, [request])
     runner = CountingRunner(MODEL)
     oracle = Oracle({(3, 1, 4): plain.token_ids})
-    scheduler = Scheduler(runner, ToyTokenizer(29), speculator=Speculator({"prompt": oracle}, Experience(cost=Free())))
-    done = run(scheduler, [Request(prompt_ids=(3, 1, 4), config=config.replace(speculation="prompt"))])
+    loop = Loop(runner, ToyTokenizer(29), speculator=Speculator({"prompt": oracle}, Experience(cost=Free())))
+    done = run(loop, [Request(prompt_ids=(3, 1, 4), config=config.replace(speculation="prompt"))])
     assert done[0].token_ids == plain.token_ids
     # The prompt, a pass for each 16 guesses and the token after them, and what is left.
     assert len(runner.passes) <= 1 + 119 // 17 + 3
@@ -217,7 +217,7 @@ def test_guesses_that_always_fail_cost_next_to_nothing(per_position: float, n_ro
     runner = CountingRunner(MODEL)
     clock = Clock(runner, per_position=per_position)
     speculator = Speculator({"prompt": Oracle(texts, wrong=1.0)}, Experience(), clock=clock)
-    done = run(Scheduler(runner, ToyTokenizer(29), speculator=speculator), requests)
+    done = run(Loop(runner, ToyTokenizer(29), speculator=speculator), requests)
     assert all(done[i].token_ids == texts[one.prompt_ids] for i, one in enumerate(requests))
     decoding = [rows for rows in runner.passes if max(rows) < 20][1:]
     lost = sum(per_position * (max(rows) - 1) for rows in decoding)
@@ -232,7 +232,7 @@ def test_guesses_that_come_true_are_soon_made_long(per_position: float, gain: fl
     clock = Clock(runner, per_position=per_position)
     speculator = Speculator({"prompt": Oracle({(3, 1): plain.token_ids})}, Experience(), clock=clock)
     hinted = Request(prompt_ids=(3, 1), config=request.config.replace(speculation="prompt"))
-    done = run(Scheduler(runner, ToyTokenizer(29), speculator=speculator), [hinted])
+    done = run(Loop(runner, ToyTokenizer(29), speculator=speculator), [hinted])
     assert done[0].token_ids == plain.token_ids
     assert clock() < 200 / gain
 
@@ -243,16 +243,16 @@ def test_a_row_is_tried_again_after_a_while() -> None:
     ((plain,),) = generate(PLAIN, [Request(prompt_ids=(3, 1), config=DecodeConfig(max_tokens=250, ignore_eos=True))])
     oracle = Oracle({(3, 1): plain.token_ids}, wrong=1.0)
     runner = CountingRunner(MODEL)
-    scheduler = Scheduler(runner, ToyTokenizer(29), speculator=Speculator({"prompt": oracle}, experience))
-    ticket = scheduler.submit(request)
+    loop = Loop(runner, ToyTokenizer(29), speculator=Speculator({"prompt": oracle}, experience))
+    ticket = loop.submit(request)
     tokens = 0
     while tokens < 60:
-        tokens += len(scheduler.step())
+        tokens += len(loop.step())
     assert 0 < sum(max(rows) > 1 for rows in runner.passes[1:]) < 9
     oracle.wrong = 0.0
     left = len(runner.passes)
-    while not scheduler.idle:
-        scheduler.step()
+    while not loop.idle:
+        loop.step()
     assert ticket == 0
     assert len(runner.passes) - left < 190 / 3
 
@@ -378,9 +378,9 @@ def test_a_bad_draft_model_is_soon_left_alone() -> None:
         clock=(clock := iter(range(10**6))).__next__,
     )
     del clock
-    scheduler = Scheduler(GPTRunner(MODEL), ToyTokenizer(29), speculator=speculator)
+    loop = Loop(GPTRunner(MODEL), ToyTokenizer(29), speculator=speculator)
     config = DecodeConfig(max_tokens=200, ignore_eos=True, speculation="draft", temperature=1.5, seed=0)
-    run(scheduler, [Request(prompt_ids=(3, 1), config=config)])
+    run(loop, [Request(prompt_ids=(3, 1), config=config)])
     assert 0 < len(asked) < 40
 
 

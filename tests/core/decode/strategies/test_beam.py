@@ -13,7 +13,9 @@ from tiny_models import ToyTokenizer, tiny_config, tiny_engine, tiny_gpt
 
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.engine import Engine
+from nlpkit.core.decode.loop import Loop
 from nlpkit.core.decode.request import Completion, Request
+from nlpkit.core.decode.strategies.beam import Beams
 from nlpkit.core.decode.strategies.lexical import Lexicon, share_beam, spellings
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.runners.gpt import GPTRunner
@@ -104,31 +106,22 @@ def test_processors_apply_to_beams() -> None:
         assert len(set(completion.token_ids)) == 6
 
 
-def test_beam_one_is_greedy() -> None:
+def test_beam_one_is_greedy(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = tiny_engine(seed=5)
-    for prompt in ((1,), (4, 7, 9), (2,) * 20):
-        request = Request(prompt_ids=prompt, config=DecodeConfig(max_tokens=12))
-        greedy = next(iter(engine.generate([request])))[1].completions[0]
-        from nlpkit.core.decode.strategies.beam import BeamSearcher
-        from nlpkit.core.runners.gpt import GPTRunner
-
-        searcher = BeamSearcher(GPTRunner(tiny_gpt(seed=5)), engine._tokenizer)
-        ((_, generation),) = list(searcher.run([(0, request)]))
-        assert generation.completions[0].token_ids == greedy.token_ids
+    requests = [
+        Request(prompt_ids=prompt, config=DecodeConfig(max_tokens=12)) for prompt in ((1,), (4, 7, 9), (2,) * 20)
+    ]
+    greedy = {number: generation.completions[0] for number, generation in engine.generate(requests)}
+    monkeypatch.setattr(Loop, "_strategy", lambda self, texts: Beams(texts[0]))
+    for number, generation in engine.generate(requests):
+        assert generation.completions[0].score is not None
+        assert generation.completions[0].token_ids == greedy[number].token_ids
 
 
 def test_beams_cannot_be_streamed() -> None:
     engine = tiny_engine()
     with pytest.raises(ConfigError, match="streamed"):
         engine.stream(Request(prompt_ids=(1,), config=DecodeConfig(max_tokens=3, beam_size=2)))
-
-
-@pytest.mark.parametrize("options", [{"beam_size": 2}, {"contrastive_alpha": 0.5, "top_k": 2}])
-def test_a_schedule_takes_no_searches(options: dict[str, float]) -> None:
-    """It would decode them greedily, and nobody would know."""
-    config = DecodeConfig(max_tokens=3, **options)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="run by themselves"):
-        tiny_engine().new_scheduler().submit(Request(prompt_ids=(1,), config=config))
 
 
 # Diverse beams

@@ -16,7 +16,7 @@ from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.constraint import Constraint
 from nlpkit.core.decode.engine import Engine
 from nlpkit.core.decode.request import Completion, Request
-from nlpkit.core.decode.strategies.contrastive import ContrastiveSearcher
+from nlpkit.core.decode.strategies.contrastive import check_runner
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.runners.gpt import GPTRunner
@@ -178,7 +178,7 @@ def test_a_runner_without_hidden_states_is_refused() -> None:
         max_seq_len, vocab_size = 9, 9
 
     with pytest.raises(ConfigError, match="needs hidden states"):
-        ContrastiveSearcher(Bare(), ToyTokenizer(9))  # type: ignore[arg-type]
+        check_runner(Bare())  # type: ignore[arg-type]
     engine = tiny_engine(vocab_size=9)
     engine._scorer = Bare()  # type: ignore[assignment]
     request = Request(prompt_ids=(1,), config=DecodeConfig(max_tokens=1, contrastive_alpha=0.5, top_k=2))

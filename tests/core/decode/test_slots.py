@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,41 +12,74 @@ from tiny_models import ToyTokenizer, tiny_config, tiny_gpt
 
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.engine import Engine
+from nlpkit.core.decode.hypothesis import Hypothesis
+from nlpkit.core.decode.prefill import Prefill, Running
 from nlpkit.core.decode.request import Request
-from nlpkit.core.decode.strategies.forks import CopiedRows, Entry, Forks, Move, SharedRows, new_forks
+from nlpkit.core.decode.slots import CopiedSlots, SharedSlots, Slots, new_slots
+from nlpkit.core.decode.special_ids import SpecialIds
 from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.quantization.kernel_pass import Kernels
 from nlpkit.core.runners.kernels import KernelRunner
 
 
-def walked(forks: Forks, *, seed: int, steps: int = 45) -> list[torch.Tensor]:
+class Scripted:
+    """A strategy whose texts fork as it is told."""
+
+    forks = True
+    wants_hidden = False
+
+    def __init__(self, width: int, texts: list[Hypothesis]) -> None:
+        self.width = width
+        self.live = texts
+
+    def fork(self, parents: Sequence[int], tokens: Sequence[int]) -> None:
+        self.live = [self.live[parent].fork(token) for parent, token in zip(parents, tokens, strict=True)]
+
+
+def begun(
+    slots: Slots, running: Sequence[Running], prompts: Sequence[tuple[int, list[int], int]], room: int
+) -> tuple[list[Running], torch.Tensor]:
+    """Begin searches, given by number, prompt and most texts."""
+    tokenizer = ToyTokenizer(29)
+    new = []
+    for key, prompt, size in prompts:
+        request = Request(prompt_ids=tuple(prompt))
+        text = Hypothesis((key, 0), request, tokenizer, SpecialIds.of(tokenizer))
+        new.append(Prefill(Running(key, request, Scripted(size, [text])), request.prompt_ids))  # type: ignore[arg-type]
+    slots.reserve(sum(one.strategy.width for one in (*running, *(entry.running for entry in new))), room)
+    for entry in new:
+        slots.enter(entry)
+    logits, _ = slots.fill(new, [entry.tokens for entry in new], [1] * len(new), with_hidden=False)
+    for entry in new:
+        entry.running.strategy.live[0].slot = entry.slot
+    return [entry.running for entry in new], logits
+
+
+def walked(slots: Slots, *, seed: int, steps: int = 45) -> list[torch.Tensor]:
     """Logits of random searches that come, fork, shrink and go."""
     chance = random.Random(seed)
     found: list[torch.Tensor] = []
-    live: dict[int, tuple[int, int]] = {}  # length, hypotheses
-    sizes: dict[int, int] = {}
+    running: list[Running] = []
     key = 0
     for _ in range(steps):
-        if len(live) < 5 and chance.random() < 0.4:
-            new = []
+        before = [text for one in running for text in one.strategy.live]
+        if len(running) < 5 and chance.random() < 0.4:
+            prompts = []
             for _ in range(chance.randint(1, 2)):
                 prompt = [chance.randrange(29) for _ in range(chance.choice([1, 3, 31, 40]))]
-                size = chance.randint(1, 5)
-                new.append(Entry(key, prompt, size, len(prompt) + steps))
-                sizes[key], live[key] = size, (len(prompt), 1)
+                prompts.append((key, prompt, chance.randint(1, 5)))
                 key += 1
-            found.append(forks.enter(new))
-        for gone in [one for one in live if chance.random() < 0.08]:
-            forks.leave(gone)
-            del live[gone]
-        if live:
-            moves = []
-            for one, (length, count) in live.items():
-                parents = [chance.randrange(count) for _ in range(chance.randint(1, sizes[one]))]
-                moves.append(Move(one, parents, [chance.randrange(29) for _ in parents], length))
-                live[one] = length + 1, len(parents)
-            found.append(forks.step(moves))
+            new, logits = begun(slots, running, prompts, 40 + steps)
+            running += new
+            found.append(logits)
+        running = [one for one in running if chance.random() >= 0.08]
+        for one in running:
+            parents = [chance.randrange(len(one.strategy.live)) for _ in range(chance.randint(1, one.strategy.width))]
+            one.strategy.fork(parents, [chance.randrange(29) for _ in parents])  # type: ignore[attr-defined]
+        slots.move(running, (), before)
+        if running:
+            found.append(slots.extend(running, None, with_hidden=False)[0])
     return found
 
 
@@ -57,11 +91,11 @@ def test_shared_rows_hold_what_copied_rows_do(name: str) -> None:
     assert isinstance(runner, KernelRunner)
     assert runner.can_share
     threads = torch.get_num_threads()
-    expected = walked(CopiedRows(runner_of(model)), seed=1)
+    expected = walked(CopiedSlots(runner_of(model)), seed=1)
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            found = walked(SharedRows(runner_of(model)), seed=1)
+            found = walked(SharedSlots(runner_of(model)), seed=1)
             assert len(found) == len(expected)
             assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     finally:
@@ -79,11 +113,15 @@ def test_many_hypotheses_of_one_search() -> None:
     """More than the kernels look at together."""
     model = quantized("int8", qk_norm="head", n_kv_heads=4)
     found = []
-    for forks in (SharedRows(runner_of(model)), CopiedRows(runner_of(model))):
-        forks.enter([Entry(0, [1, 2, 3], 40, 99)])
+    for slots in (SharedSlots(runner_of(model)), CopiedSlots(runner_of(model))):  # type: ignore[arg-type]
+        running, _ = begun(slots, (), [(0, [1, 2, 3], 40)], 99)
+        strategy = running[0].strategy
         parents = [0] * 40
         for length in range(3, 40):
-            logits = forks.step([Move(0, parents, [(7 * i + length) % 29 for i in range(40)], length)])
+            before = strategy.live
+            strategy.fork(parents, [(7 * i + length) % 29 for i in range(40)])  # type: ignore[attr-defined]
+            slots.move(running, (), before)
+            logits, _ = slots.extend(running, None, with_hidden=False)
             parents = [i // 2 for i in range(40)]
         found.append(logits)
     assert torch.equal(*found)
@@ -106,7 +144,7 @@ def test_nothing_is_read_outside_the_cache() -> None:
 
 
 def test_models_without_kernels_copy() -> None:
-    assert isinstance(new_forks(runner_of(tiny_gpt())), CopiedRows)
+    assert isinstance(new_slots(runner_of(tiny_gpt())), CopiedSlots)
 
 
 def engine_for(model: GPT) -> Engine:
