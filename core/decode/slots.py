@@ -207,9 +207,10 @@ class CopiedSlots:
         texts = [text for one in running for text in one.strategy.live]
         tokens = _tokens(texts, guesses)
         lengths = [text.length for text in texts]
-        order = sorted(range(len(texts)), key=lambda i: texts[i].slot)
-        if order == list(range(len(texts))):
+        slots = [text.slot for text in texts]
+        if slots == list(range(len(texts))):
             return self._pass(tokens, lengths, guesses is not None, with_hidden)
+        order = sorted(range(len(texts)), key=slots.__getitem__)
         logits, hidden = self._pass(
             [tokens[i] for i in order], [lengths[i] for i in order], guesses is not None, with_hidden
         )
@@ -220,7 +221,7 @@ class CopiedSlots:
             start += len(tokens[i])
         places = [starts[i] + offset for i in range(len(texts)) for offset in range(len(tokens[i]))]
         logits = logits[torch.tensor(places, device=logits.device)]
-        return logits, None if hidden is None else [hidden[text.slot] for text in texts]
+        return logits, None if hidden is None else [hidden[slot] for slot in slots]
 
     def _pass(
         self, tokens: Sequence[Sequence[int]], lengths: Sequence[int], guesses: bool, with_hidden: bool
