@@ -264,7 +264,7 @@ class Loop:
         at_hand = [(0, -1)] * len(new)
         if self._prefixes is not None and self._runner.can_rewind:
             at_hand = [self._at_hand(entry, self._prefixes) for entry in new]
-            # Hidden states of a beginning are kept, but not passed on: who wants them waits for nobody.
+            # Hidden states are kept with a beginning, but not in slots: who wants them waits for nobody.
             ready = [
                 len(e.tokens) if e.running.strategy.wants_hidden else have
                 for e, (have, _) in zip(new, at_hand, strict=True)
@@ -286,20 +286,22 @@ class Loop:
                 self._runner.copy_row(source, entry.slot, count)
                 entry.done = count
             elif count and self._prefixes is not None:
-                entry.done = self._prefixes.load(self._runner, entry.slot, entry.tokens[:-1])
+                hidden = entry.hidden if entry.running.strategy.wants_hidden else None
+                entry.done = self._prefixes.load(self._runner, entry.slot, entry.tokens[:-1], hidden=hidden)
             self._prefills.append(entry)
             if self._prefixes is not None:
                 self._prefixes.reused += entry.done
 
     def _at_hand(self, entry: Prefill, prefixes: PrefixCache) -> tuple[int, int]:
         """Return how many tokens of a prompt can be had at once, and from which slot; -1 is from the kept ones."""
-        if entry.running.strategy.wants_hidden:
-            return 0, -1
         # The last token is computed in any case: the next one follows from it.
         most = len(entry.tokens) - 1
-        best, source = prefixes.match(entry.tokens[:most]), -1
-        have = [(one.request.prompt_ids, most, self._slots.prompt_slot(one)) for one in self._running]
-        have += [(other.tokens, min(most, other.done), other.slot) for other in self._prefills]
+        with_hidden = entry.running.strategy.wants_hidden
+        best, source = prefixes.match(entry.tokens[:most], with_hidden=with_hidden), -1
+        have = []
+        if not with_hidden:
+            have += [(one.request.prompt_ids, most, self._slots.prompt_slot(one)) for one in self._running]
+            have += [(other.tokens, min(most, other.done), other.slot) for other in self._prefills]
         for tokens, limit, slot in have:
             if limit > best or (limit == best and source < 0):
                 count = min(limit, common_prefix(entry.tokens, tokens))
@@ -326,21 +328,20 @@ class Loop:
         if not full:
             return []
         self._prefills = [entry for entry in self._prefills if entry.left]
-        for entry in full:
+        states = [torch.cat(entry.hidden) if entry.hidden else logits[:0] for entry in full]
+        for entry, state in zip(full, states, strict=True):
             if self._prefixes is not None and entry.running.strategy.forks:
                 # Texts of searches do not stay in one slot: only their prompts are kept.
                 kept = entry.tokens[: entry.running.keep]
-                self._prefixes.keep(self._runner, entry.slot, kept, n_prompt=len(kept))
+                known = state if entry.hidden else None
+                self._prefixes.keep(self._runner, entry.slot, kept, n_prompt=len(kept), hidden=known)
             for text in entry.running.strategy.live:
                 text.slot = entry.slot
         started = [entry.running for entry in full]
         picks = [i for i, running in enumerate(started) for _ in running.strategy.live]
         if len(picks) > len(full):
             logits = logits[torch.tensor(picks, device=logits.device)]
-        states = None
-        if with_hidden:
-            states = [torch.cat(entry.hidden) if entry.hidden else logits[:0] for entry in full]
-            states = [states[i] for i in picks]
+        states = [states[i] for i in picks]
         rounds = advance([running.strategy for running in started], logits, states, None)
         self._running += started
         for running in started:

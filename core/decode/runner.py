@@ -96,14 +96,6 @@ class SharesRows(Protocol):
         """Whether the other methods can be used."""
         ...
 
-    def reserve(self, n_rows: int, n_slots: int = 0) -> None:
-        """Make room; see `Runner.reserve`."""
-        ...
-
-    def copy_row(self, source: int, target: int, length: int) -> None:
-        """Copy a row; see `Runner.copy_row`."""
-        ...
-
     def extend_rows(
         self,
         rows: Sequence[int],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,75 +20,6 @@ if TYPE_CHECKING:
     from nlpkit.core.decode.hypothesis import Hypothesis
     from nlpkit.core.decode.prefill import Prefill, Running
     from nlpkit.core.decode.runner import Runner
-
-
-class Slots(Protocol):
-    """Gives prompts and texts their slots, and computes them."""
-
-    def reserve(self, n_slots: int, n_positions: int) -> None:
-        """Make room for so many slots in all, of so many tokens each, as far as that is known."""
-        ...
-
-    def enter(self, prefill: Prefill) -> None:
-        """Give a prompt a slot."""
-        ...
-
-    def prompt_slot(self, running: Running) -> int:
-        """Return the slot that holds the prompt of a request whose texts grow."""
-        ...
-
-    def takes_guesses(self, running: Sequence[Running]) -> bool:
-        """Tell whether a pass over the texts of these requests may take several tokens a slot."""
-        ...
-
-    def fill(
-        self, prefills: Sequence[Prefill], tokens: Sequence[Sequence[int]], wanted: Sequence[int], *, with_hidden: bool
-    ) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Append tokens to prompts.
-
-        Args:
-            prefills: The prompts.
-            tokens: For each, one or more ids.
-            wanted: For each, 1 where the logits behind its last token are wanted, else 0.
-            with_hidden: Whether hidden states are wanted.
-
-        Returns:
-            fp32 logits, shape ``(sum of wanted, vocab_size)``, and the hidden states of each prompt's new tokens, shape
-            ``(tokens, d_model)``, or None.
-        """
-        ...
-
-    def extend(
-        self, running: Sequence[Running], guesses: Sequence[Sequence[int]] | None, *, with_hidden: bool
-    ) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Append the newest token of each text, and what is guessed to follow it.
-
-        Args:
-            running: The requests of all texts.
-            guesses: For each text; None is none.
-            with_hidden: Whether hidden states are wanted; never with guesses.
-
-        Returns:
-            As `fill`, with logits behind each token.
-        """
-        ...
-
-    def move(self, running: Sequence[Running], prefills: Sequence[Prefill], before: Sequence[Hypothesis]) -> None:
-        """Let each text have a slot of its own, with what lies in the slot that it names; free all others.
-
-        Args:
-            running: The requests whose texts go on.
-            prefills: The prompts that are being computed.
-            before: The texts of the last pass.
-        """
-        ...
-
-
-def new_slots(runner: Runner) -> Slots:
-    """Return the cheapest way to fork that a runner has; its cache must be empty."""
-    if isinstance(runner, SharesRows) and runner.can_share:
-        return SharedSlots(runner)
-    return CopiedSlots(runner)
 
 
 @dataclass(frozen=True)
@@ -161,76 +92,85 @@ def _copy(runner: Runner, copy: SlotCopy) -> None:
     runner.copy_row(copy.source, copy.target, copy.length)
 
 
-class CopiedSlots:
-    """Each text is whole in its slot, and copied where it goes on in several ways.
+class Slots:
+    """Gives prompts and texts their slots, and computes them. Each text is whole in its own.
 
     Texts lie in slots ``0 .. n - 1``, prompts behind them; when a text ends, the last one takes its place. A text that
-    replaces one with the same beginning is copied from there on.
+    goes on in several ways is copied; where a copy replaces a text with the same beginning, only from there on.
     """
 
     def __init__(self, runner: Runner) -> None:
-        """Use the cache of a runner."""
+        """Use the cache of a runner, which is empty."""
         self._runner = runner
         self._used = 0
 
     def reserve(self, n_slots: int, n_positions: int) -> None:
-        """Make room; see `Slots.reserve`."""
+        """Make room for so many slots in all, of so many tokens each, as far as that is known."""
         self._runner.reserve(n_slots, n_positions)
 
     def enter(self, prefill: Prefill) -> None:
-        """Give a prompt a slot behind all others."""
+        """Give a prompt a slot, behind all others."""
         prefill.slot = self._used
         self._used += 1
 
     def prompt_slot(self, running: Running) -> int:
-        """Return any slot of the request: all hold its prompt."""
+        """Return a slot that holds the prompt of a request whose texts grow."""
         return running.strategy.live[0].slot
 
     def takes_guesses(self, running: Sequence[Running]) -> bool:
-        """Take guesses always."""
+        """Tell whether a pass over the texts of these requests may take several tokens a slot."""
         return True
 
     def fill(
         self, prefills: Sequence[Prefill], tokens: Sequence[Sequence[int]], wanted: Sequence[int], *, with_hidden: bool
     ) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Compute prompts; see `Slots.fill`."""
-        first, lengths = prefills[0].slot, [prefill.done for prefill in prefills]
-        if with_hidden and isinstance(self._runner, ShowsHidden):
-            logits, hidden = self._runner.extend_with_hidden(first, tokens, lengths)
-            return _wanted(logits, wanted), hidden
-        return self._runner.extend(first, tokens, lengths, wanted=None if all(wanted) else wanted), None
+        """Append tokens to prompts.
+
+        Args:
+            prefills: The prompts.
+            tokens: For each, one or more ids.
+            wanted: For each, 1 where the logits behind its last token are wanted, else 0.
+            with_hidden: Whether hidden states are wanted.
+
+        Returns:
+            fp32 logits, shape ``(sum of wanted, vocab_size)``, and the hidden states of each prompt's new tokens, shape
+            ``(tokens, d_model)``, or None.
+        """
+        slots, lengths = [prefill.slot for prefill in prefills], [prefill.done for prefill in prefills]
+        logits, hidden = self._run(slots, tokens, lengths, None if all(wanted) else wanted, with_hidden)
+        if with_hidden and not all(wanted):
+            logits = logits[torch.tensor(wanted, device=logits.device) > 0]
+        return logits, hidden
 
     def extend(
         self, running: Sequence[Running], guesses: Sequence[Sequence[int]] | None, *, with_hidden: bool
     ) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Compute the newest tokens; see `Slots.extend`."""
-        texts = [text for one in running for text in one.strategy.live]
-        tokens = _tokens(texts, guesses)
-        lengths = [text.length for text in texts]
-        order = sorted(range(len(texts)), key=lambda i: texts[i].slot)
-        if order == list(range(len(texts))):
-            return self._pass(tokens, lengths, guesses is not None, with_hidden)
-        logits, hidden = self._pass(
-            [tokens[i] for i in order], [lengths[i] for i in order], guesses is not None, with_hidden
-        )
-        starts: dict[int, int] = {}
-        start = 0
-        for i in order:
-            starts[i] = start
-            start += len(tokens[i])
-        places = [starts[i] + offset for i in range(len(texts)) for offset in range(len(tokens[i]))]
-        logits = logits[torch.tensor(places, device=logits.device)]
-        return logits, None if hidden is None else [hidden[text.slot] for text in texts]
+        """Append the newest token of each text, and what is guessed to follow it.
 
-    def _pass(
-        self, tokens: Sequence[Sequence[int]], lengths: Sequence[int], guesses: bool, with_hidden: bool
-    ) -> tuple[Tensor, Sequence[Tensor] | None]:
-        if with_hidden and isinstance(self._runner, ShowsHidden):
-            return self._runner.extend_with_hidden(0, tokens, lengths)
-        return self._runner.extend(0, tokens, lengths, wanted=[len(part) for part in tokens] if guesses else None), None
+        Args:
+            running: The requests of all texts.
+            guesses: For each text; None is none.
+            with_hidden: Whether hidden states are wanted; never with guesses.
+
+        Returns:
+            As `fill`, with logits behind each token.
+        """
+        texts = [text for one in running for text in one.strategy.live]
+        slots, lengths = [text.slot for text in texts], [text.length for text in texts]
+        if guesses is None:
+            homes = self._homes_of(running, slots, max(lengths) + 1)
+            return self._run(slots, [text.token_ids[-1:] for text in texts], lengths, None, with_hidden, homes)
+        tokens = [[text.token_ids[-1], *guess] for text, guess in zip(texts, guesses, strict=True)]
+        return self._run(slots, tokens, lengths, [len(part) for part in tokens], with_hidden)
 
     def move(self, running: Sequence[Running], prefills: Sequence[Prefill], before: Sequence[Hypothesis]) -> None:
-        """Copy what has to move; see `Slots.move`."""
+        """Let each text have a slot of its own, with what lies in the slot that it names; free all others.
+
+        Args:
+            running: The requests whose texts go on.
+            prefills: The prompts that are being computed.
+            before: The texts of the last pass.
+        """
         texts = [text for one in running for text in one.strategy.live]
         targets = assign([text.slot for text in texts], 0)
         behind = assign([prefill.slot for prefill in prefills], len(texts))
@@ -250,8 +190,44 @@ class CopiedSlots:
             prefill.slot = target
         self._used = len(texts) + len(prefills)
 
+    def _homes_of(self, running: Sequence[Running], slots: Sequence[int], width: int) -> Tensor | None:
+        """Return the slot in which each of the first positions of each text lies; None where it is its own."""
+        return None
 
-class SharedSlots:
+    def _run(
+        self,
+        slots: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        wanted: Sequence[int] | None,
+        with_hidden: bool,
+        homes: Tensor | None = None,
+    ) -> tuple[Tensor, Sequence[Tensor] | None]:
+        """Append tokens to slots without gaps, in any order; the arguments are those of `SharesRows.extend_rows`."""
+        first = min(slots)
+        if list(slots) == list(range(first, first + len(slots))):
+            if with_hidden and isinstance(self._runner, ShowsHidden):
+                return self._runner.extend_with_hidden(first, tokens, lengths)
+            return self._runner.extend(first, tokens, lengths, wanted=wanted), None
+        order = sorted(range(len(slots)), key=slots.__getitem__)
+        counts = [1] * len(slots) if wanted is None else wanted
+        logits, hidden = self._run(
+            [slots[i] for i in order],
+            [tokens[i] for i in order],
+            [lengths[i] for i in order],
+            None if wanted is None else [wanted[i] for i in order],
+            with_hidden,
+        )
+        places: dict[int, range] = {}
+        start = 0
+        for i in order:
+            places[i] = range(start, start + counts[i])
+            start += counts[i]
+        logits = logits[torch.tensor([row for i in range(len(slots)) for row in places[i]], device=logits.device)]
+        return logits, None if hidden is None else [hidden[slot - first] for slot in slots]
+
+
+class SharedSlots(Slots):
     """A text of a search is a list that says in which slot each of its positions lies: nothing is ever copied.
 
     A search has as many slots as it may have texts. At each step the new token of its i-th text goes to its i-th slot,
@@ -259,9 +235,10 @@ class SharedSlots:
     it. The prompt lies in the first slot. Nothing ever moves; texts of requests that do not search are whole.
     """
 
-    def __init__(self, runner: SharesRows) -> None:
-        """Share the rows of a runner's cache."""
-        self._runner = runner
+    def __init__(self, runner: Runner, sharing: SharesRows) -> None:
+        """Share the rows of a runner's cache; `sharing` is the same runner."""
+        super().__init__(runner)
+        self._sharing = sharing
         self._slots: dict[int, list[int]] = {}
         self._free: list[int] = []
         self._homes: NDArray[np.int32] = np.zeros((0, 0), dtype=np.int32)
@@ -294,41 +271,13 @@ class SharedSlots:
         """Take guesses where all texts are whole."""
         return not any(one.strategy.forks for one in running)
 
-    def fill(
-        self, prefills: Sequence[Prefill], tokens: Sequence[Sequence[int]], wanted: Sequence[int], *, with_hidden: bool
-    ) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Compute prompts; see `Slots.fill`."""
-        slots, lengths = [prefill.slot for prefill in prefills], [prefill.done for prefill in prefills]
-        if with_hidden:
-            logits, hidden = self._runner.extend_rows_with_hidden(slots, tokens, lengths)
-            return _wanted(logits, wanted), hidden
-        return self._runner.extend_rows(slots, tokens, lengths, wanted=None if all(wanted) else wanted), None
-
-    def extend(
-        self, running: Sequence[Running], guesses: Sequence[Sequence[int]] | None, *, with_hidden: bool
-    ) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Compute the newest tokens; see `Slots.extend`."""
-        texts = [text for one in running for text in one.strategy.live]
-        tokens = _tokens(texts, guesses)
-        slots, lengths = [text.slot for text in texts], [text.length for text in texts]
-        homes = None
-        if not self.takes_guesses(running):
-            width = max(lengths) + 1
-            if width > self._homes.shape[1]:
-                self.reserve(0, width + width // 2)
-            homes = torch.from_numpy(self._homes[slots, :width])
-        if with_hidden:
-            return self._runner.extend_rows_with_hidden(slots, tokens, lengths, homes=homes)
-        wanted = None if guesses is None else [len(part) for part in tokens]
-        return self._runner.extend_rows(slots, tokens, lengths, wanted=wanted, homes=homes), None
-
     def move(self, running: Sequence[Running], prefills: Sequence[Prefill], before: Sequence[Hypothesis]) -> None:
         """Say where the positions of each text lie; see `Slots.move`."""
-        kept = {prefill.running.ticket for prefill in prefills}
+        gone = self._slots.keys() - {one.ticket for one in (*running, *(prefill.running for prefill in prefills))}
+        for ticket in gone:
+            self._release(self._slots.pop(ticket))
         for one in running:
-            kept.add(one.ticket)
-            texts = one.strategy.live
-            slots = self._slots[one.ticket]
+            texts, slots = one.strategy.live, self._slots[one.ticket]
             sources = [text.slot for text in texts]
             if one.strategy.forks:
                 targets, length = slots[: len(texts)], texts[0].length
@@ -347,22 +296,37 @@ class SharedSlots:
                 self._slots[one.ticket] = targets
             for text, target in zip(texts, targets, strict=True):
                 text.slot = target
-        for ticket in self._slots.keys() - kept:
-            self._release(self._slots.pop(ticket))
 
     def _release(self, slots: Iterable[int]) -> None:
         for slot in slots:
             heapq.heappush(self._free, slot)
 
+    def _homes_of(self, running: Sequence[Running], slots: Sequence[int], width: int) -> Tensor | None:
+        if self.takes_guesses(running):
+            return None
+        if width > self._homes.shape[1]:
+            self.reserve(0, width + width // 2)
+        return torch.from_numpy(self._homes[slots, :width])
 
-def _tokens(texts: Sequence[Hypothesis], guesses: Sequence[Sequence[int]] | None) -> list[list[int]]:
-    if guesses is None:
-        return [text.token_ids[-1:] for text in texts]
-    return [[text.token_ids[-1], *guess] for text, guess in zip(texts, guesses, strict=True)]
+    def _run(
+        self,
+        slots: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        wanted: Sequence[int] | None,
+        with_hidden: bool,
+        homes: Tensor | None = None,
+    ) -> tuple[Tensor, Sequence[Tensor] | None]:
+        if with_hidden:
+            return self._sharing.extend_rows_with_hidden(slots, tokens, lengths, homes=homes)
+        return self._sharing.extend_rows(slots, tokens, lengths, wanted=wanted, homes=homes), None
 
 
-def _wanted(logits: Tensor, wanted: Sequence[int]) -> Tensor:
-    return logits if all(wanted) else logits[torch.tensor(wanted, device=logits.device) > 0]
+def new_slots(runner: Runner) -> Slots:
+    """Return the cheapest way to fork that a runner has; its cache must be empty."""
+    if isinstance(runner, SharesRows) and runner.can_share:
+        return SharedSlots(runner, runner)
+    return Slots(runner)
 
 
 def _shared(text: Hypothesis, held: Hypothesis | None) -> int:

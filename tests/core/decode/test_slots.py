@@ -15,7 +15,7 @@ from nlpkit.core.decode.engine import Engine
 from nlpkit.core.decode.hypothesis import Hypothesis
 from nlpkit.core.decode.prefill import Prefill, Running
 from nlpkit.core.decode.request import Request
-from nlpkit.core.decode.slots import CopiedSlots, SharedSlots, Slots, new_slots
+from nlpkit.core.decode.slots import SharedSlots, Slots, new_slots
 from nlpkit.core.decode.special_ids import SpecialIds
 from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.gpt import GPT
@@ -90,12 +90,13 @@ def test_shared_rows_hold_what_copied_rows_do(name: str) -> None:
     runner = runner_of(model)
     assert isinstance(runner, KernelRunner)
     assert runner.can_share
+    assert isinstance(new_slots(runner), SharedSlots)
     threads = torch.get_num_threads()
-    expected = walked(CopiedSlots(runner_of(model)), seed=1)
+    expected = walked(Slots(runner_of(model)), seed=1)
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            found = walked(SharedSlots(runner_of(model)), seed=1)
+            found = walked(new_slots(runner_of(model)), seed=1)
             assert len(found) == len(expected)
             assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     finally:
@@ -113,7 +114,7 @@ def test_many_hypotheses_of_one_search() -> None:
     """More than the kernels look at together."""
     model = quantized("int8", qk_norm="head", n_kv_heads=4)
     found = []
-    for slots in (SharedSlots(runner_of(model)), CopiedSlots(runner_of(model))):  # type: ignore[arg-type]
+    for slots in (new_slots(runner_of(model)), Slots(runner_of(model))):
         running, _ = begun(slots, (), [(0, [1, 2, 3], 40)], 99)
         strategy = running[0].strategy
         parents = [0] * 40
@@ -144,7 +145,7 @@ def test_nothing_is_read_outside_the_cache() -> None:
 
 
 def test_models_without_kernels_copy() -> None:
-    assert isinstance(new_slots(runner_of(tiny_gpt())), CopiedSlots)
+    assert not isinstance(new_slots(runner_of(tiny_gpt())), SharedSlots)
 
 
 def engine_for(model: GPT) -> Engine:
