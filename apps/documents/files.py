@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import stat
 import sys
 import zlib
@@ -30,6 +31,11 @@ _BINARY_KINDS = (
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
     (b"\x7fELF", "a program"),
+)
+_PATH = re.compile(
+    r"(?:\.{0,2}|~)[/\\]\S+|\S*\w\.(?:txt|text|md|rst|html?|xml|json|jsonl|ndjson|csv|tsv|pdf|docx?|odt|rtf|pptx?|xlsx?|"
+    r"epub|srt|vtt|ass|po|pot|xliff|xlf|ya?ml|toml|ini|properties|strings|tex|log|eml|ics|svg|gz|zip)",
+    re.IGNORECASE,
 )
 _COMMON_ENCODINGS = (
     "utf-8",
@@ -57,6 +63,41 @@ def is_file(text: str) -> bool:
     try:
         return os.path.isfile(text)
     except ValueError:
+        return False
+
+
+def looks_like_path(text: str) -> bool:
+    """Return whether a text that is no file's name looks like one: a single word with a usual suffix, or a folder."""
+    if len(text) > 255 or not text.strip() or text.split() != [text] or "://" in text:
+        return False
+    return _PATH.fullmatch(text) is not None
+
+
+def stdin_waits() -> bool:
+    """Return whether somebody sent something through a pipe, or from the beginning of a file; never waits for it.
+
+    A terminal, an empty or closed input and /dev/null hold nothing. A file that is read already is somebody else's, as
+    in a shell's loop over its lines.
+    """
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return False
+    try:
+        number = sys.stdin.fileno()
+    except (OSError, ValueError):
+        # Not the process's own, but what a program put in its place.
+        return bool(_peek(cast("io.BufferedReader", getattr(sys.stdin, "buffer", None)), 1))
+    try:
+        state = os.fstat(number)
+        if stat.S_ISREG(state.st_mode):
+            return state.st_size > 0 and os.lseek(number, 0, os.SEEK_CUR) == 0
+        if not stat.S_ISFIFO(state.st_mode) and not stat.S_ISSOCK(state.st_mode):
+            return False
+        import fcntl
+        import termios
+
+        # Not select: it says "ready" at the end of a pipe as well.
+        return any(fcntl.ioctl(number, termios.FIONREAD, bytes(4)))
+    except (OSError, ImportError):
         return False
 
 

@@ -16,6 +16,7 @@ from nlpkit.apps.documents.files import (
     decode_text,
     display_name,
     read_bytes,
+    stdin_waits,
 )
 from nlpkit.apps.tasks.task import Field
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
@@ -92,6 +93,14 @@ def read_documents(
         raise ConfigError(
             f"Got both a {what} as an argument ({text[:40]!r}) and a file ({display_name(files[0])!r}): "
             "give one of the two."
+        )
+    if (text is not None or (files and STDIN not in files)) and stdin_waits():
+        given = (
+            f"a {what} as an argument ({text[:40]!r})" if text is not None else f"a file ({display_name(files[0])!r})"
+        )
+        raise ConfigError(
+            f"Got both {given} and something on standard input: give one of the two. What a shell's loop reads is kept "
+            "from the command with < /dev/null."
         )
     if text is not None:
         return _from_text(check_text(text, where=f"The {what}"), "argument", lines=input_format == "lines", what=what)
