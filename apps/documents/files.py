@@ -175,13 +175,17 @@ def check_encoding(name: str) -> str:
     return info.name
 
 
-def decode_text(data: bytes, *, encoding: str = "utf-8", where: str) -> str:
+def decode_text(
+    data: bytes, *, encoding: str = "utf-8", where: str, keep_mark: bool = False, by_option: bool = True
+) -> str:
     """Decode strictly; strip a byte order mark.
 
     Args:
         data: The whole input.
         encoding: Name of a text encoding.
         where: What the data is called in errors.
+        keep_mark: Keep a byte order mark that the encoding itself does not take away.
+        by_option: Whether the user can name the encoding; errors say else how to get UTF-8.
 
     Returns:
         The text, its line ends untouched.
@@ -193,18 +197,19 @@ def decode_text(data: bytes, *, encoding: str = "utf-8", where: str) -> str:
     """
     encoding = check_encoding(encoding)
     wide = encoding.startswith(("utf-16", "utf-32"))
-    _refuse_binary(data, wide=wide, where=where)
+    _refuse_binary(data, wide=wide, where=where, by_option=by_option)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         got = f"byte 0x{data[error.start]:02X} at offset {error.start} (line {line})"
         raise InputError(
-            f"{where} is not valid {encoding.upper()}: {got}. {_other_encoding(data, encoding)}"
+            f"{where} is not valid {encoding.upper()}: {got}. {_other_encoding(data, encoding, by_option=by_option)}"
         ) from error
     except UnicodeError as error:
         raise InputError(f"{where} is not valid {encoding.upper()}: {error}.") from error
-    text = text.removeprefix("\ufeff")
+    if not keep_mark:
+        text = text.removeprefix("\ufeff")
     if wide and "\0" in text:
         raise InputError(f"{where} holds NUL characters when read as {encoding.upper()}: that is not a text.")
     return text
@@ -258,20 +263,20 @@ def _nearby(path: str) -> str:
     return hint if hint.startswith("Did you mean") else "Check the spelling and the current folder."
 
 
-def _refuse_binary(data: bytes, *, wide: bool, where: str) -> None:
+def _refuse_binary(data: bytes, *, wide: bool, where: str, by_option: bool) -> None:
     for magic, kind in _BINARY_KINDS:
         if data.startswith(magic):
             raise InputError(f"{where} is {kind}, not a text. Extract its text first.")
+    do = "Add --encoding utf-16." if by_option else _recode("utf-16")
     if not wide and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(f"{where} looks like UTF-16 (it begins with its byte order mark). Add --encoding utf-16.")
+        raise InputError(f"{where} looks like UTF-16 (it begins with its byte order mark). {do}")
     if not wide and (offset := data.find(b"\0")) >= 0:
         raise InputError(
-            f"{where} holds a NUL byte at offset {offset}: it is binary, not a text. If it is UTF-16, add "
-            "--encoding utf-16."
+            f"{where} holds a NUL byte at offset {offset}: it is binary, not a text, unless it is UTF-16. {do}"
         )
 
 
-def _other_encoding(data: bytes, tried: str) -> str:
+def _other_encoding(data: bytes, tried: str, *, by_option: bool) -> str:
     for candidate in ("utf-8", "cp1252"):
         if candidate == tried:
             continue
@@ -279,5 +284,11 @@ def _other_encoding(data: bytes, tried: str) -> str:
             data.decode(candidate)
         except UnicodeDecodeError:
             continue
+        if not by_option:
+            return _recode(candidate)
         return f"If it is in another encoding, name it, such as --encoding {candidate}."
-    return "If it is in another encoding, name it with --encoding."
+    return "If it is in another encoding, name it with --encoding." if by_option else _recode("ENCODING")
+
+
+def _recode(encoding: str) -> str:
+    return f"It must be UTF-8; `iconv -f {encoding} -t utf-8` makes it so."
