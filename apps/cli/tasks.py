@@ -140,6 +140,7 @@ def write(
         flags={"form": "--form", "keywords": "--keyword"},
         overrides={"n": n},
         what="prompt",
+        optional=bool(keywords),
     )
 
 
@@ -173,8 +174,9 @@ def generate(
 
 def _has_rows(source: InputOptions) -> bool:
     from nlpkit.apps.data.rows import row_format
+    from nlpkit.apps.documents.inputs import is_json
 
-    return any(row_format(path) for path in source.file or ()) and source.format == "auto"
+    return any(row_format(path) or is_json(path) for path in source.file or ()) and source.format == "auto"
 
 
 def _run_task(task: str, text: str | None, **parts: Any) -> int:
