@@ -12,7 +12,7 @@ import pytest
 import typer
 from pages import PAGES, ROOT, Block, blocks, commands, prose
 
-from nlpkit.cli import app
+from nlpkit.cli import build_app
 
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
@@ -52,7 +52,7 @@ def nlpkit_lines(command: str) -> Iterator[list[str]]:
 
 def parse(arguments: list[str]) -> None:
     """Parse a command line as nlpkit does, without running it."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(build_app())
     name = "nlpkit"
     # The groups' own options are switches, so the first word that is none names the command.
     while hasattr(command, "commands") and not all(word.startswith("-") for word in arguments):
@@ -77,7 +77,7 @@ def test_commands_parse(page: Path) -> None:
 
 @ids
 def test_options_named_in_the_text_exist(page: Path) -> None:
-    known = set(all_options(typer.main.get_command(app)))
+    known = set(all_options(typer.main.get_command(build_app())))
     foreign = {"--no-deps", "--help", "--import-mode", "--check", "--fix"}
     text = prose(page)
     named = {

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 from typer.models import OptionInfo
 
-from nlpkit.apps.cli.output import discard_stdout, note
+from nlpkit.apps.cli.output import discard_stdout
+from nlpkit.apps.cli.process import Interrupted, StrictCommand
 from nlpkit.apps.documents.files import MAX_BYTES, check_text
 from nlpkit.core.errors import ConfigError
 
@@ -304,7 +305,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[_Function], 
     Returns:
         A decorator. The function may take dataclasses of options beside plain typer parameters; each of their
         fields becomes an option of its own. Every command also gets ``--debug``, which `nlpkit.cli.main`
-        looks at.
+        looks at. Options that take one value are refused when they are given twice, or with an empty value.
     """
 
     def register(function: _Function) -> _Function:
@@ -331,10 +332,9 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[_Function], 
                 values[parameter] = group(**fields)
             try:
                 return function(**values)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as error:
                 # Here, before click sees them: its own exit codes for both differ by version.
-                note("interrupted", new_line=True)
-                return 130
+                raise Interrupted from error
             except BrokenPipeError:
                 discard_stdout()
                 return 0
@@ -344,7 +344,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[_Function], 
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
         # typer asks inspect for the signature of the wrapped function where it finds one.
         del run.__wrapped__
-        app.command(name)(run)
+        app.command(name, cls=StrictCommand)(run)
         return function
 
     return register

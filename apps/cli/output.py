@@ -55,12 +55,18 @@ class Writer:
         """Whether a person is watching."""
         return self._path is None and self._stream.isatty()
 
-    def write(self, record: str | Mapping[str, Any], *, newline: str = "\n") -> None:
+    @property
+    def to_file(self) -> bool:
+        """Whether a file of its own comes to be."""
+        return self._temporary is not None
+
+    def write(self, record: str | Mapping[str, Any], *, newline: str = "\n", end: bool = True) -> None:
         r"""Write one record and flush.
 
         Args:
             record: A text, or a mapping with `as_json`.
             newline: Line end to write a text with.
+            end: Whether the text ends with one.
 
         Raises:
             OutputError: The disk is full, or writing fails otherwise.
@@ -69,9 +75,9 @@ class Writer:
         if isinstance(record, Mapping):
             text = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
         elif self.line_per_record:
-            text = one_line(record) + newline
+            text = one_line(record) + newline * end
         else:
-            text = (newline if self._records else "") + record.replace("\n", newline) + newline
+            text = (newline if self._records else "") + record.replace("\n", newline) + newline * end
         self._records += 1
         self.write_raw(text)
 

@@ -13,18 +13,73 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 import typer
+from typer.core import TyperCommand
 
 from nlpkit.apps.cli.output import discard_stdout, note, printable, use_utf8
-from nlpkit.apps.documents.files import display_name
+from nlpkit.apps.documents.files import display_name, is_file, looks_like_path
 from nlpkit.core.errors import MAX_MESSAGE_CHARS, NlpkitError, OutputError, shortened, shown, without_secrets
 from nlpkit.core.machine.processor import calm_openmp
 
 # typer brings its own copy of click or uses the installed one, by version: this is the base of what it raises.
 _ClickError = typer.BadParameter.__mro__[2]
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+MIN_BOXED_COLUMNS = 80
+"""Narrowest terminal whose help texts stand in boxes."""
+
+_FOREIGN: dict[str, tuple[str, ...]] = {
+    "--lang": ("--to",),
+    "--language": ("--to",),
+    "--target": ("--to",),
+    "--target-lang": ("--to",),
+    "--target-language": ("--to",),
+    "--tgt": ("--to",),
+    "--tgt-lang": ("--to",),
+    "--source": ("--from",),
+    "--source-lang": ("--from",),
+    "--source-language": ("--from",),
+    "--src": ("--from",),
+    "--src-lang": ("--from",),
+    "-s": ("--from",),
+    "--input": ("--context", "--file", "--data"),
+    "--infile": ("--context", "--file"),
+    "--text": ("--context", "--file"),
+    "-i": ("--context", "--file"),
+    "--out": ("--output",),
+    "--outfile": ("--output",),
+    "--output-file": ("--output",),
+    "--out-dir": ("--output",),
+    "--output-dir": ("--output",),
+    "--format": ("--input-format",),
+    "--words": ("--max-words", "--max-tokens"),
+    "--max-length": ("--max-words", "--max-tokens"),
+    "--max-new-tokens": ("--max-tokens",),
+    "--num-predict": ("--max-tokens",),
+    "--min-length": ("--min-tokens",),
+    "--temp": ("--temperature",),
+    "--num-beams": ("--beam-size",),
+    "--beams": ("--beam-size",),
+    "--beam": ("--beam-size",),
+    "--num-return-sequences": ("--n", "--n-best"),
+    "--no-repeat-ngram-size": ("--no-repeat-ngram",),
+    "--keywords": ("--keyword",),
+    "--style": ("--form",),
+    "--verbose": ("--stats", "--debug"),
+    "-v": ("--stats", "--debug"),
+    "--silent": ("--quiet",),
+    "--precision": ("--dtype",),
+    "--learning-rate": ("--lr",),
+    "--steps": ("--max-steps",),
+}
+"""How other programs call what an option does, and the options that do it: the first that a command has is named."""
 
 
 class Command(Protocol):
@@ -33,6 +88,58 @@ class Command(Protocol):
     def main(self, args: Sequence[str] | None, prog_name: str | None, *, standalone_mode: bool) -> Any:
         """Parse the arguments and run."""
         ...
+
+
+class Interrupted(BaseException):
+    """A command was interrupted; unlike KeyboardInterrupt it passes through click as it is."""
+
+
+class StrictCommand(TyperCommand):
+    """A command that refuses what click lets pass in silence, and says better what it refuses anyway.
+
+    An option that takes one value counts once; an empty value is none; arguments that are too many are often files, or
+    a text that lost its quotes.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Check the arguments, then parse them as every command does."""
+        try:
+            values, rest, order = self.make_parser(ctx).parse_args(args=list(args))
+        except Exception as error:
+            # The parser does not always know whose arguments they are.
+            if getattr(error, "ctx", ctx) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
+        if not ctx.resilient_parsing and not any(parameter.is_eager for parameter in order):
+            options = [parameter for parameter in order if parameter.param_type_name == "option"]
+            for option in dict.fromkeys(options):
+                _check_option(ctx, option, values.get(option.name), options.count(option), args)
+            if rest and not ctx.allow_extra_args:
+                ctx.fail(self._too_many(rest))
+        return super().parse_args(ctx, args)
+
+    def _too_many(self, rest: Sequence[str]) -> str:
+        message = f"Got unexpected extra arguments: {' '.join(map(repr, rest[:5]))}"
+        known = {name for parameter in self.params for name in parameter.opts}
+        if (flag := "--context" if "--context" in known else "--file") not in known:
+            return message
+        for argument in rest:
+            if is_file(argument) or looks_like_path(argument):
+                return f"{message}. To read a file, name it with {flag} {argument}."
+        return f"{message}. Put a text of several words in quotes."
+
+
+def _check_option(ctx: Any, option: Any, value: Any, times: int, arguments: Sequence[str]) -> None:
+    if getattr(option, "is_flag", False) or getattr(option, "count", False):
+        return
+    given = _given(option.opts, arguments)
+    name = given[-1][0] if given else max(option.opts, key=len)
+    if times > 1 and not option.multiple:
+        values = ", ".join(repr(text) for _, text in given if text is not None)
+        often = "twice" if times == 2 else f"{times} times"
+        ctx.fail(f"{name} is given {often}{f' ({values})' if values else ''}, but takes one value")
+    if "" in (value if isinstance(value, (list, tuple)) else (value,)):
+        ctx.fail(f"The value of {name} is empty. Give one, or leave {name} out.")
 
 
 def run_process(command: Command, arguments: Sequence[str]) -> int:
@@ -47,9 +154,14 @@ def run_process(command: Command, arguments: Sequence[str]) -> int:
     """
     use_utf8()
     calm_openmp()
-    with _tidy_on_signals():
-        code = _guarded(command, list(arguments), debug="--debug" in arguments)
+    with _tidy_on_signals() as signals:
+        code = _guarded(command, list(arguments), signals, debug="--debug" in arguments)
     return _flush(code)
+
+
+def wants_plain_help() -> bool:
+    """Return whether help texts should be plain: the user wants no escape sequences, or boxes would cut names off."""
+    return bool(os.environ.get("NO_COLOR")) or shutil.get_terminal_size().columns < MIN_BOXED_COLUMNS
 
 
 def leave(code: int) -> NoReturn:
@@ -72,15 +184,35 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _guarded(command: Command, arguments: list[str], *, debug: bool) -> int:
+@dataclass
+class _Signals:
+    """What was sent to this process while a command ran."""
+
+    interrupted: bool = False
+
+
+def _invoke(command: Command, arguments: list[str], signals: _Signals) -> Any:
     try:
-        result = command.main(args=arguments, prog_name="nlpkit", standalone_mode=False)
+        return command.main(args=arguments, prog_name="nlpkit", standalone_mode=False)
+    except Exception as error:
+        # Libraries make other errors of an interrupt: numpy, for one, says that it cannot be imported.
+        if signals.interrupted:
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _guarded(command: Command, arguments: list[str], signals: _Signals, *, debug: bool) -> int:
+    try:
+        result = _invoke(command, arguments, signals)
+        if result == INTERRUPTED and signals.interrupted:
+            # While click parsed.
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except NlpkitError as error:
         return _fail(str(error), error, debug=debug, code=error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         note("interrupted", new_line=True)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         discard_stdout()
         return 0
@@ -93,7 +225,7 @@ def _guarded(command: Command, arguments: list[str], *, debug: bool) -> int:
     except MemoryError as error:
         return _fail(_OUT_OF_MEMORY, error, debug=debug, code=2)
     except typer.Abort:
-        return 130
+        return INTERRUPTED
     except BaseException as error:  # a library in Rust may throw what is no Exception
         if isinstance(error, Exception) and isinstance(error, _ClickError):
             return _usage(error, arguments)
@@ -137,6 +269,8 @@ def _usage(error: Exception, arguments: Sequence[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(message)
         return 2
+    if (foreign := _own_name(error)) is not None:
+        message = foreign
     value = _value_got(error, arguments)
     if value is not None and repr(value) not in message:
         message = f"{message.rstrip('.')} (got {value!r})"
@@ -146,14 +280,35 @@ def _usage(error: Exception, arguments: Sequence[str]) -> int:
     return 2
 
 
+def _own_name(error: Exception) -> str | None:
+    """Name the option that does what an unknown one does elsewhere; None where there is no such option."""
+    wanted = getattr(error, "option_name", None)
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ != "NoSuchOption" or context is None:
+        return None
+    known = {name for parameter in context.command.params for name in parameter.opts}
+    own = next((name for name in _FOREIGN.get(str(wanted), ()) if name in known), None)
+    return None if own is None else f"No such option: {wanted}. Did you mean {own}?"
+
+
 def _value_got(error: Exception, arguments: Sequence[str]) -> str | None:
     """Return what the user gave to the option that an error is about: the parser's messages leave it out."""
-    names: Sequence[str] = getattr(getattr(error, "param", None), "opts", ())
+    given = _given(getattr(getattr(error, "param", None), "opts", ()), arguments)
+    return given[0][1] if given else None
+
+
+def _given(names: Sequence[str], arguments: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Return each time that an option was given: its name as it was written, and its value."""
+    found: list[tuple[str, str | None]] = []
     for position, argument in enumerate(arguments):
+        if argument == "--":
+            break
         name, equals, value = argument.partition("=")
         if name in names and name.startswith("-"):
-            return value if equals else next(iter(arguments[position + 1 : position + 2]), None)
-    return None
+            found.append((name, value if equals else next(iter(arguments[position + 1 : position + 2]), None)))
+        elif argument[:2] in names and len(argument) > 2 and argument[1] != "-":
+            found.append((argument[:2], argument[2:]))
+    return found
 
 
 def _complain(message: str) -> None:
@@ -183,25 +338,40 @@ def _flush(code: int) -> int:
 
 
 @contextlib.contextmanager
-def _tidy_on_signals() -> Iterator[None]:
+def _tidy_on_signals() -> Iterator[_Signals]:
     """Let the signals that end a process unwind the stack, so that half-written files are removed."""
+    signals = _Signals()
+    report = sys.unraisablehook
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signals.interrupted = True
+        raise KeyboardInterrupt
+
+    def send_again(failure: Any) -> None:
+        # The interrupt came while some callback ran, where exceptions are printed and lost: once more, then.
+        if failure.exc_type is KeyboardInterrupt:
+            signal.raise_signal(signal.SIGINT)
+        else:
+            report(failure)
+
     before: dict[int, Any] = {}
     try:
-        for name in ("SIGTERM", "SIGHUP", "SIGQUIT"):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
             number = getattr(signal, name, None)
             # Who starts a command under nohup wants it to go on.
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, leave)
+                before[number] = signal.signal(number, interrupt if name == "SIGINT" else leave)
     except ValueError:
         # Not in the main thread: somebody else's process, and their business.
-        yield
+        yield signals
         return
+    sys.unraisablehook = send_again
     try:
-        yield
+        yield signals
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)

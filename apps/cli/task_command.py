@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from nlpkit.apps.cli.loading import load_shown
 from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, named_as_flags
 from nlpkit.apps.cli.output import Writer, note
 from nlpkit.apps.cli.progress import ProgressBar
-from nlpkit.apps.documents.files import is_file
+from nlpkit.apps.data.rows import row_format
+from nlpkit.apps.data.write_rows import RowWriter
+from nlpkit.apps.documents.files import is_file, looks_like_path
 from nlpkit.apps.documents.inputs import Document, read_documents
 from nlpkit.apps.models.adapters import AdapterChooser, Choice
 from nlpkit.apps.pipeline.plan import build_decoding
@@ -49,6 +51,7 @@ class TaskCommand:
         strict: Whether a result that is not to be trusted counts as a failed input for the exit code.
         what: What the text is called in errors.
         ways: How it can be given, for the error when it is not.
+        optional: Whether the options suffice without a text.
     """
 
     task: Task
@@ -64,6 +67,7 @@ class TaskCommand:
     strict: bool = False
     what: str = "text"
     ways: str = "as an argument, as a file with -f PATH, or through a pipe"
+    optional: bool = False
 
     def run(self) -> int:
         """Do it all.
@@ -86,13 +90,20 @@ class TaskCommand:
             max_bytes=self.source.max_bytes,
             what=self.what,
             ways=self.ways,
+            text_field=self.task.text_field,
+            keep_going=self.source.keep_going,
+            optional=self.optional,
         )
-        if self.text is not None and is_file(self.text):
-            note(f"took {self.text!r} as the {self.what}; to read the file of that name, use -f", quiet=self.sink.quiet)
+        self._remark_on_text()
         rows = self._rows(documents, chooser)
+        table = self._table(documents, overrides.get("n", 1))
         with Writer(
             self.sink.output, as_json=self.sink.as_json, line_per_record=self.source.format == "lines"
         ) as writer:
+            if table is not None:
+                writer.write_raw(table.header())
+            elif documents[0].marked and writer.to_file and not self.sink.as_json:
+                writer.write_raw("\ufeff")
             began = time.perf_counter()
             pool = ModelPool(
                 lambda adapter, loaded: load_shown(spec, adapter, quiet=self.sink.quiet, share_with=loaded, lean=True)
@@ -103,13 +114,46 @@ class TaskCommand:
             if writer.to_terminal and len(documents) == 1 and not self.sink.as_json and overrides.get("n", 1) == 1:
                 self._stream(pool, rows[0], documents[0], overrides, writer, tally)
             else:
-                self._batch(pool, rows, documents, overrides, writer, tally)
+                self._batch(pool, rows, documents, overrides, writer, tally, table)
         names = " and ".join(lm.name if lm.adapter is None else f"{lm.name}+{lm.adapter}" for lm in models)
         tally.report(names, stats=self.sink.stats, quiet=self.sink.quiet)
         if self.strict and tally.doubtful:
             which = "the result is" if tally.inputs == 1 else f"{tally.doubtful} of {tally.inputs} results are"
             note(f"{which} not to be trusted; --strict makes that exit code 3", quiet=self.sink.quiet)
         return 3 if tally.failed or (self.strict and tally.doubtful) else 0
+
+    def _remark_on_text(self) -> None:
+        if self.text is None:
+            return
+        if is_file(self.text):
+            note(f"took {self.text!r} as the {self.what}; to read the file of that name, use -f", quiet=self.sink.quiet)
+        elif looks_like_path(self.text):
+            note(
+                f"took {self.text!r} as the {self.what}: it looks like a file's name, but there is no such file; -f "
+                "reads files",
+                quiet=self.sink.quiet,
+            )
+
+    def _table(self, documents: Sequence[Document], results: int) -> RowWriter | None:
+        """Return how to write rows, where the output's name promises them; None where texts or JSON are written."""
+        path = self.sink.output
+        kind = None if path is None else row_format(path)
+        if path is None or kind is None or (kind == "jsonl" and self.sink.as_json):
+            return None
+        if self.sink.as_json:
+            raise ConfigError(
+                f"--json writes JSON Lines, but -o {path} names a table. Leave --json out, or name a .jsonl."
+            )
+        if path.lower().endswith(".gz"):
+            raise ConfigError(f"-o {path} would have to be compressed, which is not done. Leave .gz out.")
+        columns = dict.fromkeys(name for document in documents for name in self._columns(document))
+        tables = [document.table for document in documents if document.table is not None]
+        return RowWriter.build(kind, tables, tuple(columns), results=results, errors=self.source.keep_going)
+
+    def _columns(self, document: Document) -> Iterable[str]:
+        if document.table is not None:
+            return document.table.columns
+        return (self.task.text_field,) if document.values is None else document.values
 
     def _overrides(self) -> dict[str, Any]:
         overrides = {**self.decode.overrides(), **{k: v for k, v in self.overrides.items() if v is not None}}
@@ -129,11 +173,13 @@ class TaskCommand:
 
     def _row(self, document: Document, chooser: AdapterChooser) -> tuple[Example | NlpkitError | None, Choice | None]:
         """Return a checked example and what it runs on; None for a blank line; its error under ``--keep-going``."""
+        if document.error is not None:
+            return document.error, None
         if document.blank:
             return None, None
         try:
             example = self._merge(document)
-            check_example(self.task, example, where=document.name)
+            check_example(self.task, example, where=document.name, columns=document.values)
             return example, chooser.choose(self.task, self.task.prepare(example))
         except NlpkitError as error:
             if self.source.keep_going:
@@ -203,6 +249,7 @@ class TaskCommand:
         overrides: Mapping[str, Any],
         writer: Writer,
         tally: Tally,
+        table: RowWriter | None = None,
     ) -> None:
         many = len(documents) > 1
         with ProgressBar(self.task.name, enabled=not self.sink.quiet) as bar:
@@ -222,7 +269,11 @@ class TaskCommand:
                 shared = writer.to_terminal or result.error is not None
                 with bar.paused() if shared else contextlib.nullcontext():
                     tally.add(result, document, quiet=self.sink.quiet, many=many)
-                    self._write(writer, result, document, index, self._logprobs(lm, result, overrides))
+                    if table is None:
+                        last = index == len(documents) - 1
+                        self._write(writer, result, document, index, self._logprobs(lm, result, overrides), last)
+                    else:
+                        writer.write_raw(self._table_row(table, result, document))
 
     @staticmethod
     def _logprobs(lm: LanguageModel, result: TaskResult, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,18 +302,34 @@ class TaskCommand:
         }
 
     def _write(
-        self, writer: Writer, result: TaskResult, document: Document, index: int, more: Mapping[str, Any]
+        self, writer: Writer, result: TaskResult, document: Document, index: int, more: Mapping[str, Any], last: bool
     ) -> None:
         if self.sink.as_json:
             row_id = (document.values or {}).get("id")
             place = {"input": document.name, "index": index, **({} if row_id is None else {"id": row_id})}
-            writer.write({**result.to_dict(), **more, **place})
+            record = {**result.to_dict(), **more, **place}
+            for key in ("start", "end"):
+                if document.values is None and isinstance(record.get(key), int):
+                    record[key] = document.place(record[key])
+            writer.write(record)
         elif result.error is not None and not writer.line_per_record:
             return
         else:
             texts = [other.text for other in result.alternatives] or [result.text]
-            for text in texts:
-                writer.write(text, newline=document.newline)
+            for number, text in enumerate(texts, start=1):
+                # A file ends as the one that it was made of.
+                end = document.ended or not (writer.to_file and last and number == len(texts))
+                writer.write(text, newline=document.newline, end=end)
+
+    def _table_row(self, table: RowWriter, result: TaskResult, document: Document) -> str:
+        values = document.values
+        return table.row(
+            {self.task.text_field: document.text} if values is None else values,
+            [other.text for other in result.alternatives] or [result.text],
+            cells=document.cells,
+            table=document.table,
+            error=result.error,
+        )
 
 
 def _blank_result(lm: LanguageModel) -> TaskResult:

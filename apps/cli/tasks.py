@@ -88,14 +88,15 @@ def qa(
     sink: OutputOptions,
     question: Annotated[str | None, typer.Argument(help="The question.", show_default=False)] = None,
     context: Annotated[
-        str | None, typer.Option("--context", "-c", metavar="PATH", help="Text that holds the answer; - is a pipe.")
+        list[str] | None,
+        typer.Option("--context", "-c", metavar="PATH", help="Text that holds the answer; - is a pipe. Repeatable."),
     ] = None,
 ) -> int:
     """Answer a question about a text."""
     import dataclasses
 
-    if context is not None:
-        source = dataclasses.replace(source, file=[context, *(source.file or [])])
+    if context:
+        source = dataclasses.replace(source, file=[*context, *(source.file or [])])
     if question is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
         raise ConfigError('The question is missing. Ask it in quotes: nlpkit qa "Who ...?" --context PATH.')
     return _run_task(
@@ -139,6 +140,7 @@ def write(
         flags={"form": "--form", "keywords": "--keyword"},
         overrides={"n": n},
         what="prompt",
+        optional=bool(keywords),
     )
 
 
@@ -172,8 +174,9 @@ def generate(
 
 def _has_rows(source: InputOptions) -> bool:
     from nlpkit.apps.data.rows import row_format
+    from nlpkit.apps.documents.inputs import is_json
 
-    return any(row_format(path) for path in source.file or ()) and source.format == "auto"
+    return any(row_format(path) or is_json(path) for path in source.file or ()) and source.format == "auto"
 
 
 def _run_task(task: str, text: str | None, **parts: Any) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import IO, Any, Literal
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import IO, Any, Literal, Protocol
 
-from nlpkit.apps.documents.files import check_text, decode_text, display_name, open_input
+from nlpkit.apps.documents.files import check_encoding, check_text, decode_text, display_name, open_input
 from nlpkit.apps.tasks.task import Field
 from nlpkit.core.errors import InputError, shortened, shown
 
@@ -29,6 +32,25 @@ _SUFFIXES: dict[str, RowFormat] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv"
 
 
 @dataclass(frozen=True)
+class Table:
+    r"""What the rows of one CSV or TSV file have in common.
+
+    Attributes:
+        kind: ``csv`` or ``tsv``.
+        columns: Names in the header.
+        delimiter: What stands between cells.
+        newline: ``\r\n`` where the header ends so.
+        marked: Whether the file begins with a byte order mark, by which Excel knows UTF-8.
+    """
+
+    kind: RowFormat
+    columns: tuple[str, ...]
+    delimiter: str = ","
+    newline: str = "\n"
+    marked: bool = False
+
+
+@dataclass(frozen=True)
 class Row:
     """One data row.
 
@@ -36,11 +58,21 @@ class Row:
         values: Column name to value.
         where: Where it came from, such as ``data.jsonl:7``.
         line: Its line (its first line, for a CSV cell with line breaks), from 1.
+        table: The table it stands in.
+        cells: Its cells as they stand in the table, by column.
+        error: Why it cannot be used, where `read_rows` was asked to go on.
     """
 
     values: dict[str, Any]
     where: str
     line: int
+    table: Table | None = None
+    cells: dict[str, str] = field(default_factory=dict)
+    error: InputError | None = None
+
+
+class _Lines(Protocol):
+    def readline(self, size: int, /) -> bytes: ...
 
 
 def row_format(path: str) -> RowFormat | None:
@@ -58,10 +90,14 @@ def read_rows(
     max_row_bytes: int = MAX_ROW_BYTES,
     max_total_bytes: int = MAX_TOTAL_BYTES,
     takes: Callable[[int], bool] | None = None,
+    encoding: str | None = None,
+    keep_going: bool = False,
 ) -> Iterator[Row]:
-    """Read the rows of one file, one at a time. It is UTF-8; gzip is seen through; blank lines are skipped.
+    """Read the rows of one file, one at a time. Gzip is seen through; blank lines are skipped.
 
-    CSV follows RFC 4180 with a header line. TSV has a header line and no quoting, as its media type says.
+    CSV follows RFC 4180 with a header line; semicolons or tabs may stand for its commas, as the header (or a line
+    ``sep=;`` before it) shows. TSV has a header line and no quoting, as its media type says; but a cell in quotes that
+    holds doubled quotes, as Excel writes it, is read without them.
     With `fields`, a CSV or TSV cell of a list or dict column is read as JSON, and an empty cell of a column
     that is not required counts as absent.
 
@@ -73,6 +109,8 @@ def read_rows(
         max_row_bytes: Longest line.
         max_total_bytes: Most bytes, after decompression.
         takes: Asked for each line of JSON, counted from 1; those for which it says no are skipped unread.
+        encoding: The encoding; by default it is UTF-8, and errors do not speak of ``--encoding``.
+        keep_going: Give rows with an `error` for those that are not well formed, as far as others can follow them.
 
     Yields:
         The rows, in order.
@@ -84,12 +122,20 @@ def read_rows(
     kind = kind or row_format(path) or "jsonl"
     name = display_name(path)
     seen: dict[Any, int] = {}
-    with open_input(path) as stream:
+    narrow = "utf-8" if encoding is None else check_encoding(encoding)
+    with open_input(path) as raw:
+        stream: _Lines = raw
+        if not _splits_at_bytes(narrow):
+            stream, narrow = _Recoded(raw, narrow, name), "utf-8"
+
+        def decode(number: int, data: bytes) -> str:
+            return decode_text(data, encoding=narrow, where=f"{name}:{number}", by_option=encoding is not None)
+
         lines = _lines(stream, name, max_row_bytes=max_row_bytes, max_total_bytes=max_total_bytes, takes=takes)
         rows = (
-            _json_rows(lines, name)
+            _json_rows(lines, name, decode, keep_going=keep_going)
             if kind == "jsonl"
-            else _table_rows(lines, name, kind, fields, max_record_bytes=max_row_bytes)
+            else _table_rows(lines, name, kind, fields, decode, max_record_bytes=max_row_bytes, keep_going=keep_going)
         )
         for row in rows:
             if unique is not None and unique in row.values:
@@ -103,14 +149,43 @@ def read_rows(
             yield row
 
 
+def _splits_at_bytes(encoding: str) -> bool:
+    """Return whether the byte of a line feed ends a line in an encoding, and means nothing else."""
+    return not encoding.startswith(("utf-16", "utf-32", "utf-7")) and "\n".encode(encoding) == b"\n"
+
+
+class _Recoded:
+    """A stream in an encoding of wide characters, line by line as UTF-8."""
+
+    def __init__(self, stream: IO[bytes], encoding: str, name: str) -> None:
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._stream = stream
+        self._encoding = encoding
+        self._name = name
+        self._text = ""
+        self._ended = False
+
+    def readline(self, size: int, /) -> bytes:
+        while "\n" not in self._text and len(self._text) < size and not self._ended:
+            data = self._stream.read(1 << 16)
+            self._ended = not data
+            try:
+                self._text += self._decoder.decode(data, final=not data)
+            except UnicodeError as error:
+                raise InputError(f"{self._name} is not valid {self._encoding.upper()}: {error}.") from error
+        end = self._text.find("\n") + 1 or len(self._text)
+        line, self._text = self._text[:end][:size], self._text[min(end, size) :]
+        return line.encode("utf-8", "surrogatepass")
+
+
 def _lines(
-    stream: IO[bytes],
+    stream: _Lines,
     name: str,
     *,
     max_row_bytes: int,
     max_total_bytes: int,
     takes: Callable[[int], bool] | None,
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[tuple[int, bytes]]:
     total = 0
     number = 0
     while data := stream.readline(max_row_bytes + 1):
@@ -125,46 +200,99 @@ def _lines(
         if number > 1 and data.startswith(b"\xef\xbb\xbf"):
             raise InputError(f"{name}:{number}: a byte order mark in the middle of the file. Remove it.")
         if takes is None or takes(number):
-            yield number, decode_text(data, where=f"{name}:{number}")
+            yield number, data
 
 
-def _json_rows(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Row]:
-    for number, line in lines:
-        if not line.strip():
-            continue
+_Decode = Callable[[int, bytes], str]
+
+
+def _json_rows(lines: Iterable[tuple[int, bytes]], name: str, decode: _Decode, *, keep_going: bool) -> Iterator[Row]:
+    for number, data in lines:
         where = f"{name}:{number}"
         try:
-            values = json.loads(line, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
-        except json.JSONDecodeError as error:
-            hint = " Turn a JSON list into lines with `jq -c '.[]'`." if number == 1 and line.lstrip()[0] == "[" else ""
-            raise InputError(
-                f"{where}: not a JSON object: {error.msg} at character {error.pos + 1}. Each line holds one "
-                f"whole object.{hint}"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not a usable JSON object: {error}.") from error
-        if not isinstance(values, dict):
-            hint = " Turn a JSON list into lines with `jq -c '.[]'`." if isinstance(values, list) else ""
-            raise InputError(f"{where}: a JSON {type(values).__name__}, not an object.{hint}")
-        _check_strings(values, where)
-        yield Row(values, where, number)
+            line = decode(number, data)
+            if line.strip():
+                yield Row(_json_row(line, where, number), where, number)
+        except InputError as error:
+            if not keep_going:
+                raise
+            yield Row({}, where, number, error=error)
+
+
+def _json_row(line: str, where: str, number: int) -> dict[str, Any]:
+    try:
+        values = json.loads(line, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        hint = " Turn a JSON list into lines with `jq -c '.[]'`." if number == 1 and line.lstrip()[0] == "[" else ""
+        raise InputError(
+            f"{where}: not a JSON object: {error.msg} at character {error.pos + 1}. Each line holds one "
+            f"whole object.{hint}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not a usable JSON object: {error}.") from error
+    if not isinstance(values, dict):
+        hint = " Turn a JSON list into lines with `jq -c '.[]'`." if isinstance(values, list) else ""
+        raise InputError(f"{where}: a JSON {type(values).__name__}, not an object.{hint}")
+    _check_strings(values, where)
+    return values
+
+
+def json_list_rows(text: str, name: str) -> list[Row] | None:
+    """Read a whole JSON file that is a list of objects as rows.
+
+    Args:
+        text: The file's text.
+        name: What it is called in errors and places, such as ``data.json: item 2``.
+
+    Returns:
+        The rows; None where the file is no JSON, or holds something else.
+
+    Raises:
+        InputError: An object cannot be used.
+    """
+    try:
+        values = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
+    except json.JSONDecodeError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}: not usable JSON: {error}.") from error
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        return None
+    _check_strings(values, name)
+    return [Row(value, f"{name}: item {number}", number) for number, value in enumerate(values, start=1)]
 
 
 class _Record:
-    """Bounds a CSV record: one quote that is not closed makes one cell of the whole rest of a file."""
+    """Bounds a CSV record: one quote that is not closed makes one cell of the whole rest of a file.
+
+    Attributes:
+        error: Why a line of the record could not be read.
+        newline: Line end of the first line.
+    """
 
     def __init__(self, name: str, max_bytes: int) -> None:
         self._name = name
         self._max = max_bytes
         self._chars = 0
+        self.error: InputError | None = None
+        self.newline = "\n"
 
     def begin(self) -> None:
         """Begin a new record."""
         self._chars = 0
+        self.error = None
 
-    def lines(self, lines: Iterable[tuple[int, str]]) -> Iterator[str]:
-        """Hand on the lines."""
-        for number, line in lines:
+    def lines(self, lines: Iterable[tuple[int, bytes]], decode: _Decode, *, keep_going: bool) -> Iterator[str]:
+        """Hand on the lines, decoded."""
+        for number, data in lines:
+            if number == 1 and data.endswith(b"\r\n"):
+                self.newline = "\r\n"
+            try:
+                line = decode(number, data)
+            except InputError as error:
+                if not keep_going or number == 1:
+                    raise
+                self.error, line = error, data.decode("ascii", "replace")
             self._chars += len(line)
             if self._chars > self._max:
                 raise InputError(
@@ -175,43 +303,94 @@ class _Record:
 
 
 def _table_rows(
-    lines: Iterable[tuple[int, str]],
+    lines: Iterator[tuple[int, bytes]],
     name: str,
     kind: RowFormat,
     fields: Sequence[Field] | None,
+    decode: _Decode,
     *,
     max_record_bytes: int,
+    keep_going: bool,
 ) -> Iterator[Row]:
     by_name = {column.name: column for column in fields or ()}
     # The reader's limit belongs to the whole process; the length of a line is bounded by _lines.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
+    first = next(lines, None)
+    if first is None:
+        return
+    marked = first[1].startswith(codecs.BOM_UTF8)
     record = _Record(name, max_record_bytes)
-    texts = record.lines(lines)
+    texts = record.lines(chain([first], lines), decode, keep_going=keep_going)
+    skipped, delimiter = 0, "\t"
     if kind == "tsv":
         reader = csv.reader(texts, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.reader(texts, strict=True)
-    header: list[str] | None = None
-    first_line = 1
+        top = next(texts)
+        if (said := top.strip().lower()).startswith("sep=") and len(said) == 5:
+            # A line of Excel's own before the header.
+            delimiter, skipped = said[4], 1
+        else:
+            delimiter, texts = _delimiter(top, by_name), chain([top], texts)
+        reader = csv.reader(texts, strict=True, delimiter=delimiter)
+    table: Table | None = None
+    first_line = 1 + skipped
     try:
         for cells in reader:
-            where, number = f"{name}:{first_line}", first_line
+            where, number, error = f"{name}:{first_line}", first_line, record.error
             record.begin()
-            first_line = reader.line_num + 1
+            first_line = reader.line_num + 1 + skipped
             if not cells:
                 continue
-            if header is None:
+            if table is None:
                 header = [cell.strip() for cell in cells]
                 if len(set(header)) < len(header) or not all(header):
                     raise InputError(f"{where}: the header {shown(header)} has an empty or repeated column name.")
+                table = Table(kind, tuple(header), delimiter, record.newline, marked)
                 continue
-            if len(cells) != len(header):
-                named = shortened(", ".join(header))
-                raise InputError(f"{where}: {len(cells)} cells, but the header names {len(header)} columns: {named}.")
-            values: dict[str, Any] = dict(zip(header, cells, strict=True))
-            yield Row(_typed(values, by_name, where), where, number)
+            try:
+                if error is not None:
+                    raise error
+                yield _table_row(cells, table, by_name, where, number)
+            except InputError as failure:
+                if not keep_going:
+                    raise
+                yield Row({}, where, number, table, dict(zip(table.columns, cells, strict=False)), failure)
     except csv.Error as error:
+        if "new-line character" in str(error):
+            raise InputError(
+                f"{name}:{first_line}: its lines end in carriage returns alone. Make line feeds of them, as "
+                "`tr '\\r' '\\n'` does."
+            ) from error
         raise InputError(f"{name}:{first_line}: not well-formed {kind.upper()}: {error}.") from error
+
+
+def _delimiter(header: str, names: Collection[str]) -> str:
+    """Return what stands between the columns of a CSV file: Excel writes semicolons where the comma is in numbers."""
+
+    def fits(delimiter: str) -> tuple[int, bool]:
+        cells: list[str] = []
+        with contextlib.suppress(csv.Error):
+            cells = next(csv.reader([header.rstrip("\r\n")], delimiter=delimiter), [])
+        return sum(cell.strip() in names for cell in cells), len(cells) > 1
+
+    return max(",;\t", key=fits)
+
+
+def _table_row(cells: list[str], table: Table, by_name: dict[str, Field], where: str, number: int) -> Row:
+    if len(cells) != len(table.columns):
+        named = shortened(", ".join(table.columns))
+        raise InputError(f"{where}: {len(cells)} cells, but the header names {len(table.columns)} columns: {named}.")
+    raw = dict(zip(table.columns, cells, strict=True))
+    read = {name: unquoted(cell) for name, cell in raw.items()} if table.kind == "tsv" else raw
+    return Row(_typed(read, by_name, where), where, number, table, raw)
+
+
+def unquoted(cell: str) -> str:
+    """Return a cell of a TSV file without the quotes that Excel puts around one that holds quotes, which it doubles."""
+    inner = cell[1:-1]
+    if cell[:1] == cell[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', ""):
+        return inner.replace('""', '"')
+    return cell
 
 
 def _typed(values: dict[str, Any], by_name: dict[str, Field], where: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import stat
 import sys
 import zlib
@@ -30,6 +31,11 @@ _BINARY_KINDS = (
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
     (b"\x7fELF", "a program"),
+)
+_PATH = re.compile(
+    r"(?:\.{0,2}|~)[/\\]\S+|\S*\w\.(?:txt|text|md|rst|html?|xml|json|jsonl|ndjson|csv|tsv|pdf|docx?|odt|rtf|pptx?|xlsx?|"
+    r"epub|srt|vtt|ass|po|pot|xliff|xlf|ya?ml|toml|ini|properties|strings|tex|log|eml|ics|svg|gz|zip)",
+    re.IGNORECASE,
 )
 _COMMON_ENCODINGS = (
     "utf-8",
@@ -57,6 +63,41 @@ def is_file(text: str) -> bool:
     try:
         return os.path.isfile(text)
     except ValueError:
+        return False
+
+
+def looks_like_path(text: str) -> bool:
+    """Return whether a text that is no file's name looks like one: a single word with a usual suffix, or a folder."""
+    if len(text) > 255 or not text.strip() or text.split() != [text] or "://" in text:
+        return False
+    return _PATH.fullmatch(text) is not None
+
+
+def stdin_waits() -> bool:
+    """Return whether somebody sent something through a pipe, or from the beginning of a file; never waits for it.
+
+    A terminal, an empty or closed input and /dev/null hold nothing. A file that is read already is somebody else's, as
+    in a shell's loop over its lines.
+    """
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return False
+    try:
+        number = sys.stdin.fileno()
+    except (OSError, ValueError):
+        # Not the process's own, but what a program put in its place.
+        return bool(_peek(cast("io.BufferedReader", getattr(sys.stdin, "buffer", None)), 1))
+    try:
+        state = os.fstat(number)
+        if stat.S_ISREG(state.st_mode):
+            return state.st_size > 0 and os.lseek(number, 0, os.SEEK_CUR) == 0
+        if not stat.S_ISFIFO(state.st_mode) and not stat.S_ISSOCK(state.st_mode):
+            return False
+        import fcntl
+        import termios
+
+        # Not select: it says "ready" at the end of a pipe as well.
+        return any(fcntl.ioctl(number, termios.FIONREAD, bytes(4)))
+    except (OSError, ImportError):
         return False
 
 
@@ -134,13 +175,17 @@ def check_encoding(name: str) -> str:
     return info.name
 
 
-def decode_text(data: bytes, *, encoding: str = "utf-8", where: str) -> str:
+def decode_text(
+    data: bytes, *, encoding: str = "utf-8", where: str, keep_mark: bool = False, by_option: bool = True
+) -> str:
     """Decode strictly; strip a byte order mark.
 
     Args:
         data: The whole input.
         encoding: Name of a text encoding.
         where: What the data is called in errors.
+        keep_mark: Keep a byte order mark that the encoding itself does not take away.
+        by_option: Whether the user can name the encoding; errors say else how to get UTF-8.
 
     Returns:
         The text, its line ends untouched.
@@ -152,18 +197,19 @@ def decode_text(data: bytes, *, encoding: str = "utf-8", where: str) -> str:
     """
     encoding = check_encoding(encoding)
     wide = encoding.startswith(("utf-16", "utf-32"))
-    _refuse_binary(data, wide=wide, where=where)
+    _refuse_binary(data, wide=wide, where=where, by_option=by_option)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         got = f"byte 0x{data[error.start]:02X} at offset {error.start} (line {line})"
         raise InputError(
-            f"{where} is not valid {encoding.upper()}: {got}. {_other_encoding(data, encoding)}"
+            f"{where} is not valid {encoding.upper()}: {got}. {_other_encoding(data, encoding, by_option=by_option)}"
         ) from error
     except UnicodeError as error:
         raise InputError(f"{where} is not valid {encoding.upper()}: {error}.") from error
-    text = text.removeprefix("\ufeff")
+    if not keep_mark:
+        text = text.removeprefix("\ufeff")
     if wide and "\0" in text:
         raise InputError(f"{where} holds NUL characters when read as {encoding.upper()}: that is not a text.")
     return text
@@ -217,20 +263,20 @@ def _nearby(path: str) -> str:
     return hint if hint.startswith("Did you mean") else "Check the spelling and the current folder."
 
 
-def _refuse_binary(data: bytes, *, wide: bool, where: str) -> None:
+def _refuse_binary(data: bytes, *, wide: bool, where: str, by_option: bool) -> None:
     for magic, kind in _BINARY_KINDS:
         if data.startswith(magic):
             raise InputError(f"{where} is {kind}, not a text. Extract its text first.")
+    do = "Add --encoding utf-16." if by_option else _recode("utf-16")
     if not wide and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(f"{where} looks like UTF-16 (it begins with its byte order mark). Add --encoding utf-16.")
+        raise InputError(f"{where} looks like UTF-16 (it begins with its byte order mark). {do}")
     if not wide and (offset := data.find(b"\0")) >= 0:
         raise InputError(
-            f"{where} holds a NUL byte at offset {offset}: it is binary, not a text. If it is UTF-16, add "
-            "--encoding utf-16."
+            f"{where} holds a NUL byte at offset {offset}: it is binary, not a text, unless it is UTF-16. {do}"
         )
 
 
-def _other_encoding(data: bytes, tried: str) -> str:
+def _other_encoding(data: bytes, tried: str, *, by_option: bool) -> str:
     for candidate in ("utf-8", "cp1252"):
         if candidate == tried:
             continue
@@ -238,5 +284,11 @@ def _other_encoding(data: bytes, tried: str) -> str:
             data.decode(candidate)
         except UnicodeDecodeError:
             continue
+        if not by_option:
+            return _recode(candidate)
         return f"If it is in another encoding, name it, such as --encoding {candidate}."
-    return "If it is in another encoding, name it with --encoding."
+    return "If it is in another encoding, name it with --encoding." if by_option else _recode("ENCODING")
+
+
+def _recode(encoding: str) -> str:
+    return f"It must be UTF-8; `iconv -f {encoding} -t utf-8` makes it so."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from nlpkit.apps.data.rows import RowFormat, read_rows, row_format
+from nlpkit.apps.data.rows import Row, RowFormat, Table, json_list_rows, read_rows, row_format
 from nlpkit.apps.documents.files import (
     MAX_BYTES,
     STDIN,
@@ -16,9 +17,10 @@ from nlpkit.apps.documents.files import (
     decode_text,
     display_name,
     read_bytes,
+    stdin_waits,
 )
 from nlpkit.apps.tasks.task import Field
-from nlpkit.core.errors import ConfigError, InputError, did_you_mean
+from nlpkit.core.errors import ConfigError, InputError, NlpkitError, did_you_mean
 
 InputFormat = Literal["auto", "text", "lines", "jsonl", "csv", "tsv"]
 
@@ -36,17 +38,34 @@ class Document:
             ``argument``.
         newline: Line end to write with: ``\r\n`` where the whole input used it.
         values: The row, for an input from a data file.
+        marked: Whether a byte order mark stands before it.
+        ended: Whether a line end stands behind it.
+        cells: The row's cells as they stand in a table.
+        table: That table.
+        empty: Whether it is a row of a table whose text is empty.
+        error: Why it cannot be used, where `read_documents` was asked to go on.
     """
 
     text: str
     name: str
     newline: str = "\n"
     values: Mapping[str, Any] | None = None
+    marked: bool = False
+    ended: bool = True
+    cells: Mapping[str, str] | None = None
+    table: Table | None = None
+    empty: bool = False
+    error: NlpkitError | None = None
 
     @property
     def blank(self) -> bool:
-        """Whether there is nothing to work on: an empty line of a line-by-line input."""
-        return self.values is None and not self.text.strip()
+        """Whether there is nothing to work on: an empty line of a line-by-line input, or an empty cell."""
+        return self.error is None and (self.empty or (self.values is None and not self.text.strip()))
+
+    def place(self, offset: int) -> int:
+        """Return where a character of the text stands in the file: its mark and carriage returns count there."""
+        returns = self.text.count("\n", 0, offset) if self.newline == "\r\n" else 0
+        return offset + returns + self.marked
 
 
 def read_documents(
@@ -59,6 +78,9 @@ def read_documents(
     max_bytes: int = MAX_BYTES,
     what: str = "text",
     ways: str = "as an argument, as a file with -f PATH, or through a pipe",
+    text_field: str = "",
+    keep_going: bool = False,
+    optional: bool = False,
 ) -> list[Document]:
     """Collect the inputs of a command. Everything is read and checked before any work begins.
 
@@ -67,15 +89,18 @@ def read_documents(
         files: Paths; ``-`` for standard input.
         input_format: ``text`` makes one input of each file, ``lines`` one of each line, ``jsonl``, ``csv``
             and ``tsv`` one of each row; ``auto`` goes by the file's name.
-        encoding: Encoding of text files. Data rows are always UTF-8.
+        encoding: Encoding of files.
         fields: The task's columns, for data rows; None refuses data rows.
         max_bytes: Largest input.
         what: What the input is called in errors.
         ways: How it can be given, for the error when it is not.
+        text_field: The column without which a row of a table is blank.
+        keep_going: Give inputs with an `error` for those that cannot be used.
+        optional: Whether a command can do without: one row without values then stands for no input.
 
     Returns:
-        At least one input, in the order given. Only ``lines`` gives blank ones, so that line counts can be
-        kept.
+        At least one input, in the order given. Only ``lines`` and tables give blank ones, so that counts of lines and
+        rows can be kept.
 
     Raises:
         ConfigError: Options contradict each other.
@@ -93,26 +118,136 @@ def read_documents(
             f"Got both a {what} as an argument ({text[:40]!r}) and a file ({display_name(files[0])!r}): "
             "give one of the two."
         )
+    if (text is not None or (files and STDIN not in files)) and stdin_waits():
+        given = (
+            f"a {what} as an argument ({text[:40]!r})" if text is not None else f"a file ({display_name(files[0])!r})"
+        )
+        raise ConfigError(
+            f"Got both {given} and something on standard input: give one of the two. What a shell's loop reads is kept "
+            "from the command with < /dev/null."
+        )
     if text is not None:
         return _from_text(check_text(text, where=f"The {what}"), "argument", lines=input_format == "lines", what=what)
     if not files:
         if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+            if optional:
+                return [Document("", "argument", values={})]
             raise InputError(f"There is no {what} to work on. Give it {ways}.")
         files = (STDIN,)
+        if optional and (content := _optional_text(max_bytes, encoding)) is not None:
+            return _from_text(content, display_name(STDIN), lines=input_format == "lines", what=what)
+        if optional:
+            return [Document("", "argument", values={})]
     if list(files).count(STDIN) > 1:
         raise ConfigError("Standard input (-) is named more than once; it can be read only once.")
     documents: list[Document] = []
     for path in files:
-        kind = _row_kind(path, input_format)
-        if kind is None:
-            name = display_name(path)
-            content = decode_text(read_bytes(path, max_bytes=max_bytes), encoding=encoding, where=name)
-            documents += _from_text(content, name, lines=input_format == "lines", what=what)
-        elif fields is None:
-            raise InputError(f"{display_name(path)} holds data rows, which this command does not take.")
-        else:
-            documents += _from_rows(path, kind, fields=fields, encoding=encoding, max_bytes=max_bytes)
+        reader = _Reader(path, encoding, fields, max_bytes, what, text_field, keep_going)
+        try:
+            # One by one: what stood before a bad row is kept.
+            documents.extend(reader.read(input_format))
+        except InputError as error:
+            if not keep_going:
+                raise
+            documents.append(Document("", display_name(path), error=error))
     return documents
+
+
+def _optional_text(max_bytes: int, encoding: str) -> str | None:
+    content = decode_text(read_bytes(STDIN, max_bytes=max_bytes), encoding=encoding, where=display_name(STDIN))
+    return content if content.strip() else None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the inputs of one file."""
+
+    path: str
+    encoding: str
+    fields: Sequence[Field] | None
+    max_bytes: int
+    what: str
+    text_field: str
+    keep_going: bool
+
+    def read(self, input_format: str) -> Iterator[Document]:
+        name = display_name(self.path)
+        if input_format == "auto" and is_json(self.path):
+            yield from self._json(name)
+            return
+        kind = _row_kind(self.path, input_format)
+        if kind is None:
+            content = self._content(name)
+            yield from _from_text(content, name, lines=input_format == "lines", what=self.what)
+        else:
+            yield from self._rows(self._read_rows(kind), name)
+
+    def _content(self, name: str) -> str:
+        data = read_bytes(self.path, max_bytes=self.max_bytes)
+        return decode_text(data, encoding=self.encoding, where=name, keep_mark=True)
+
+    def _json(self, name: str) -> Iterator[Document]:
+        """Read what a name promises to be JSON: a list of objects, or one object a line."""
+        content = self._content(name).removeprefix("\ufeff")
+        rows: Iterable[Row] | None = json_list_rows(content, name)
+        if rows is None and content.lstrip().startswith("{") and self.path != STDIN and _is_json_lines(content):
+            rows = self._read_rows("jsonl")
+        if rows is None:
+            raise InputError(
+                f"{name} is neither a JSON list of rows nor one JSON object a line. As a text it would come out as no "
+                "JSON any more: take the texts out of it, or say --input-format text to have it so."
+            )
+        yield from self._rows(rows, name)
+
+    def _read_rows(self, kind: RowFormat) -> Iterator[Row]:
+        return read_rows(
+            self.path,
+            fields=self.fields,
+            kind=kind,
+            max_row_bytes=self.max_bytes,
+            max_total_bytes=self.max_bytes,
+            encoding=self.encoding,
+            keep_going=self.keep_going,
+        )
+
+    def _rows(self, rows: Iterable[Row], name: str) -> Iterator[Document]:
+        if self.fields is None:
+            raise InputError(f"{name} holds data rows, which this command does not take.")
+        needed = any(
+            column.name == self.text_field and column.required and not column.may_be_empty for column in self.fields
+        )
+        count = 0
+        for count, row in enumerate(rows, start=1):
+            if count > MAX_DOCUMENTS:
+                raise _too_many(name, "rows")
+            text = row.values.get(self.text_field)
+            # Tables have empty cells, as texts have empty lines; an object that says "" is a mistake.
+            empty = needed and row.table is not None and isinstance(text, str) and not text.strip()
+            yield Document(
+                "",
+                row.where,
+                values=row.values,
+                cells=row.cells,
+                table=row.table,
+                empty=empty and row.error is None,
+                error=row.error,
+            )
+        if not count:
+            raise InputError(f"{name} holds no data rows.")
+
+
+def is_json(path: str) -> bool:
+    """Return whether a file's name promises one JSON value. ``.gz`` is looked through."""
+    return path.lower().removesuffix(".gz").endswith(".json")
+
+
+def _is_json_lines(content: str) -> bool:
+    """Return whether the first of several lines is a whole JSON object."""
+    lines = [line for line in content.split("\n", 3)[:3] if line.strip()]
+    try:
+        return len(lines) > 1 and isinstance(json.loads(lines[0]), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _row_kind(path: str, input_format: str) -> RowFormat | None:
@@ -122,6 +257,8 @@ def _row_kind(path: str, input_format: str) -> RowFormat | None:
 
 
 def _from_text(content: str, name: str, *, lines: bool, what: str) -> list[Document]:
+    marked = content.startswith("\ufeff")
+    content = content.removeprefix("\ufeff")
     if not content.strip():
         raise InputError(f"The {what} is empty ({name}). Give some text to work on.")
     newline = "\n"
@@ -129,30 +266,18 @@ def _from_text(content: str, name: str, *, lines: bool, what: str) -> list[Docum
     if (breaks := content.count("\n")) and content.count("\r\n") == breaks:
         newline, content = "\r\n", content.replace("\r\n", "\n")
     # The line end that ends the file (or what `echo` sent) belongs to the file and not to the text.
+    ended = content.endswith(("\n", "\r")) or name == "argument"
     content = content.removesuffix("\n").removesuffix("\r")
     if not lines:
-        return [Document(content, name, newline)]
+        return [Document(content, name, newline, marked=marked, ended=ended)]
     if content.count("\n") >= MAX_DOCUMENTS:
         raise _too_many(name, "lines")
     # Not str.splitlines, which also splits at form feeds, U+2028 and others: lines out must equal lines in.
     return [
-        Document(line.removesuffix("\r"), f"{name}:{number}", newline)
+        Document(line.removesuffix("\r"), f"{name}:{number}", newline, marked=marked and number == 1, ended=ended)
         for number, line in enumerate(content.split("\n"), start=1)
     ]
 
 
 def _too_many(name: str, what: str) -> InputError:
     return InputError(f"{name} holds more than {MAX_DOCUMENTS:,} {what}, which are all held in memory. Split it.")
-
-
-def _from_rows(path: str, kind: RowFormat, *, fields: Sequence[Field], encoding: str, max_bytes: int) -> list[Document]:
-    if check_encoding(encoding) != "utf-8":
-        raise ConfigError(f"{display_name(path)} holds data rows, which are always UTF-8: leave --encoding out.")
-    documents: list[Document] = []
-    for row in read_rows(path, fields=fields, kind=kind, max_row_bytes=max_bytes, max_total_bytes=max_bytes):
-        if len(documents) >= MAX_DOCUMENTS:
-            raise _too_many(display_name(path), "rows")
-        documents.append(Document("", row.where, values=row.values))
-    if not documents:
-        raise InputError(f"{display_name(path)} holds no data rows.")
-    return documents

@@ -64,6 +64,9 @@ def build_decoding(task: Task, overrides: Mapping[str, Any]) -> DecodeConfig:
         ConfigError: An option is unknown, out of range, or contradicts another one.
     """
     changes = {name: value for name, value in overrides.items() if value is not None}
+    if changes.get("max_tokens") == 0:
+        # The engine takes it; of a task it would be an empty result that looks like an answer.
+        raise ConfigError("max_tokens is 0; it must be at least 1.")
     if isinstance(changes.get("stop"), (list, str)):
         changes["stop"] = (changes["stop"],) if isinstance(changes["stop"], str) else tuple(changes["stop"])
     if isinstance(changes.get("must_include"), (list, str)):

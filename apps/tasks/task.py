@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -366,13 +366,14 @@ _KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_example(task: Task, example: Example, *, where: str) -> None:
+def check_example(task: Task, example: Example, *, where: str, columns: Iterable[str] | None = None) -> None:
     """Check one data row against the task's fields.
 
     Args:
         task: The task it is meant for.
         example: The row.
         where: Where it came from, such as ``data.jsonl:7``, for the error.
+        columns: Names of its own columns, where others were added to it.
 
     Raises:
         InputError: A required field is missing, empty or of the wrong type.
@@ -380,9 +381,10 @@ def check_example(task: Task, example: Example, *, where: str) -> None:
     for column in task.fields:
         if column.name not in example or example[column.name] is None:
             if column.required:
+                needed = ", ".join(repr(f.name) for f in task.fields if f.required)
+                own = ", ".join(example if columns is None else columns)
                 raise InputError(
-                    f"{where}: the row has no {column.name!r}; {task.name} rows need "
-                    f"{', '.join(repr(f.name) for f in task.fields if f.required)}. It has: {', '.join(example)}."
+                    f"{where}: the row has no {column.name!r}; {task.name} rows need {needed}. It has: {own}."
                 )
             continue
         value = example[column.name]

@@ -162,12 +162,18 @@ def test_rows_through_the_pipe(cli: Cli) -> None:
 
 
 def test_row_without_a_column_is_named(cli: Cli, tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text("prompt,other\na,b\n,c\n")
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a"}\n{"prompt": " "}\n')
     result = cli("generate", "-f", str(path))
     assert result.code == 2
-    assert "rows.csv:3: 'prompt' is empty" in result.err
+    assert "rows.jsonl:2: 'prompt' is empty" in result.err
     assert result.out == ""
+    path = tmp_path / "rows.csv"
+    path.write_text("source,other\na,b\n")
+    result = cli("translate", "-f", str(path), "--from", "en")
+    assert result.code == 2
+    assert "rows.csv:2: the row has no 'target_lang'" in result.err
+    assert "It has: source, other." in result.err
 
 
 def test_row_and_option_contradict_each_other(cli: Cli, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 from nlpkit.core.machine import lean_torch
 
+FAKES = str(Path(__file__).resolve().parents[1] / "support" / "fakes.py")
 IS_TESTED = version("torch").startswith(lean_torch.TESTED)
 
 
@@ -100,3 +104,63 @@ leave(3)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (3, "main\nthread\nregistered\n", "")
+
+
+def test_the_command_imports_nothing_before_it_can_be_interrupted() -> None:
+    code = "import sys; before = set(sys.modules); import nlpkit.cli; print(*(set(sys.modules) - before))"
+    loaded = python(code).split()
+    assert [name for name in loaded if name.partition(".")[0] in ("typer", "click", "rich", "torch", "numpy")] == []
+    assert [name for name in loaded if name.startswith("nlpkit.")] == ["nlpkit.cli"]
+
+
+INTERRUPTED = """
+import builtins, os, signal, sys
+real = builtins.__import__
+def hooked(name, *rest):
+    if name.startswith(os.environ["INTERRUPT_AT"]):
+        builtins.__import__ = real
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(name, *rest)
+builtins.__import__ = hooked
+sys.argv = ["nlpkit", "generate", "hi"]
+from nlpkit.cli import run
+run()
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["typer", "nlpkit.apps.cli.options", "nlpkit.eval.cli.commands", "nlpkit.apps.cli.task_command"]
+)
+def test_an_interrupt_while_modules_are_imported(offline_env: dict[str, str], module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env={**offline_env, "INTERRUPT_AT": module},
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "nlpkit: interrupted\n")
+
+
+def test_an_interrupt_at_any_time(offline_env: dict[str, str]) -> None:
+    code = "import os; os.write(1, b'.'); import runpy; runpy.run_module('nlpkit.cli', run_name='__main__')"
+    for step in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"import sys; sys.argv = ['nlpkit', 'translate', 'Hi', '--to', 'de']; {code}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**offline_env, "NLPKIT_OFFLINE": "1"},
+        )
+        assert process.stdout is not None
+        process.stdout.read(1)
+        time.sleep(0.15 + 0.15 * step)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        if process.returncode == 0 and out:
+            # It was done sooner.
+            break
+        assert (process.returncode, err.strip()) == (130, "nlpkit: interrupted"), (step, out)

@@ -338,8 +338,10 @@ def test_row_files_that_cannot_be_used(tmp_path: Path) -> None:
         read_documents(None, (write(tmp_path / "a.jsonl", "\n"),), fields=FIELDS)
     with pytest.raises(InputError, match="does not take"):
         read_documents(None, (write(tmp_path / "b.jsonl", "{}"),))
-    with pytest.raises(ConfigError, match="always UTF-8"):
-        read_documents(None, (str(tmp_path / "b.jsonl"),), fields=FIELDS, encoding="cp1252")
+    with pytest.raises(InputError, match=r"c.jsonl:1 is not valid UTF-8: .*--encoding cp1252"):
+        read_documents(None, (write(tmp_path / "c.jsonl", b'{"source": "caf\xe9"}'),), fields=FIELDS)
+    with pytest.raises(InputError, match=r"`iconv -f cp1252 -t utf-8`"):
+        list(read_rows(str(tmp_path / "c.jsonl")))
 
 
 # --- glossaries
