@@ -178,6 +178,6 @@ def _has_rows(source: InputOptions) -> bool:
 
 def _run_task(task: str, text: str | None, **parts: Any) -> int:
     from nlpkit.apps.cli.task_command import TaskCommand
-    from nlpkit.apps.tasks.table import build_task
+    from nlpkit.apps.tasks.table import load_task
 
-    return TaskCommand(task=build_task(task), text=text, **parts).run()
+    return TaskCommand(task=load_task(task), text=text, **parts).run()

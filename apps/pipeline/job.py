@@ -9,11 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.pipeline.plan import Plan, Planner, build_decoding, explicit_limit
+from nlpkit.apps.pipeline.plan import Plan, Planner, build_decoding, encoder_of, explicit_limit
 from nlpkit.apps.pipeline.result import Alternative, TaskResult
-from nlpkit.apps.tasks.encoder import brief_prompt, note_prompt, prompt_ids, target_ids
-from nlpkit.apps.tasks.task import ORDERED, SEVERAL, Example, Overflow, Part, Prediction, Task, check_example
+from nlpkit.apps.tasks.task import (
+    BRIEF,
+    LEARNED,
+    MASKS,
+    ORDERED,
+    SEVERAL,
+    Example,
+    Overflow,
+    Part,
+    Prediction,
+    Task,
+    check_example,
+)
 from nlpkit.apps.text.repetition import is_loop
+from nlpkit.apps.text.translation.protected import MAX_MASKS
 from nlpkit.core.decode.request import Completion, Generation, Request
 from nlpkit.core.errors import NlpkitError
 
@@ -79,6 +91,7 @@ class Run:
     ) -> None:
         self.lm = lm
         self.task = task
+        self.encoder = encoder_of(lm)
         self.planner = Planner(
             lm=lm,
             task=task,
@@ -102,7 +115,10 @@ class Run:
         began = time.perf_counter()
         check_example(self.task, row, where=where)
         job = Job(row=row)
-        prepared = note_prompt(self.lm, self.task, self.task.prepare(row))
+        prepared = self.task.prepare(row)
+        if self.encoder.brief(self.task, prepared) is not None:
+            masks = all(self.lm.has_token(f"⟦{number}⟧") for number in range(1, MAX_MASKS + 1))
+            prepared = {**prepared, BRIEF: True, LEARNED: self.lm.languages, MASKS: masks}
         if self.given:
             prepared = {**prepared, ORDERED: True, SEVERAL: self.planner.decoding.n > 1}
         self._enter(job, self.planner.plan(prepared))
@@ -251,7 +267,7 @@ class Run:
         if not plain or config.constraint is not None or config.logprobs is not None:
             return {}
         inverse = self.task.inverse(completion.text, chunk)
-        if inverse is None or brief_prompt(self.lm, self.task, inverse) is None:
+        if inverse is None or self.encoder.brief(self.task, inverse) is None:
             return {}
         return self.task.rivals(completion.logprob, chunk)
 
@@ -268,7 +284,7 @@ class Run:
             target = None if inverse is None else self.task.target(inverse)
             if inverse is None or target is None:
                 continue
-            pair = prompt_ids(self.lm, self.task, inverse), target_ids(self.lm, self.task, inverse, target)
+            pair = self.encoder.prompt(self.task, inverse), self.encoder.target(self.task, inverse, target)
             if len(pair[0]) + len(pair[1]) <= self.lm.max_seq_len:
                 known.append(one)
                 pairs.append(pair)

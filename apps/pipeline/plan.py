@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.tasks.encoder import prompt_ids
+from nlpkit.apps.tasks.encoder import PromptEncoder
 from nlpkit.apps.tasks.task import Budget, Example, Overflow, Task
 from nlpkit.apps.text.chunking import cut_to_fit
 from nlpkit.core.decode.config import DecodeConfig
@@ -106,6 +106,11 @@ def with_wishes(decoding: DecodeConfig, wishes: Mapping[str, Any], *, given: Col
     return decoding.replace(**changes) if changes else decoding
 
 
+def encoder_of(lm: LanguageModel) -> PromptEncoder:
+    """Return what makes the prompts that a model is asked with."""
+    return PromptEncoder(lm.tokenizer, lm.chat, lm.brief_tasks)
+
+
 @dataclass(frozen=True)
 class Planner:
     """Plans the examples of one task on one model.
@@ -167,7 +172,7 @@ class Planner:
 
     def render(self, example: Example) -> list[int]:
         """Return the token ids of an example's prompt."""
-        return prompt_ids(self.lm, self.task, example)
+        return encoder_of(self.lm).prompt(self.task, example)
 
     def max_prompt_tokens(self, example: Example) -> int:
         """Return the longest prompt that leaves room for the completion.

@@ -1,109 +1,103 @@
-"""How a model is asked about an example: with the task's brief prompt if it was tuned for that, else as it is chatted.
+"""How an example becomes token ids: asked, learned from and scored alike.
 
-Tasks, evaluation and scoring all come here, so that a prompt, its hash and the likelihood after it are of one kind.
+A model is asked with a task's brief prompt where it learned that, else as it is chatted with. Everything that needs the
+ids of a prompt or of what follows it holds a `PromptEncoder`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nlpkit.apps.tasks.task import BRIEF, LEARNED, MASKS, BaseTask, Example, Task
+from nlpkit.apps.tasks.task import BaseTask, Example, Task
 from nlpkit.core.chat.message import Message
 from nlpkit.core.errors import InputError, NlpkitError, TokenizerError
 from nlpkit.core.tokenizers.tokenizer import Tokenizer, encode_behind
-from nlpkit.core.train.data.store import TokenRow
 
 if TYPE_CHECKING:
     from nlpkit.core.chat.template import ChatTemplate
-    from nlpkit.core.language_model import LanguageModel
 
 
 FORMER = ".1"
 """Behind a brief prompt's name: the model learned the form that it had before."""
 
 
-def brief_prompt(lm: LanguageModel, task: Task, example: Example) -> str | None:
-    """Return the brief prompt of a prepared example, or None where the model is asked as any other."""
-    name = task.brief_name(example)
-    if name not in lm.brief_tasks:
-        return None
-    former: Callable[[Example], str | None] | None = getattr(task, "former_brief", None)
-    return former(example) if former is not None and name + FORMER in lm.brief_tasks else task.brief(example)
+class _Every:
+    """The brief prompts that a model in training learns: those of all its rows, in the form that they have now."""
+
+    def __contains__(self, name: object) -> bool:
+        return not str(name).endswith(FORMER)
 
 
-def note_prompt(lm: LanguageModel, task: Task, example: Example) -> Example:
-    """Note in a prepared example whether it is asked briefly, and then what the model learned.
-
-    Tasks cut, merge and warn by that.
-    """
-    if brief_prompt(lm, task, example) is None:
-        return example
-    from nlpkit.apps.text.translation.protected import MAX_MASKS
-
-    masks = all(lm.has_token(f"⟦{number}⟧") for number in range(1, MAX_MASKS + 1))
-    return {**example, BRIEF: True, LEARNED: lm.languages, MASKS: masks}
-
-
-def prompt_ids(lm: LanguageModel, task: Task, example: Example) -> list[int]:
-    """Return the token ids of a prepared example's prompt."""
-    brief = brief_prompt(lm, task, example)
-    if brief is not None:
-        return lm.encode(brief)
-    messages = task.prompt(example)
-    if task.raw:
-        return lm.encode("\n\n".join(message.content for message in messages))
-    return lm.render(messages)
-
-
-def target_ids(lm: LanguageModel, task: Task, example: Example, target: str) -> list[int]:
-    """Return the token ids of a target behind a prepared example's prompt.
-
-    It is tokenized as what continues the prompt, and the prompt on its own. Behind a brief prompt the target begins
-    with a space; training does the same (`nlpkit.apps.tasks.encoder.Coder.row`).
-    """
-    text = target if brief_prompt(lm, task, example) is None else f" {target}"
-    return encode_behind(lm.tokenizer, prompt_ids(lm, task, example), text)
-
-
-def describe_prompt(lm: LanguageModel, task: Task, example: Example) -> list[dict[str, str]]:
-    """Return a prepared example's prompt as a run record shows and hashes it.
-
-    Returns:
-        Chat messages, or one entry with the role ``brief``.
-    """
-    brief = brief_prompt(lm, task, example)
-    if brief is not None:
-        return [{"role": "brief", "content": brief}]
-    return [{"role": message.role, "content": message.content} for message in task.prompt(example)]
-
-
-def has_brief_prompts(task: Task) -> bool:
-    """Tell whether a task has brief prompts, at least for some of its rows."""
-    return getattr(type(task), "brief", BaseTask.brief) is not BaseTask.brief
-
-
-def _prepared(task: Task, example: Example, where: str) -> Example:
-    try:
-        return task.prepare(example)
-    except NlpkitError as error:
-        raise type(error)(f"{where}: {error}") from error
+EVERY: Container[str] = _Every()
+"""What a model in training learns with brief prompts."""
 
 
 @dataclass(frozen=True)
-class Coder:
-    """Turns rows into tokens, exactly as the task's command would ask and the model should answer.
+class PromptEncoder:
+    """Turns prepared examples into token ids.
 
     Attributes:
         tokenizer: Text to ids.
         chat: The chat template, or None for a base model.
-        brief: Whether to use the tasks' brief prompts.
+        learned: Names of the brief prompts that the model learned, see `Task.brief_name`.
     """
 
     tokenizer: Tokenizer
     chat: ChatTemplate | None
-    brief: bool = False
+    learned: Container[str] = frozenset()
+
+    def brief(self, task: Task, example: Example) -> str | None:
+        """Return the brief prompt of a prepared example, or None where the model is asked as any other."""
+        name = task.brief_name(example)
+        if name not in self.learned:
+            return None
+        former = getattr(task, "former_brief", None)
+        if former is not None and name + FORMER in self.learned:
+            text: str | None = former(example)
+            return text
+        return task.brief(example)
+
+    def prompt(self, task: Task, example: Example) -> list[int]:
+        """Return the ids of a prepared example's prompt."""
+        brief = self.brief(task, example)
+        if brief is not None:
+            return self.text(brief)
+        messages = task.prompt(example)
+        if self.chat is None or task.raw:
+            return self.text("\n\n".join(message.content for message in messages))
+        return self.messages(messages)
+
+    def text(self, text: str) -> list[int]:
+        """Tokenize a raw prompt, with the beginning-of-sequence token where the tokenizer uses one."""
+        return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)
+
+    def messages(self, messages: Sequence[Message]) -> list[int]:
+        """Turn chat messages into the ids of a prompt that the assistant's answer continues.
+
+        Models without a chat template get the messages' contents, a blank line apart.
+
+        Raises:
+            InputError: There are no messages.
+        """
+        if not messages:
+            raise InputError("There are no messages to answer.")
+        if self.chat is not None:
+            return self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True)
+        return self.text("\n\n".join(message.content for message in messages))
+
+    def target(self, task: Task, example: Example, text: str) -> list[int]:
+        """Return the ids of a text that answers a prepared example, tokenized as what continues the prompt.
+
+        Behind a brief prompt the text begins with a space.
+        """
+        answer = text if self.brief(task, example) is None else f" {text}"
+        return encode_behind(self.tokenizer, self.prompt(task, example), answer)
+
+    def end(self, task: Task, example: Example) -> int:
+        """Return the id that ends an answer to a prepared example."""
+        return self.end_id(chat=not task.raw and self.brief(task, example) is None)
 
     def end_id(self, *, chat: bool) -> int:
         """Return the id that ends a completion: of the chat's turn, or of a text.
@@ -125,41 +119,54 @@ class Coder:
         stated: int | None = getattr(self.tokenizer, "eos_id", None)
         return min(ends) if stated is None else stated
 
-    def prompt_ids(self, task: Task, example: Example) -> list[int]:
-        """Return the prompt as the task's command renders it."""
-        if self.brief and (text := task.brief(example)) is not None:
-            return self._start(text)
-        messages = task.prompt(example)
-        if self.chat is not None and not task.raw:
-            return self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True)
-        return self._start("\n\n".join(message.content for message in messages))
-
-    def _start(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)
-
-    def row(self, task: Task | None, example: Example, where: str) -> TokenRow:
-        """Tokenize one checked row.
+    def lesson(self, task: Task, row: Example, where: str) -> tuple[list[int], int]:
+        """Tokenize one checked row to learn from.
 
         Args:
-            task: Its task; None for language modelling.
-            example: The row.
-            where: Where it came from.
+            task: Its task.
+            row: The row.
+            where: Where it came from, for errors.
 
         Returns:
-            Prompt, target and end, with the prompt's length.
+            Prompt, target and end, and the prompt's length.
 
         Raises:
             InputError: The row has no target.
         """
-        if task is None:
-            return TokenRow([*self._start(str(example["text"])), self.end_id(chat=False)], 0, where)
-        prepared = _prepared(task, example, where)
-        target = task.target(prepared)
+        example = prepare_row(task, row, where)
+        target = task.target(example)
         if target is None or not target.strip():
             raise InputError(
-                f"{where}: the row has nothing to learn: no {task.name} target in it. It has: {', '.join(example)}."
+                f"{where}: the row has nothing to learn: no {task.name} target in it. It has: {', '.join(row)}."
             )
-        prompt = self.prompt_ids(task, prepared)
-        brief = self.brief and task.brief(prepared) is not None
-        answer = encode_behind(self.tokenizer, prompt, f" {target}" if brief else target)
-        return TokenRow([*prompt, *answer, self.end_id(chat=not (task.raw or brief))], len(prompt), where)
+        prompt = self.prompt(task, example)
+        return [*prompt, *self.target(task, example, target), self.end(task, example)], len(prompt)
+
+    def describe(self, task: Task, example: Example) -> list[dict[str, str]]:
+        """Return a prepared example's prompt as a run record shows and hashes it.
+
+        Returns:
+            Chat messages, or one entry with the role ``brief``.
+        """
+        brief = self.brief(task, example)
+        if brief is not None:
+            return [{"role": "brief", "content": brief}]
+        return [{"role": message.role, "content": message.content} for message in task.prompt(example)]
+
+
+def learned_names(task: Task, rows: Iterable[Example]) -> frozenset[str]:
+    """Return the names of the brief prompts that rows of a task teach."""
+    return frozenset(task.brief_name(task.prepare(row)) for row in rows)
+
+
+def has_brief_prompts(task: Task) -> bool:
+    """Tell whether a task has brief prompts, at least for some of its rows."""
+    return getattr(type(task), "brief", BaseTask.brief) is not BaseTask.brief
+
+
+def prepare_row(task: Task, row: Example, where: str) -> Example:
+    """Prepare a row, naming where it came from if it cannot be used."""
+    try:
+        return task.prepare(row)
+    except NlpkitError as error:
+        raise type(error)(f"{where}: {error}") from error

@@ -40,4 +40,5 @@ class TextGeneration(BaseTask):
 class Chat(TextGeneration):
     """Puts the prompt to an instruct model as a user's message."""
 
+    name = "chat"
     raw = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from nlpkit.apps.tasks.generation import Chat
 from nlpkit.apps.tasks.task import Task
 from nlpkit.core.errors import ConfigError, did_you_mean
 
@@ -15,6 +14,7 @@ TASKS: dict[str, str] = {
     "summarization": "nlpkit.apps.tasks.summarization:Summarization",
     "writing": "nlpkit.apps.tasks.writing:Writing",
     "generation": "nlpkit.apps.tasks.generation:TextGeneration",
+    "chat": "nlpkit.apps.tasks.generation:Chat",
 }
 """The built-in tasks. Others register an entry point in the group ``nlpkit.tasks``."""
 ALIASES: dict[str, str] = {
@@ -51,8 +51,3 @@ def load_task(name: str) -> Task:
                 raise ConfigError(f"The installed task {name!r} ({entry.value}) cannot be loaded: {error}") from error
             return loaded
     raise ConfigError(f"There is no task {name!r}. {did_you_mean(name, task_names())}")
-
-
-def build_task(name: str) -> Task:
-    """Return a task by name; ``chat`` is generation through the chat template."""
-    return Chat() if name == "chat" else load_task(name)

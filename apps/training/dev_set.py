@@ -9,6 +9,7 @@ from typing import Any
 
 from nlpkit.apps.data.rows import row_format
 from nlpkit.apps.pipeline.run import run_task
+from nlpkit.apps.tasks.encoder import learned_names
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.tasks.task import Task
 from nlpkit.apps.training.examples import find_task, read_blocks, read_examples
@@ -108,11 +109,14 @@ class DevSet:
         self.task: Task = task or load_task("generation")
         if task is None:
             self._examples = text_beginnings(
-                recipe.eval_data, start.coder.tokenizer, seq_len=start.config.seq_len, count=self._n_samples
+                recipe.eval_data, start.encoder.tokenizer, seq_len=start.config.seq_len, count=self._n_samples
             )
             self._overrides |= {**_SAMPLING, "max_tokens": max(1, min(CONTINUATION, start.config.seq_len // 2))}
         if options.get("max_tokens") is not None:
             self._overrides["max_tokens"] = int(options["max_tokens"])
+        # It is asked as it is taught: rows of a task may have brief prompts of several names.
+        names = learned_names(self.task, self._examples)
+        self._learned = frozenset(name for name in names if name in start.encoder.learned)
 
     @property
     def has_samples(self) -> bool:
@@ -120,7 +124,7 @@ class DevSet:
         return self._n_samples > 0 and bool(self._examples)
 
     def _predict(self, model: GPT, examples: Sequence[Mapping[str, Any]]) -> list[str]:
-        coder, config = self._start.coder, self._start.config
+        encoder, config = self._start.encoder, self._start.config
         lm = LanguageModel(
             name="the model in training",
             path=Path(),
@@ -128,12 +132,12 @@ class DevSet:
             dtype=config.dtype,
             device=model.device.type,
             new_runner=lambda: GPTRunner(model),
-            tokenizer=coder.tokenizer,
-            chat=coder.chat,
+            tokenizer=encoder.tokenizer,
+            chat=encoder.chat,
             files={},
             family=model.config.family,
             n_parameters=0,
-            brief_tasks=[self.task.name] if coder.brief else (),
+            brief_tasks=self._learned,
         )
         results = run_task(lm, self.task, examples, overrides=self._overrides, keep_going=True, on_overflow="truncate")
         return [result.prediction.text if result.error is None else "" for result in results]

@@ -26,7 +26,7 @@ def peak_memory() -> int:
 
 def _rows(training: Training) -> list[dict[str, Any]]:
     shown = []
-    tokenizer = training.start.coder.tokenizer
+    tokenizer = training.start.encoder.tokenizer
     for source in training.sources:
         for index in range(min(ROWS_SHOWN, source.rows.n_rows)):
             ids, prompt = source.rows.row(index, 0)

@@ -14,7 +14,7 @@ import torch
 
 from nlpkit.apps.data.rows import Row, read_rows, row_format
 from nlpkit.apps.documents.files import check_text, decode_text, display_name, open_input
-from nlpkit.apps.tasks.encoder import Coder, _prepared
+from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder, prepare_row
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.tasks.task import BaseTask, Example, Field, Task, check_example
 from nlpkit.apps.text.languages import parse_language
@@ -105,7 +105,7 @@ def learned_prompts(spec: DataSpec) -> set[str]:
     # Standard input is gone by the time that this is asked.
     if alike or spec.path == "-":
         return {task.name}
-    return {task.brief_name(_prepared(task, example, where)) for where, example in read_examples(spec, task)}
+    return {task.brief_name(prepare_row(task, example, where)) for where, example in read_examples(spec, task)}
 
 
 def learned_languages(spec: DataSpec) -> set[tuple[str, str]]:
@@ -138,7 +138,7 @@ def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Itera
             if task is None:
                 yield str(example["text"])
                 continue
-            prepared = _prepared(task, example, where)
+            prepared = prepare_row(task, example, where)
             asked = task.brief(prepared) if brief else None
             if asked is not None:
                 yield asked
@@ -186,7 +186,14 @@ class Source:
         return self.packed.saved if isinstance(self.packed, SharedPrefixRows) else 0.0
 
 
-def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy, sha256: str) -> str:
+def _lesson(encoder: PromptEncoder, task: Task | None, row: Example, where: str) -> TokenRow:
+    if task is None:
+        return TokenRow([*encoder.text(str(row["text"])), encoder.end_id(chat=False)], 0, where)
+    ids, prompt_length = encoder.lesson(task, row, where)
+    return TokenRow(ids, prompt_length, where)
+
+
+def source_key(spec: DataSpec, encoder: PromptEncoder, *, seq_len: int, policy: LongPolicy, sha256: str) -> str:
     """Return a hash of everything that decides the tokens of a source."""
     task = find_task(spec.task)
     facts: dict[str, Any] = {
@@ -196,22 +203,22 @@ def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy
         "limit": spec.limit,
         "fields": dict(spec.fields),
         "folds": [spec.folds, spec.fold, spec.held_out],
-        "tokenizer": coder.tokenizer.fingerprint,
-        "brief": coder.brief,
-        "chat": None if coder.chat is None else coder.chat.fingerprint,
+        "tokenizer": encoder.tokenizer.fingerprint,
+        "brief": encoder.learned is EVERY,
+        "chat": None if encoder.chat is None else encoder.chat.fingerprint,
         "seq_len": seq_len,
         "policy": policy,
     }
     if task is None and row_format(spec.path) is None:
-        facts["end"] = [coder.end_id(chat=False)] if coder.tokenizer.eos_ids else []
-    if coder.tokenizer.encode("a") != coder.tokenizer.encode("a", at_start=False):
+        facts["end"] = [encoder.end_id(chat=False)] if encoder.tokenizer.eos_ids else []
+    if encoder.tokenizer.encode("a") != encoder.tokenizer.encode("a", at_start=False):
         facts["targets"] = "continue prompts"
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def open_source(
     spec: DataSpec,
-    coder: Coder,
+    encoder: PromptEncoder,
     *,
     folder: Path,
     seq_len: int,
@@ -227,7 +234,7 @@ def open_source(
 
     Args:
         spec: The source.
-        coder: Tokenizer and template.
+        encoder: Makes the tokens.
         folder: Where tokenized data go.
         seq_len: Slots that a row may take.
         policy: What to do with longer rows.
@@ -256,25 +263,25 @@ def open_source(
             empty = True
             for count, block in enumerate(read_blocks(spec.path), 1):
                 # Blocks end at line ends: all but the first go on where the one before ended.
-                ids = coder.tokenizer.encode(block) if count == 1 else coder.tokenizer.encode(block, at_start=False)
+                ids = encoder.tokenizer.encode(block) if count == 1 else encoder.tokenizer.encode(block, at_start=False)
                 if ids:
                     empty = False
                     yield TokenRow(ids, 0, f"{display_name(spec.path)}: block {count}")
-            if not empty and coder.tokenizer.eos_ids:
-                yield TokenRow([coder.end_id(chat=False)], 0, f"{display_name(spec.path)}: its end")
+            if not empty and encoder.tokenizer.eos_ids:
+                yield TokenRow([encoder.end_id(chat=False)], 0, f"{display_name(spec.path)}: its end")
             return
         if workers > 1:
             yield from tokenize_in_parallel(part, workers)
             return
         for where, example in read_examples(spec, task):
-            yield coder.row(task, example, where)
+            yield _lesson(encoder, task, example, where)
 
     def part(which: Part) -> Iterator[tuple[int, TokenRow]]:
         for row in read_rows(spec.path, fields=_columns(task), takes=functools.partial(in_part, part=which)):
-            yield row.line, coder.row(task, _checked_row(spec, task, row), row.where)
+            yield row.line, _lesson(encoder, task, _checked_row(spec, task, row), row.where)
 
     workers = _workers(spec) if row_format(spec.path) == "jsonl" else 1
-    key = source_key(spec, coder, seq_len=seq_len, policy=policy, sha256=sha256)
+    key = source_key(spec, encoder, seq_len=seq_len, policy=policy, sha256=sha256)
     store = build_store(
         folder / f"{Path(spec.path).name.split('.')[0] or 'stdin'}-{key[:12]}",
         rows(),

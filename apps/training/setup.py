@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nlpkit.apps.models.adapters import find_adapter
-from nlpkit.apps.tasks.encoder import Coder, has_brief_prompts
+from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder, has_brief_prompts
 from nlpkit.apps.training.examples import (
     Source,
     find_task,
@@ -56,14 +56,14 @@ class Start:
 
     Attributes:
         model: The model; its parameters to train require gradients.
-        coder: Tokenizer and template.
+        encoder: Makes the tokens to learn from.
         config: The training's options, with all defaults filled in.
         base: Name of the model it comes from, or None.
         identity: Hashes of what it is made from, by a name for people.
     """
 
     model: GPT
-    coder: Coder
+    encoder: PromptEncoder
     config: TrainConfig
     base: str | None
     identity: Mapping[str, str]
@@ -178,6 +178,10 @@ def _check_prompts(recipe: Recipe, base: str | None, learned: frozenset[str]) ->
             )
 
 
+def _learned(recipe: Recipe) -> Container[str]:
+    return EVERY if recipe.prompts == "brief" else frozenset()
+
+
 def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
     """Build or load the model that training starts from.
 
@@ -208,7 +212,7 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
         identity = {"the tokenizer": tokenizer.fingerprint}
         return Start(
             model=model,
-            coder=Coder(tokenizer, chat, brief=recipe.prompts == "brief"),
+            encoder=PromptEncoder(tokenizer, chat, _learned(recipe)),
             config=config,
             base=None,
             identity=identity,
@@ -238,8 +242,8 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
         model.requires_grad_(True)
     else:
         identity |= _adapt(model, recipe, config)
-    coder = Coder(tokenizer, source.chat_template(), brief=recipe.prompts == "brief")
-    return Start(model=model, coder=coder, config=config, base=base, identity=identity)
+    encoder = PromptEncoder(tokenizer, source.chat_template(), _learned(recipe))
+    return Start(model=model, encoder=encoder, config=config, base=base, identity=identity)
 
 
 def _adapt(model: GPT, recipe: Recipe, config: TrainConfig) -> dict[str, str]:
@@ -298,7 +302,7 @@ def set_up(
     def opened(spec: DataSpec, *, shift: bool) -> Source:
         return open_source(
             spec,
-            start.coder,
+            start.encoder,
             folder=folder / "data",
             seq_len=config.seq_len,
             policy=config.on_long,
@@ -345,7 +349,7 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         The weight file.
     """
     folder = Path(recipe.output)
-    learned = recipe.data if start.coder.brief else ()
+    learned = recipe.data if recipe.prompts == "brief" else ()
     brief_tasks = {name for spec in learned for name in learned_prompts(spec)}
     languages = sorted({pair for spec in learned for pair in learned_languages(spec)})
     if recipe.method == "lora":
@@ -361,14 +365,13 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         )
         return folder / "adapter_model.safetensors"
     dtype = torch.bfloat16 if start.config.dtype == "bf16" else torch.float32
-    coder = start.coder
     write_model(
         folder,
         start.model,
         weights,
-        tokenizer=coder.tokenizer,
+        tokenizer=start.encoder.tokenizer,
         # What never saw a chat must not be taken for a model that answers in one.
-        chat=None if coder.brief and recipe.method == "scratch" else coder.chat,
+        chat=None if recipe.prompts == "brief" and recipe.method == "scratch" else start.encoder.chat,
         dtype=dtype,
         brief_tasks=brief_tasks,
         languages=languages,

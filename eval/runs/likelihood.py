@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nlpkit.apps.tasks.encoder import prompt_ids, target_ids
+from nlpkit.apps.pipeline.plan import encoder_of
 from nlpkit.apps.tasks.task import Example, Task
 from nlpkit.core.errors import InputError
 from nlpkit.eval.metrics.base import Likelihood
@@ -35,6 +35,7 @@ def target_likelihood(lm: LanguageModel, task: Task, example: Example) -> Likeli
     target = task.target(example)
     if not target:
         raise InputError("The row has no target, whose probability was asked for. Add one, or leave the metric out.")
-    ids = target_ids(lm, task, example, target)
-    score = lm.score([(prompt_ids(lm, task, example), ids)])[0]
+    encoder = encoder_of(lm)
+    ids = encoder.target(task, example, target)
+    score = lm.score([(encoder.prompt(task, example), ids)])[0]
     return Likelihood(score.logprob, len(ids), len(target.encode("utf-8")))

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.pipeline.run import run_task
-from nlpkit.apps.pipeline.plan import build_decoding, with_wishes
-from nlpkit.apps.tasks.encoder import describe_prompt
+from nlpkit.apps.pipeline.plan import build_decoding, encoder_of, with_wishes
 from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.tasks.task import BRIEF, Overflow, Prediction, Task
 from nlpkit.apps.text.forms import acrostic_word
@@ -161,6 +160,7 @@ class _Session:
         argv: list[str] | None,
     ) -> None:
         self.lm = lm
+        self.encoder = encoder_of(lm)
         self.task = task
         self.dataset = dataset
         self.folder = folder
@@ -295,7 +295,7 @@ class _Session:
             example = self.task.prepare(row.example)
             values = {
                 "row": dict(row.example),
-                "prompt_sha256": hash_value(describe_prompt(self.lm, self.task, example)),
+                "prompt_sha256": hash_value(self.encoder.describe(self.task, example)),
                 "references": tuple(self.task.references(example)),
                 "form": form_of(example) if self.task.name == "writing" else "",
             }
@@ -330,7 +330,7 @@ class _Session:
     def _example_prompt(self) -> list[dict[str, str]]:
         for row in self.dataset.rows:
             if not isinstance(row.example, NlpkitError):
-                return describe_prompt(self.lm, self.task, self.task.prepare(row.example))
+                return self.encoder.describe(self.task, self.task.prepare(row.example))
         return []
 
     def save(self) -> None:

@@ -326,7 +326,7 @@ class TestRivals:
     ) -> tuple[Any, Any]:
         """Answer `first`, and then with all keys of `likely`, which holds the question's log-likelihood after each."""
         lm = fake_lm(lambda *_: f" {first}", **options)
-        lm.brief_tasks, lm.tokenizer, lm.scored = frozenset(tasks), lm, []
+        lm.brief_tasks, lm.scored = frozenset(tasks), []
         complete = lm._complete
 
         def several(request: Request) -> tuple[Completion, ...]:

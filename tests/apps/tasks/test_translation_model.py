@@ -15,10 +15,9 @@ from shipped import PAIRS
 from tiny_models import tiny_config, tiny_gpt
 
 import nlpkit
-from nlpkit.apps.cli import task_command as commands
-from nlpkit.apps.models import adapters
+from nlpkit.apps.models import adapters, spec
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.fetch import catalogue
+from nlpkit.core.fetch import resolve
 from nlpkit.core.formats.export import convert_model
 from nlpkit.core.formats.tuned import FILE_NAME
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -69,7 +68,7 @@ def shipped(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         return path
 
     # Modules that take the name when they are imported must not keep this one.
-    for module in (catalogue, commands):
+    for module in (resolve, spec):
         monkeypatch.setattr(module, "resolve_model", refuse)
     return path
 

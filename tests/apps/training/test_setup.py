@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_pairs import pairs_tokenizer, save_base, save_pairs, train_arguments
 
-from nlpkit.apps.tasks.encoder import Coder
+from nlpkit.apps.tasks.encoder import PromptEncoder
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.training.examples import open_source, read_blocks
 from nlpkit.apps.training.recipe import DataSpec, build_recipe, load_toml, render_toml
@@ -49,7 +49,7 @@ def spec(path: Path, **options: Any) -> DataSpec:
 def opened(path: Path, tokenizer: Any, folder: Path, **options: Any) -> Any:
     values = {"seq_len": 128, "policy": "auto", "vocab_size": 400, "seed": 0, "sha256": "x"}
     chosen = spec(path, **options.pop("spec", {}))
-    return open_source(chosen, Coder(tokenizer, ChatTemplate(CHATML)), folder=folder, **{**values, **options})
+    return open_source(chosen, PromptEncoder(tokenizer, ChatTemplate(CHATML)), folder=folder, **{**values, **options})
 
 
 def test_rows_become_what_the_command_asks_and_the_answer_ends(data: Path, tokenizer: Any, tmp_path: Path) -> None:

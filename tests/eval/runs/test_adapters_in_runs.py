@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from shipped import Loads, install_loader, ship_all
 
-from nlpkit.apps.tasks.encoder import describe_prompt
+from nlpkit.apps.pipeline.plan import encoder_of
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.eval.data.datasets import load_dataset
 from nlpkit.eval.data.fewshot import draw_shots, with_shots
@@ -121,7 +121,7 @@ class TestShots:
         example = {"document": "It rains."}
         assert task.brief(example) is not None
         assert shown.brief(example) is None
-        assert [entry["role"] for entry in describe_prompt(lm, shown, example)] == ["user", "assistant", "user"]
+        assert [entry["role"] for entry in encoder_of(lm).describe(shown, example)] == ["user", "assistant", "user"]
 
 
 def test_a_suite_finds_shipped_adapters_beside_a_folder_of_that_name(
