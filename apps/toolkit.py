@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from nlpkit.apps.models.adapters import NONE, AdapterChooser, Choice, TaskAdapter
+from nlpkit.apps.models.adapters import NONE, AdapterChooser, Choice
+from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.apps.pipeline.pool import ModelPool, only
 from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.tasks.task import Example, Overflow, Task, check_example
+from nlpkit.core import load as loading
 from nlpkit.core.errors import InputError, NlpkitError
+from nlpkit.core.fetch import resolve
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -358,30 +361,15 @@ def load(
         NlpkitError: There is no such model, or it cannot be used.
     """
     chooser = AdapterChooser(name, adapter)
-    from nlpkit.core.fetch.resolve import resolve_model
-    from nlpkit.core.load import load_model, pick_dtype
-    from nlpkit.core.machine.devices import pick_device
-
-    def load_one(chosen: TaskAdapter | None, like: LanguageModel | None) -> LanguageModel:
-        own = None if chosen is None else chosen.model
-        return load_model(
-            name if own is None else str(own),
-            adapter=None if chosen is None or own is not None else chosen.path,
-            adapter_name=None if chosen is None or own is not None else chosen.name,
-            called=None if chosen is None or own is None else chosen.name,
-            dtype=dtype,
-            device=device,
-            threads=threads,
-            like=like,
-            progress=progress,
-        )
-
-    pool = ModelPool(load_one)
+    spec = ModelSpec(
+        name=name, adapter=None if adapter is None else str(adapter), dtype=dtype, device=device, threads=threads
+    )
+    pool = ModelPool(lambda chosen, loaded: spec.load(chosen, share_with=loaded, progress=progress))
     if chooser.chooses:
         # What can go wrong should go wrong here, and a download is no part of the first answer.
-        pick_dtype(dtype, pick_device(device))
+        loading.check_options(dtype=dtype, device=device)
         if chooser.needs_default:
-            resolve_model(name, progress=progress)
+            resolve.resolve_model(name, progress=progress)
     else:
         pool.get(chooser.named)
     return Toolkit(pool, chooser, name=name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,11 @@ import torch
 
 from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS, Engine
+from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
+from nlpkit.core.decode.prefix_cache.store import PrefixStore
 from nlpkit.core.decode.request import Generation, Request, Score, TokenEvent
 from nlpkit.core.errors import ConfigError, InputError
-from nlpkit.core.model.gpt import GPT
+from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -22,81 +25,96 @@ if TYPE_CHECKING:
     from nlpkit.core.decode.runner import Runner
 
 
-class LanguageModel:
-    """A loaded model, ready to decode.
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What is known of a loaded model besides how to run it.
 
     Attributes:
         name: What the caller asked for, such as ``default``.
         path: Where it was loaded from.
         format: ``gguf``, ``hf``, ``native`` or ``transformers``.
-        adapter: Name or path of the LoRA adapter in use, or None.
+        family: Its family, such as ``llama``.
+        n_parameters: How many it has.
         dtype: ``fp32``, ``bf16``, ``int8`` or ``int4``.
         device: Where it runs.
-        tokenizer: Text to ids and back.
-        chat: The chat template, or None for a base model.
-        engine: Decodes.
-        max_seq_len: Context, in tokens.
+        kernels: Whether the compiled kernels run it.
+        scaling: How its rotary embedding depends on the length of the whole text, or None where it does not.
+        files: The files that it was loaded from, by name.
+        adapter: Name or path of the LoRA adapter in use, or None.
+        adapter_files: The adapter's files by name.
+        adapter_weights: The one of them that holds its weights.
         notes: What a user should know about how this model runs.
         brief_tasks: Names of the tasks whose brief prompts it was tuned with.
         languages: Pairs of source and target language that it learned to translate; empty where nothing is said.
-        embeddings: Its embedding tables by name, which a model loaded with `like` may share.
+    """
+
+    name: str
+    path: Path
+    format: str
+    family: str
+    n_parameters: int
+    dtype: str
+    device: str
+    kernels: bool = False
+    scaling: str | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    adapter: str | None = None
+    adapter_files: Mapping[str, Path] = field(default_factory=dict)
+    adapter_weights: Path | None = None
+    notes: tuple[str, ...] = ()
+    brief_tasks: frozenset[str] = frozenset()
+    languages: tuple[tuple[str, str], ...] = ()
+
+
+class LanguageModel:
+    """A loaded model, ready to decode.
+
+    Args:
+        facts: What is known of it; its names, such as ``lm.dtype``, are also attributes of the model.
+        new_runner: Makes what runs it; the engine asks once.
+        tokenizer: Text to ids and back.
+        chat: The chat template, or None for a base model.
+        embeddings: Its embedding tables by name, which a model loaded with `share_with` may share.
+        batch_tokens: Bound on the positions of the cache in use at once, slots times length; None takes the engine's.
+
+    Attributes:
+        facts: What is known of it.
+        tokenizer: Text to ids and back.
+        chat: The chat template, or None for a base model.
+        embeddings: Its embedding tables by name.
+        engine: Decodes.
+        max_seq_len: Context, in tokens.
     """
 
     def __init__(
         self,
-        *,
-        name: str,
-        path: Path,
-        format: str,  # noqa: A002
-        dtype: str,
-        device: str,
+        facts: ModelFacts,
         new_runner: Callable[[], Runner],
         tokenizer: Tokenizer,
         chat: ChatTemplate | None,
-        files: Mapping[str, Path],
-        family: str,
-        n_parameters: int,
-        adapter: str | None = None,
-        adapter_files: Mapping[str, Path] | None = None,
-        notes: Sequence[str] = (),
-        brief_tasks: Iterable[str] = (),
-        languages: Iterable[tuple[str, str]] = (),
+        *,
         embeddings: Mapping[str, torch.Tensor] | None = None,
-        gpt: GPT | None = None,
-        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        batch_tokens: int | None = None,
     ) -> None:
-        self.name = name
-        self.path = path
-        self.format = format
-        self.adapter = adapter
-        self.dtype = dtype
-        self.device = device
+        self.facts = facts
+        self.name, self.path, self.dtype, self.device = facts.name, facts.path, facts.dtype, facts.device
+        self.adapter, self.notes = facts.adapter, facts.notes
+        self.brief_tasks, self.languages = facts.brief_tasks, facts.languages
         self.tokenizer = tokenizer
         self.chat = chat
-        self.family = family
-        self.n_parameters = n_parameters
-        self.notes = tuple(notes)
-        self.brief_tasks = frozenset(brief_tasks)
-        self.languages = tuple(languages)
         self.embeddings = dict(embeddings or {})
-        self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens)
+        self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens or DEFAULT_BATCH_TOKENS)
         self.max_seq_len = self.engine.max_seq_len
-        self._gpt = gpt
-        self._files = dict(files)
-        self._adapter_files = dict(adapter_files or {})
 
     @cached_property
     def adapter_sha256(self) -> str | None:
         """Hex sha256 of the adapter's weights, or None."""
-        from nlpkit.core.files.hashing import sha256_file
-        from nlpkit.core.formats.adapter import WEIGHTS_NAME
-
-        path = self._adapter_files.get(WEIGHTS_NAME)
-        return None if path is None else sha256_file(path)
+        weights = self.facts.adapter_weights
+        return None if weights is None else sha256_file(weights)
 
     def __repr__(self) -> str:
-        size = f"{self.n_parameters / 1e6:.0f}M parameters"
-        return f"LanguageModel({self.name!r}, {self.family}, {size}, {self.dtype} on {self.device})"
+        size = f"{self.facts.n_parameters / 1e6:.0f}M parameters"
+        return f"LanguageModel({self.name!r}, {self.facts.family}, {size}, {self.dtype} on {self.device})"
 
     def encode(self, text: str) -> list[int]:
         """Tokenize a raw prompt, with the beginning-of-sequence token where the tokenizer uses one.
@@ -165,13 +183,10 @@ class LanguageModel:
                 beginning depends on the length of the whole text.
             OutputError: The folder cannot be made.
         """
-        from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
-        from nlpkit.core.decode.prefix_cache.store import PrefixStore
-
-        if self._gpt is not None and self._gpt.config.depends_on_length:
+        if self.facts.scaling is not None:
             raise ConfigError(
                 "Prefixes of this model cannot be kept on disk: its rotary embedding depends on the length of the "
-                f"whole text ({self._gpt.config.rope.scaling} scaling). Leave the option out."
+                f"whole text ({self.facts.scaling} scaling). Leave the option out."
             )
         known = self.describe()
         if not known["sha256"]:
@@ -186,24 +201,23 @@ class LanguageModel:
 
     def describe(self) -> dict[str, Any]:
         """Return what a run record needs to name this model, hashes of its files included."""
-        from nlpkit.core.files.hashing import sha256_file
-
+        facts = self.facts
         return {
-            "name": self.name,
-            "path": str(self.path),
-            "format": self.format,
-            "family": self.family,
-            "parameters": self.n_parameters,
+            "name": facts.name,
+            "path": str(facts.path),
+            "format": facts.format,
+            "family": facts.family,
+            "parameters": facts.n_parameters,
             "context": self.max_seq_len,
-            "dtype": self.dtype,
-            "device": self.device,
-            "kernels": self._gpt is not None and self._gpt.kernels is not None,
+            "dtype": facts.dtype,
+            "device": facts.device,
+            "kernels": facts.kernels,
             "threads": torch.get_num_threads(),
-            "sha256": {name: sha256_file(path) for name, path in self._files.items()},
-            "adapter": self.adapter,
-            "adapter_sha256": {name: sha256_file(path) for name, path in self._adapter_files.items()},
+            "sha256": {name: sha256_file(path) for name, path in facts.files.items()},
+            "adapter": facts.adapter,
+            "adapter_sha256": {name: sha256_file(path) for name, path in facts.adapter_files.items()},
             "tokenizer": self.tokenizer.fingerprint,
             "chat_template": self.chat.fingerprint if self.chat is not None else None,
-            "brief_tasks": sorted(self.brief_tasks),
-            "notes": list(self.notes),
+            "brief_tasks": sorted(facts.brief_tasks),
+            "notes": list(facts.notes),
         }

@@ -6,33 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
-from torch import Tensor, nn
-
-from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS
 from nlpkit.core.errors import ConfigError, did_you_mean
-from nlpkit.core.formats.adapter import Adapter, check_base, merge_updates, open_adapter
-from nlpkit.core.formats.build import build_model, check_vocabulary
-from nlpkit.core.formats.open import open_model
-from nlpkit.core.formats.tuned import read_brief_tasks
-from nlpkit.core.language_model import LanguageModel
-from nlpkit.core.machine.allocator import giving_memory_back
-from nlpkit.core.machine.devices import has_fast_bf16, pick_device
-from nlpkit.core.machine.processor import set_threads
-from nlpkit.core.model.config import ModelConfig
-from nlpkit.core.model.gpt import GPT, Block
-from nlpkit.core.model.lora import LoraWeights
-from nlpkit.core.quantization.apply import add_low_rank, quantize_block, quantize_model
-from nlpkit.core.quantization.fuse import fuse_block
-from nlpkit.core.quantization.kernel_build import load_library
-from nlpkit.core.quantization.kernel_linear import fits_kernels
-from nlpkit.core.quantization.linear import smoke_test
-from nlpkit.core.quantization.packed import can_pack, pack_block, pack_model
-from nlpkit.core.quantization.ready import ReadyWeights, is_kept
-from nlpkit.core.runners.gpt import GPTRunner
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from nlpkit.core.decode.runner import Runner
+    from nlpkit.core.formats.adapter import Adapter
     from nlpkit.core.formats.source import ModelSource
+    from nlpkit.core.language_model import LanguageModel
+    from nlpkit.core.model.config import ModelConfig
+    from nlpkit.core.model.gpt import GPT
+    from nlpkit.core.model.lora import LoraWeights
 
 DType = Literal["auto", "fp32", "bf16", "int8", "int4"]
 _EMBEDDINGS = ("embed.weight", "pos_embed.weight")
@@ -52,6 +38,9 @@ def pick_dtype(dtype: str, device: torch.device) -> str:
     Raises:
         ConfigError: The name is unknown, or the device or this build of torch cannot run it.
     """
+    from nlpkit.core.machine.devices import has_fast_bf16
+    from nlpkit.core.quantization.linear import smoke_test
+
     if dtype not in get_args(DType):
         raise ConfigError(f"There is no dtype {dtype!r}. {did_you_mean(dtype, get_args(DType))}")
     if dtype == "auto":
@@ -63,8 +52,22 @@ def pick_dtype(dtype: str, device: torch.device) -> str:
     return dtype
 
 
+def check_options(*, dtype: str, device: str) -> None:
+    """Refuse what `load_model` would refuse, before anything is downloaded or loaded.
+
+    Raises:
+        ConfigError: There is no such dtype or device here.
+    """
+    from nlpkit.core.machine.devices import pick_device
+
+    pick_dtype(dtype, pick_device(device))
+
+
 def runs_kernels(config: ModelConfig, device: torch.device) -> bool:
     """Tell whether the compiled kernels can run a model here; where there are none yet, they are compiled first."""
+    from nlpkit.core.quantization.kernel_build import load_library
+    from nlpkit.core.quantization.kernel_linear import fits_kernels
+
     return device.type == "cpu" and fits_kernels(config) and load_library() is not None
 
 
@@ -77,8 +80,8 @@ def load_model(
     dtype: str = "auto",
     device: str = "auto",
     threads: int | None = None,
-    batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    like: LanguageModel | None = None,
+    batch_tokens: int | None = None,
+    share_with: LanguageModel | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LanguageModel:
     """Load a model by catalogue name, path or hub id.
@@ -92,8 +95,8 @@ def load_model(
             model, else bf16 where the device multiplies it natively, else fp32.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads; None takes what the process may use.
-        batch_tokens: Default bound on cache slots in use at once, rows times length.
-        like: A loaded model. If it came from the same file, in the same dtype, to the same device, its tokenizer,
+        batch_tokens: Bound on the positions of the cache in use at once, slots times length; None takes the engine's.
+        share_with: A loaded model. If it came from the same file, in the same dtype, to the same device, its tokenizer,
             chat template and embeddings are shared: no adapter changes them.
         progress: Called with bytes done and bytes in total while a model is downloaded.
 
@@ -104,6 +107,9 @@ def load_model(
         NlpkitError: Anything about the options, the download or the files that is not as it should be.
     """
     from nlpkit.core.fetch.resolve import resolve_model
+    from nlpkit.core.formats.open import open_model
+    from nlpkit.core.machine.devices import pick_device
+    from nlpkit.core.machine.processor import set_threads
 
     target = pick_device(device)
     chosen = pick_dtype(dtype, target)
@@ -117,15 +123,16 @@ def load_model(
     source = open_model(path)
     if dtype == "auto" and runs_kernels(source.config, target):
         chosen = "int8"
-    if like is not None and (like.path, like.dtype, like.device) != (path, chosen, target.type):
-        like = None
+    if share_with is not None and (share_with.path, share_with.dtype, share_with.device) != (path, chosen, target.type):
+        share_with = None
     named = None if adapter is None else (Path(adapter), adapter_name or str(adapter))
-    return _load_own(called or name, source, named, chosen, target, batch_tokens, like)
+    return _load_own(called or name, source, named, chosen, target, batch_tokens, share_with)
 
 
 def _load_foreign(
-    name: str, path: Path, adapter: str | Path | None, dtype: str, device: torch.device, batch_tokens: int
+    name: str, path: Path, adapter: str | Path | None, dtype: str, device: torch.device, batch_tokens: int | None
 ) -> LanguageModel:
+    from nlpkit.core.language_model import LanguageModel, ModelFacts
     from nlpkit.core.runners.external import load_external
 
     if adapter is not None:
@@ -134,21 +141,18 @@ def _load_foreign(
             "core runs. Merge the adapter into the model first."
         )
     loaded = load_external(path, dtype=dtype, device=device)
-    return LanguageModel(
+    facts = ModelFacts(
         name=name,
         path=path,
         format="transformers",
-        dtype=dtype,
-        device=device.type,
-        new_runner=loaded.new_runner,
-        tokenizer=loaded.tokenizer,
-        chat=loaded.chat,
-        files=loaded.files,
         family=loaded.family,
         n_parameters=loaded.n_parameters,
-        notes=loaded.notes,
-        batch_tokens=batch_tokens,
+        dtype=dtype,
+        device=device.type,
+        files=loaded.files,
+        notes=tuple(loaded.notes),
     )
+    return LanguageModel(facts, loaded.new_runner, loaded.tokenizer, loaded.chat, batch_tokens=batch_tokens)
 
 
 def _load_own(
@@ -157,10 +161,27 @@ def _load_own(
     adapter: tuple[Path, str] | None,
     dtype: str,
     device: torch.device,
-    batch_tokens: int,
-    like: LanguageModel | None,
+    batch_tokens: int | None,
+    share_with: LanguageModel | None,
 ) -> LanguageModel:
-    tokenizer = source.tokenizer() if like is None else like.tokenizer
+    import torch
+
+    from nlpkit.core.formats.adapter import WEIGHTS_NAME, check_base, merge_updates, open_adapter
+    from nlpkit.core.formats.build import build_model, check_vocabulary
+    from nlpkit.core.formats.tuned import read_brief_tasks
+    from nlpkit.core.language_model import LanguageModel, ModelFacts
+    from nlpkit.core.machine.allocator import giving_memory_back
+    from nlpkit.core.model.gpt import Block
+    from nlpkit.core.quantization.apply import add_low_rank, quantize_block, quantize_model
+    from nlpkit.core.quantization.fuse import fuse_block
+    from nlpkit.core.quantization.kernel_build import load_library
+    from nlpkit.core.quantization.kernel_pass import Kernels
+    from nlpkit.core.quantization.packed import can_pack, pack_block, pack_model
+    from nlpkit.core.quantization.ready import ReadyWeights, is_kept
+    from nlpkit.core.runners.gpt import GPTRunner
+    from nlpkit.core.runners.kernels import KernelRunner
+
+    tokenizer = source.tokenizer() if share_with is None else share_with.tokenizer
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(source.path))
     opened: Adapter | None = None
     files: dict[str, Path] = {}
@@ -175,7 +196,7 @@ def _load_own(
         languages = added.languages or languages
     config = source.config if opened is None else opened.fitting(source.config)
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
-    known = {} if like is None else like.embeddings
+    known = {} if share_with is None else share_with.embeddings
     kind: Literal["int8", "int4"] | None = "int8" if dtype == "int8" else "int4" if dtype == "int4" else None
     library = load_library() if kind is not None and runs_kernels(config, device) else None
     packs = kind is None and final == torch.bfloat16 and device.type == "cpu" and can_pack()
@@ -226,30 +247,33 @@ def _load_own(
             found = built()
             ready.save(found)
     model = built() if found is None else found
-    chat = source.chat_template() if like is None else like.chat
+    kernels = None if library is None else Kernels(model)
+    chat = source.chat_template() if share_with is None else share_with.chat
     problem = None if chat is None else chat.problem
     notes = list(getattr(tokenizer, "notes", ()))
     if problem is not None:
         notes.append(f"This model can continue texts but not chat. {problem}")
     embeddings = embeddings or {key: value.data for key, value in model.named_parameters() if key in _EMBEDDINGS}
-    return LanguageModel(
+    facts = ModelFacts(
         name=name,
         path=source.path,
         format=source.format,
-        adapter=None if adapter is None else adapter[1],
-        dtype=dtype,
-        device=device.type,
-        new_runner=lambda: GPTRunner(model),
-        gpt=model,
-        tokenizer=tokenizer,
-        chat=chat,
-        notes=notes,
-        files=source.files(),
-        adapter_files=files,
         family=source.config.family,
         n_parameters=source.config.n_parameters,
-        brief_tasks=brief_tasks,
-        languages=languages,
-        embeddings=embeddings,
-        batch_tokens=batch_tokens,
+        dtype=dtype,
+        device=device.type,
+        kernels=kernels is not None,
+        scaling=config.rope.scaling if config.depends_on_length else None,
+        files=source.files(),
+        adapter=None if adapter is None else adapter[1],
+        adapter_files=files,
+        adapter_weights=files.get(WEIGHTS_NAME),
+        notes=tuple(notes),
+        brief_tasks=frozenset(brief_tasks),
+        languages=tuple(languages),
     )
+
+    def new_runner() -> Runner:
+        return GPTRunner(model) if kernels is None else KernelRunner(model, kernels)
+
+    return LanguageModel(facts, new_runner, tokenizer, chat, embeddings=embeddings, batch_tokens=batch_tokens)

@@ -20,6 +20,7 @@ from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
 from nlpkit.core.errors import ConfigError, InputError
+from nlpkit.core.load import load_model
 
 try:
     from lm_eval.api.model import LM
@@ -72,8 +73,6 @@ class NlpkitLM(LM):  # type: ignore[misc,unused-ignore]
         """
         super().__init__()
         if isinstance(model, str):
-            from nlpkit.core.load import load_model
-
             model = load_model(model, adapter=adapter, dtype=dtype, device=device or "auto")
         self.lm = model
 

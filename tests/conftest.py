@@ -75,7 +75,7 @@ def fakes() -> ModuleType:
 def fake_model(fakes: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A model without weights, which the command line loads whatever model is asked for."""
     model = fakes.FakeModel()
-    monkeypatch.setitem(sys.modules, "nlpkit.core.load", fakes.install(model))
+    monkeypatch.setattr("nlpkit.core.load.load_model", fakes.loading(model))
     return model
 
 

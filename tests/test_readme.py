@@ -12,7 +12,7 @@ import pytest
 import typer
 from pages import PAGES, ROOT, Block, blocks, commands, prose
 
-from nlpkit.apps.cli.app import app
+from nlpkit.cli import app
 
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)

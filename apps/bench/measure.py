@@ -27,8 +27,12 @@ from nlpkit.apps.bench.peers import (
     load_transformers,
 )
 from nlpkit.apps.bench.plan import BenchLine, BenchPlan, Decode
+from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.decode.request import Request
 from nlpkit.core.errors import ConfigError, NlpkitError, did_you_mean
+from nlpkit.core.load import load_model
 from nlpkit.core.machine.lean_torch import import_torch
+from nlpkit.core.machine.memory import peak_memory
 from nlpkit.core.machine.processor import SPIN_COUNT, default_threads
 
 SHORT_PROMPT = 32
@@ -40,12 +44,9 @@ def _prompt(length: int, number: int = 0) -> list[int]:
 
 
 def _load_nlpkit(plan: BenchPlan) -> tuple[str, Decode]:
-    from nlpkit.core.decode.config import DecodeConfig
-    from nlpkit.core.decode.request import Request
 
     # As the commands do.
     import_torch()
-    from nlpkit.core.load import load_model
 
     model = load_model(plan.model, dtype=plan.dtype, device="cpu", threads=plan.threads)
     # The prompts are all alike here, but are to stand for ones that are not.
@@ -65,13 +66,6 @@ ENGINES: dict[str, Callable[[BenchPlan], tuple[str, Decode]]] = {
     "ctranslate2": load_ctranslate2,
 }
 """Engines that can be measured. Each loads the model and returns its dtype and a function that decodes."""
-
-
-def _peak_memory() -> int:
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _process_age() -> float:
@@ -130,7 +124,7 @@ def measure_here(plan: BenchPlan) -> Iterator[BenchLine]:
             decode_tokens_per_s=batch * plan.new_tokens / statistics.median(times),
             load_s=load_s,
             first_token_s=first_token_s,
-            peak_memory_bytes=_peak_memory(),
+            peak_memory_bytes=peak_memory(),
         )
 
 

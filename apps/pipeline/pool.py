@@ -41,8 +41,8 @@ class ModelPool:
         if adapter not in self._models:
             with self._lock:
                 if adapter not in self._models:
-                    like = next(iter(self._models.values()), None)
-                    self._models[adapter] = self._load(adapter, like)
+                    loaded = next(iter(self._models.values()), None)
+                    self._models[adapter] = self._load(adapter, loaded)
         return self._models[adapter]
 
     def run(
@@ -108,7 +108,7 @@ class ModelPool:
 
 def only(lm: LanguageModel) -> ModelPool:
     """Return a pool of one model, which serves whatever adapter is asked for."""
-    return ModelPool(lambda adapter, like: lm)
+    return ModelPool(lambda adapter, loaded: lm)
 
 
 def _noted(result: TaskResult, choice: Choice) -> TaskResult:

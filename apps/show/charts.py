@@ -210,7 +210,8 @@ def _open(width: int, height: int, label: str) -> str:
     )
 
 
-def _svg(name: str, lines: Mapping[str, list[tuple[float, float]]]) -> str:
+def svg_curves(name: str, lines: Mapping[str, list[tuple[float, float]]]) -> str:
+    """Draw the curves of one quantity, a line for each kind, as SVG; steps go to the right."""
     points = [point for line in lines.values() for point in line]
     (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points, strict=True))
     width, height, left, top = 800, 260, 70, 20
@@ -238,7 +239,8 @@ def _svg(name: str, lines: Mapping[str, list[tuple[float, float]]]) -> str:
     return f"<h2>{html.escape(name)} <small>({last})</small></h2>{chart}"
 
 
-def _scatter(axis: str, points: Sequence[tuple[float, float]]) -> str:
+def svg_scatter(axis: str, points: Sequence[tuple[float, float]]) -> str:
+    """Draw points of a value over a hyperparameter named `axis`, as SVG; nothing where there are none."""
     if not points:
         return ""
     (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points, strict=True))

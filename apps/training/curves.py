@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nlpkit.apps.show.charts import _svg
+from nlpkit.apps.show.charts import svg_curves
 from nlpkit.core.errors import OutputError
+from nlpkit.core.train.metrics_log import LOG_NAME, read_metrics
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -33,6 +34,11 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tuple[
     return charts
 
 
+def draw_curves(folder: Path) -> list[Path]:
+    """Draw the curves of the log in a training's folder; see `write_curves`."""
+    return write_curves(folder, read_metrics(folder / LOG_NAME), title=f"Training: {folder.name}")
+
+
 def write_curves(folder: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -> list[Path]:
     """Draw the curves: ``curves.html`` always, ``curves.png`` where matplotlib is installed.
 
@@ -49,7 +55,7 @@ def write_curves(folder: Path, rows: Sequence[Mapping[str, Any]], *, title: str)
     """
     charts = curves(rows)
     page = folder / "curves.html"
-    body = "".join(_svg(name, lines) for name, lines in charts.items())
+    body = "".join(svg_curves(name, lines) for name, lines in charts.items())
     try:
         page.write_text(
             f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"

@@ -16,7 +16,7 @@ from nlpkit.apps.training.examples import find_task, read_blocks, read_examples
 from nlpkit.apps.training.recipe import TEXT, DataSpec, Recipe
 from nlpkit.apps.training.setup import Start
 from nlpkit.core.errors import ConfigError
-from nlpkit.core.language_model import LanguageModel
+from nlpkit.core.language_model import LanguageModel, ModelFacts
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.runners.gpt import GPTRunner
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
@@ -125,20 +125,17 @@ class DevSet:
 
     def _predict(self, model: GPT, examples: Sequence[Mapping[str, Any]]) -> list[str]:
         encoder, config = self._start.encoder, self._start.config
-        lm = LanguageModel(
+        facts = ModelFacts(
             name="the model in training",
             path=Path(),
             format="native",
+            family=model.config.family,
+            n_parameters=model.config.n_parameters,
             dtype=config.dtype,
             device=model.device.type,
-            new_runner=lambda: GPTRunner(model),
-            tokenizer=encoder.tokenizer,
-            chat=encoder.chat,
-            files={},
-            family=model.config.family,
-            n_parameters=0,
             brief_tasks=self._learned,
         )
+        lm = LanguageModel(facts, lambda: GPTRunner(model), encoder.tokenizer, encoder.chat)
         results = run_task(lm, self.task, examples, overrides=self._overrides, keep_going=True, on_overflow="truncate")
         return [result.prediction.text if result.error is None else "" for result in results]
 

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 
 from nlpkit.apps.training.setup import Training
+from nlpkit.core.machine.memory import peak_memory
 
 ROWS_SHOWN = 2
 TOKENS_SHOWN = 400
 TRIAL_STEPS = 3
-
-
-def peak_memory() -> int:
-    """Return the most memory that this process had so far, in bytes; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage if sys.platform == "darwin" else usage * 1024
 
 
 def _rows(training: Training) -> list[dict[str, Any]]:

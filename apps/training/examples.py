@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from nlpkit.apps.text.languages import parse_language
 from nlpkit.apps.training.recipe import TEXT, DataSpec
 from nlpkit.apps.training.tokenizing import WORTH_FORKING, Part, can_fork, in_part, tokenize_in_parallel
 from nlpkit.core.errors import ConfigError, InputError
+from nlpkit.core.files.hashing import hash_value
 from nlpkit.core.train.config import LongPolicy
 from nlpkit.core.train.data.prompt_trees import SharedPrefixRows
 from nlpkit.core.train.data.store import RowSource, TextWindows, TokenRow, TokenStore, build_store
@@ -213,7 +212,7 @@ def source_key(spec: DataSpec, encoder: PromptEncoder, *, seq_len: int, policy: 
         facts["end"] = [encoder.end_id(chat=False)] if encoder.tokenizer.eos_ids else []
     if encoder.tokenizer.encode("a") != encoder.tokenizer.encode("a", at_start=False):
         facts["targets"] = "continue prompts"
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return hash_value(facts)
 
 
 def open_source(

@@ -23,7 +23,8 @@ from typing import IO, Any
 from nlpkit.apps.text.chunking import split_sentences
 from nlpkit.apps.text.translation.protected import MAX_MASKS, mask
 from nlpkit.apps.training.recipe import load_toml
-from nlpkit.core.errors import ConfigError, InputError, OutputError, did_you_mean
+from nlpkit.core.errors import ConfigError, InputError, did_you_mean
+from nlpkit.core.files.write import unwritable, whole_file
 
 MASKS = tuple(f"⟦{number}⟧" for number in range(1, MAX_MASKS + 1))
 """Stand-ins for what a translation must carry over: single pieces of the vocabulary, which the model learns to copy."""
@@ -364,18 +365,13 @@ def _rows(first: str, second: str, languages: tuple[str, str], plan: MixPlan) ->
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with (
-            gzip.open(aside, "wt", 5, encoding="utf-8") if path.suffix == ".gz" else aside.open("w", -1, "utf-8") as to
-        ):
-            for row in rows:
-                to.write(json.dumps(row, ensure_ascii=False) + "\n")
-        aside.replace(path)
-    except OSError as error:
-        raise OutputError(f"The rows cannot be written to {path}: {error.strerror or error}.") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    with (
+        unwritable(f"The rows cannot be written to {path}"),
+        whole_file(path) as aside,
+        gzip.open(aside, "wt", 5, encoding="utf-8") if path.suffix == ".gz" else aside.open("w", -1, "utf-8") as to,
+    ):
+        for row in rows:
+            to.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def describe(report: MixReport) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +27,11 @@ from nlpkit.apps.training.recipe import TEXT, DataSpec, Recipe
 from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.fetch.resolve import resolve_model
-from nlpkit.core.files.hashing import sha256_file
+from nlpkit.core.files.hashing import hash_value, sha256_file
+from nlpkit.core.files.write import unwritable, whole_folder
 from nlpkit.core.formats.adapter import open_adapter
 from nlpkit.core.formats.build import build_model, check_vocabulary
+from nlpkit.core.formats.hf import is_known_family
 from nlpkit.core.formats.open import open_model
 from nlpkit.core.machine.devices import has_fast_bf16
 from nlpkit.core.model.gpt import GPT
@@ -132,7 +133,7 @@ def _tokenizer_from_scratch(recipe: Recipe, folder: Path) -> tuple[Any, ChatTemp
     options.setdefault("kind", "bpe")
     options.setdefault("vocab_size", PRESETS[str(recipe.preset)].vocab_size if recipe.preset in PRESETS else 8192)
     facts = {**options, "data": [(spec.task, spec.limit, _sha256(spec.path)) for spec in recipe.data]}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    key = hash_value(facts)
     mark = folder / "tokenizer" / "made-from"
     if not mark.exists() or mark.read_text("utf-8") != key:
         if has_checkpoints(folder / "checkpoints"):
@@ -147,12 +148,9 @@ def _tokenizer_from_scratch(recipe: Recipe, folder: Path) -> tuple[Any, ChatTemp
             vocab_size=options["vocab_size"],
             symbols=options.get("symbols", ()),
         )
-        aside = folder / ".tokenizer.aside"
-        shutil.rmtree(aside, ignore_errors=True)
-        made.save(aside)
-        (aside / "made-from").write_text(key, "utf-8")
-        shutil.rmtree(folder / "tokenizer", ignore_errors=True)
-        aside.rename(folder / "tokenizer")
+        with unwritable(f"The tokenizer cannot be written to {folder}"), whole_folder(folder / "tokenizer") as aside:
+            made.save(aside)
+            (aside / "made-from").write_text(key, "utf-8")
     return load_tokenizer(folder / "tokenizer"), ChatTemplate(CHATML, eos_token=END_OF_TEXT)
 
 
@@ -219,14 +217,12 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
         )
     base = recipe.base or "default"
     path = resolve_model(base)
-    if path.is_dir() and (path / "config.json").exists() and not (path / "nlpkit.json").exists():
-        from nlpkit.core.formats.hf import is_known_family
-
-        if not is_known_family(path):
-            raise ConfigError(
-                f"The model {base!r} is of a family that runs through transformers only; nlpkit trains the families of "
-                "its own core."
-            )
+    foreign = path.is_dir() and (path / "config.json").exists() and not (path / "nlpkit.json").exists()
+    if foreign and not is_known_family(path):
+        raise ConfigError(
+            f"The model {base!r} is of a family that runs through transformers only; nlpkit trains the families of "
+            "its own core."
+        )
     source = open_model(path)
     _check_prompts(recipe, base, source.brief_tasks().names)
     tokenizer = source.tokenizer()

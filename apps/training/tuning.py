@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.cli.output import note
+from nlpkit.apps.training.curves import draw_curves
+from nlpkit.apps.training.dev_set import DevSet
 from nlpkit.apps.training.recipe import Recipe, build_recipe, load_toml
 from nlpkit.apps.training.search import Choice, Pruned, Search, Trial, Value, parse_space, run_search
+from nlpkit.apps.training.setup import set_up
 from nlpkit.core.errors import ConfigError, did_you_mean
 from nlpkit.core.train.config import LOWER_IS_BETTER
+from nlpkit.core.train.distributed import SINGLE
+from nlpkit.core.train.session import Session
 
 if TYPE_CHECKING:
     from nlpkit.apps.training.dev_set import Scorer
@@ -154,11 +158,6 @@ def measure(recipe: Recipe, intermediate: Callable[[int, float], bool] | None, s
     Raises:
         Pruned: It gave up.
     """
-    from nlpkit.apps.training.dev_set import DevSet
-    from nlpkit.apps.training.setup import set_up
-    from nlpkit.core.train.distributed import SINGLE
-    from nlpkit.core.train.session import Session
-
     folder = Path(recipe.output)
     shutil.rmtree(folder, ignore_errors=True)
     training = set_up(recipe, process=SINGLE)
@@ -174,6 +173,7 @@ def measure(recipe: Recipe, intermediate: Callable[[int, float], bool] | None, s
         stop=lambda: reporter.pruned,
     )
     outcome = session.run()
+    draw_curves(folder)
     for heavy in ("checkpoints", "data"):
         shutil.rmtree(folder / heavy, ignore_errors=True)
     if reporter.pruned:
@@ -181,14 +181,14 @@ def measure(recipe: Recipe, intermediate: Callable[[int, float], bool] | None, s
     return math.inf if outcome.best is None or outcome.reason == "diverged" else outcome.best[0]
 
 
-def run_plan(plan: Plan, *, scorer: Scorer | None, worker: int = 0, quiet: bool = False) -> list[Trial]:
+def run_plan(plan: Plan, *, scorer: Scorer | None, report: Callable[[str], None], worker: int = 0) -> list[Trial]:
     """Run a plan's trials in this process, until enough are done.
 
     Args:
         plan: The plan.
         scorer: Scores predictions by the name of a metric.
+        report: Gets a line for each trial.
         worker: Number of this process.
-        quiet: Whether to say nothing.
 
     Returns:
         All trials so far.
@@ -208,16 +208,17 @@ def run_plan(plan: Plan, *, scorer: Scorer | None, worker: int = 0, quiet: bool 
                 raise Pruned
         return sum(values) / len(values)
 
-    def report(trial: Trial) -> None:
+    def tell(trial: Trial) -> None:
         shown = trial.state if trial.value is None else f"{plan.metric} {trial.value:.4g}"
-        note(f"trial {trial.number}: {shown} with {_params(trial.params)}", quiet=quiet)
+        report(f"trial {trial.number}: {shown} with {_params(trial.params)}")
 
-    return run_search(folder, plan.search, objective, worker=worker, report=report)
+    return run_search(folder, plan.search, objective, worker=worker, report=tell)
 
 
 def _params(params: Mapping[str, Value]) -> str:
-    return ", ".join(f"{name} {_shown(value)}" for name, value in params.items())
+    return ", ".join(f"{name} {show_value(value)}" for name, value in params.items())
 
 
-def _shown(value: Value) -> str:
+def show_value(value: Value) -> str:
+    """Return a hyperparameter's value as tables show it."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

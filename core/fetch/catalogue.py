@@ -121,6 +121,11 @@ def find_entry(name: str) -> ModelEntry | None:
     return next((entry for entry in CATALOGUE if wanted in (entry.name, *entry.aliases)), None)
 
 
+def entry_names() -> list[str]:
+    """Return all names that the catalogue knows."""
+    return [name for known in CATALOGUE for name in (known.name, *known.aliases)]
+
+
 def list_models() -> list[ModelStatus]:
     """Return the catalogue, saying of each model whether it is downloaded."""
     return [ModelStatus(entry=entry, cached=_has_size(entry.path, entry.size)) for entry in CATALOGUE]

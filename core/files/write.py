@@ -16,14 +16,14 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from safetensors import SafetensorError
 
-from nlpkit.core.errors import InputError, why_unwritten
+from nlpkit.core.errors import InputError, OutputError, why_unwritten
 
 _NAME = re.compile(r"\.(?:.+\.)?nlpkit-(?P<machine>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}(?:[.-]\w*)?", re.DOTALL)
 # As versions before named them, without a mark of the machine.
@@ -101,8 +101,111 @@ def _is_gone(path: str, machine: str, pid: int) -> bool:
 
 
 @contextmanager
+def unwritable(what: str, *, advice: str = "") -> Iterator[None]:
+    """Turn a full or broken disk into one clear error.
+
+    Args:
+        what: What could not be done, such as "x.txt cannot be written".
+        advice: What to do about it; follows the reason.
+
+    Raises:
+        OutputError: The disk is full or broken.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{what}: {why_unwritten(error)}.{' ' if advice else ''}{advice}") from error
+
+
+def sync(path: Path) -> None:
+    """Bring a file or a folder to the disk.
+
+    Raises:
+        OSError: A file cannot be brought there. Some file systems cannot do it for a folder, which does not matter.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file aside; when the block ends well, bring it to the disk and rename it to `path`.
+
+    So `path` holds either what it held before or all that was written. On an error the file aside is removed.
+
+    Args:
+        path: The file to write; its folder is made.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OSError: The file cannot be written (a full disk, say).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    aside = path.parent / aside_name(path.name, suffix=".tmp")
+    try:
+        yield aside
+        sync(aside)
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+        sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file aside as `whole_file` does."""
+    with whole_file(path) as aside, aside.open("xb") as file:
+        yield file
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Write a folder aside; when the block ends well, bring its files to the disk and put it in the place of `path`.
+
+    Args:
+        path: The folder; what stands there is removed when the new one is whole.
+
+    Yields:
+        An empty folder to write to.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    aside = path.parent / aside_name(path.name, suffix="")
+    try:
+        aside.mkdir(mode=0o700)
+        yield aside
+        for file in (file for file in aside.rglob("*") if file.is_file()):
+            sync(file)
+        aside.chmod(0o755)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(aside, path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Write a directory aside and move it into place when all of it is there.
+    """Write a directory that is not there yet as `whole_folder` does.
 
     Args:
         path: The directory to make; it may exist only if it is empty.
@@ -116,50 +219,43 @@ def new_directory(path: Path) -> Iterator[Path]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} already exists and is not an empty directory. Name another one.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
-        aside = path.parent / aside_name(path.name, suffix="")
-        aside.mkdir(mode=0o700)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    try:
-        yield aside
-        aside.chmod(0o755)
-        if path.exists():
-            path.rmdir()
-        os.replace(aside, path)
+        with whole_folder(path) as aside:
+            yield aside
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be written: {why_unwritten(error)}.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file aside; when the block ends well, bring it to disk and rename it to `path`.
-
-    So `path` holds either what it held before or all that was written. On an error the file aside is removed.
+@contextmanager
+def into_directory(directory: Path, *, stale: Collection[str] = ()) -> Iterator[Path]:
+    """Write files aside that then move into a directory which may hold other things, each whole, the weights last.
 
     Args:
-        path: The file to write; its folder is made.
+        directory: Where they go; it is made.
+        stale: Names of files that are removed there if they were not written anew.
+
+    Yields:
+        An empty folder to write to.
 
     Raises:
-        OSError: The file cannot be written (a full disk, say).
+        OutputError: Something cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent)
-    aside = path.parent / aside_name(path.name, suffix=".tmp")
-    try:
-        with aside.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
+    with unwritable(f"{directory} cannot be written"):
+        directory.mkdir(parents=True, exist_ok=True)
+        sweep(directory)
+        aside = directory / aside_name(suffix=".aside")
+        try:
+            aside.mkdir(mode=0o700)
+            yield aside
+            moved = set()
+            for path in sorted(aside.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name)):
+                # safetensors makes files that nobody else may read.
+                path.chmod(0o644)
+                os.replace(path, directory / path.name)
+                moved.add(path.name)
+            for name in set(stale) - moved:
+                (directory / name).unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

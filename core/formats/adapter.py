@@ -268,20 +268,19 @@ def _check_pattern_work(path: Path, settings: Mapping[str, Any], modules: Iterab
     """Refuse patterns that would be matched for long: each repeat goes over a name once more."""
     lengths = [len(module) for module in modules]
     steps = 0
-    for key in ("rank_pattern", "alpha_pattern"):
-        for pattern in settings.get(key) or {}:
-            # With a prefix of any kind in front there is always one.
-            loops = 1 + sum(pattern.count(char) for char in "*+")
+    for pattern in settings.get("alpha_pattern") or {}:
+        if _compiled(pattern)[1]:
+            steps += 20 * len(lengths)
+        else:
+            # With a prefix of any kind in front there is always one loop.
+            loops = 2 + sum(pattern.count(char) for char in "*+")
             ways = _ways(pattern.replace("(?:", "("))
-            cheap = _compiled(pattern)[1] != ""
-            steps += sum(
-                20 if cheap else ways * length ** (1 + loops) // math.factorial(1 + loops) for length in lengths
+            steps += sum(ways * length**loops // math.factorial(loops) for length in lengths)
+        if steps > _MAX_PATTERN_STEPS:
+            raise ModelFileError(
+                f"{path / CONFIG_NAME} has an alpha_pattern that takes too long to match with its {len(lengths):,} "
+                "modules. Give the modules' own names instead."
             )
-            if steps > _MAX_PATTERN_STEPS:
-                raise ModelFileError(
-                    f"{path / CONFIG_NAME} has a rank_pattern or alpha_pattern that takes too long to match with its "
-                    f"{len(lengths):,} modules. Give the modules' own names instead."
-                )
 
 
 def _check_patterns(path: Path, key: str, patterns: Any) -> None:

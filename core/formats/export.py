@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.core.files.write import new_directory
 from nlpkit.core.formats.families import config_to_hf
+from nlpkit.core.formats.gguf.export import write_gguf
 from nlpkit.core.formats.native import FORMAT_VERSION, NATIVE_CONFIG
 from nlpkit.core.formats.open import open_model
+from nlpkit.core.formats.source import ModelSource
 from nlpkit.core.formats.tuned import write_tuned
 from nlpkit.core.formats.weight_names import KeyMap
-
-if TYPE_CHECKING:
-    from nlpkit.core.chat.template import ChatTemplate
-    from nlpkit.core.formats.source import ModelSource
-    from nlpkit.core.model.config import ModelConfig
-    from nlpkit.core.tokenizers.tokenizer import Tokenizer
+from nlpkit.core.model.config import ModelConfig
+from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 TARGETS = ("hf", "native", *(f"gguf-{name}" for name in ("f16", "f32", "q8_0", "q6_k", "q5_1", "q4_1")))
 _DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -146,8 +145,6 @@ def convert_model(source: str | Path, to: str, output: str | Path, *, dtype: str
 
 
 def _convert_to_gguf(opened: ModelSource, dtype: str, output: Path) -> Path:
-    from nlpkit.core.formats.gguf.export import write_gguf
-
     if output.exists():
         raise InputError(f"{output} already exists. Name another file.")
     tensors = dict(opened.tensors(dtype=torch.float32))

@@ -5,21 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from nlpkit.core.chat.template import ChatTemplate, load_chat_template
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.files.read import read_json_object
 from nlpkit.core.files.safetensors import SafetensorsFile, open_safetensors, refuse_pickle
 from nlpkit.core.formats.families import config_from_hf
 from nlpkit.core.formats.tuned import BriefTasks, read_brief_tasks
 from nlpkit.core.formats.weight_names import FAMILIES, IGNORED, KeyMap
-
-if TYPE_CHECKING:
-    from nlpkit.core.chat.template import ChatTemplate
-    from nlpkit.core.tokenizers.tokenizer import Tokenizer
-
+from nlpkit.core.tokenizers.load import load_tokenizer
+from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 INDEX_NAME = "model.safetensors.index.json"
 
@@ -130,14 +128,10 @@ class WeightDirectory:
 
     def tokenizer(self) -> Tokenizer:
         """Return the directory's tokenizer."""
-        from nlpkit.core.tokenizers.load import load_tokenizer
-
         return load_tokenizer(self.path)
 
     def chat_template(self) -> ChatTemplate | None:
         """Return the directory's chat template, or None."""
-        from nlpkit.core.chat.template import load_chat_template
-
         return load_chat_template(self.path)
 
     def brief_tasks(self) -> BriefTasks:

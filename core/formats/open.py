@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.formats.native import NATIVE_CONFIG
-
-if TYPE_CHECKING:
-    from nlpkit.core.formats.source import ModelSource
+from nlpkit.core.files.safetensors import refuse_pickle
+from nlpkit.core.formats.gguf.source import GGUFSource
+from nlpkit.core.formats.hf import HFSource
+from nlpkit.core.formats.native import NATIVE_CONFIG, NativeSource
+from nlpkit.core.formats.source import ModelSource
 
 
 def open_model(path: str | Path) -> ModelSource:
@@ -27,15 +27,9 @@ def open_model(path: str | Path) -> ModelSource:
     path = Path(path)
     if path.is_dir():
         if (path / NATIVE_CONFIG).exists():
-            from nlpkit.core.formats.native import NativeSource
-
             return NativeSource(path)
         if (path / "config.json").exists():
-            from nlpkit.core.formats.hf import HFSource
-
             return HFSource(path)
-        from nlpkit.core.files.safetensors import refuse_pickle
-
         refuse_pickle(path)
         ggufs = sorted(path.glob("*.gguf"))
         if len(ggufs) == 1:
@@ -47,11 +41,7 @@ def open_model(path: str | Path) -> ModelSource:
     if not path.exists():
         raise ModelFileError(f"There is no model at {path}. Check the path.")
     if _looks_like_gguf(path):
-        from nlpkit.core.formats.gguf.source import GGUFSource
-
         return GGUFSource(path)
-    from nlpkit.core.files.safetensors import refuse_pickle
-
     refuse_pickle(path)
     if path.suffix == ".safetensors":
         raise ModelFileError(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+import torch
+
+from nlpkit.core.chat.template import ChatTemplate
+from nlpkit.core.formats.tuned import BriefTasks
 from nlpkit.core.model.config import ModelConfig
-
-if TYPE_CHECKING:
-    import torch
-
-    from nlpkit.core.chat.template import ChatTemplate
-    from nlpkit.core.formats.tuned import BriefTasks
-    from nlpkit.core.tokenizers.tokenizer import Tokenizer
+from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 
 class ModelSource(Protocol):

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 from nlpkit.core.errors import ConfigError
 
 SPIN_COUNT = "1000"
 """Turns that a waiting OpenMP thread spins before it sleeps; GNU OpenMP's own choice when it sees too many threads."""
+
+
+def read_proc(name: str) -> list[tuple[str, str]]:
+    """Return the ``key: value`` lines of a file in /proc; none where there is no such file."""
+    try:
+        text = Path("/proc", name).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    pairs = (line.partition(":") for line in text.splitlines())
+    return [(key.strip(), value.strip()) for key, _, value in pairs]
 
 
 def _cgroup_quota() -> float | None:
@@ -47,12 +58,20 @@ def available_cores() -> int:
 
 def cpu_flags() -> frozenset[str]:
     """Return the processor's features by the names that Linux gives them; none elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return frozenset()
-    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return frozenset(found.partition(":")[2].split())
+    found = next((value for key, value in read_proc("cpuinfo") if key in ("flags", "Features")), "")
+    return frozenset(found.split())
+
+
+def cpu_name() -> str:
+    """Return what the processor is called."""
+    names = [value for key, value in read_proc("cpuinfo") if key == "model name"]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def is_amd() -> bool:
+    """Tell whether AMD made the processor."""
+    makers = [value for key, value in read_proc("cpuinfo") if key == "vendor_id"]
+    return "AuthenticAMD" in (makers[0] if makers else platform.processor())
 
 
 def default_threads() -> int:

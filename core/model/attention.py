@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,6 @@ from nlpkit.core.model.cache import CacheRows
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.layers import build_norm
 from nlpkit.core.model.rope import rotate
-from nlpkit.core.model.short_attention import LONGEST, short_causal
-
-_SMALLEST_PART = 64
-"""Queries below which cutting attention into parts costs more than the keys that it leaves out."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +36,31 @@ class Step:
     fresh: bool
 
 
+class Attend(Protocol):
+    """A way to compute attention; `attend` is the usual one."""
+
+    def __call__(self, layer: Attention, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
+        """Attend.
+
+        Args:
+            layer: Says how many heads there are, and the scale and the cap of the scores.
+            q: Queries, shape ``(batch, n_heads, seq, head_dim)``.
+            k: Keys, shape ``(batch, n_kv_heads, keys, head_dim)``.
+            v: Values, same shape.
+            step: Says which keys each query may see.
+
+        Returns:
+            Shape ``(batch, n_heads, seq, head_dim)``.
+        """
+        ...
+
+
 class Attention(nn.Module):
-    """Multi-head attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023, arXiv:2305.13245)."""
+    """Multi-head attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023, arXiv:2305.13245).
+
+    Attributes:
+        attend: How attention is computed between the projections; training sets its own.
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -48,9 +68,7 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
         self.scale = config.attn_scale if config.attn_scale is not None else config.head_dim**-0.5
         self.softcap = config.attn_softcap
-        # Set by training alone: a backward pass through plain products is the faster one on a CPU.
-        self.plain = False
-        self.dropout = 0.0
+        self.attend: Attend = attend
         q_width, kv_width = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         self.qkv: nn.Module | None = None
         self.q: nn.Module | None = nn.Linear(config.d_model, q_width, bias=config.qkv_bias)
@@ -96,73 +114,8 @@ class Attention(nn.Module):
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         return q, k, v.view(batch, seq, kv, dim).transpose(1, 2)
 
-    def _plain(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        batch, heads, seq, dim = q.shape
-        kv = self.n_kv_heads
-        # The heads that share keys act as so many more queries: no key is ever repeated.
-        grouped = q.reshape(batch * kv, heads // kv, seq, dim)
-        keys, values = k.reshape(batch * kv, -1, dim), v.reshape(batch * kv, -1, dim)
-        scores = (grouped.flatten(1, 2) @ keys.transpose(-1, -2)).float() * self.scale
-        if self.softcap:
-            scores = self.softcap * torch.tanh(scores / self.softcap)
-        if mask is not None:
-            scores = scores.view(batch, kv, heads // kv, seq, -1)
-            scores = scores.masked_fill(~mask.unsqueeze(2), torch.finfo(scores.dtype).min)
-        weights = torch.softmax(scores, -1).to(v.dtype)
-        if self.dropout:
-            weights = F.dropout(weights, self.dropout, training=self.training)
-        return (weights.view(batch * kv, heads // kv * seq, -1) @ values).view(batch, heads, seq, dim)
-
-    def _plain_causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend over equally many queries and keys, part by part: early queries never look at late keys.
-
-        What `mask` allows is taken as causal: keys after a part's last query are left out, whatever it says of them.
-        """
-        seq = q.shape[2]
-        if mask is None:
-            mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril()[None, None]
-        n_parts = next((n for n in (4, 2) if seq % n == 0 and seq // n >= _SMALLEST_PART), 1)
-        size = seq // n_parts
-        parts = []
-        for end in range(size, seq + 1, size):
-            rows = mask[:, :, end - size : end, :end]
-            parts.append(self._plain(q[:, :, end - size : end], k[:, :, :end], v[:, :, :end], rows))
-        return torch.cat(parts, 2) if n_parts > 1 else parts[0]
-
-    def _is_short(self, q: Tensor) -> bool:
-        whole = self.n_heads == self.n_kv_heads and not self.softcap and not self.dropout
-        return whole and q.shape[2] <= LONGEST and q.dtype == torch.float32 and not torch.compiler.is_compiling()
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
-        batch, heads, seq, dim = q.shape
-        if self.softcap or self.plain:
-            if self.plain and step.cache is None:
-                if step.mask is None and self._is_short(q):
-                    return short_causal(q, k, v, scale=self.scale)
-                return self._plain_causal(q, k, v, step.mask)
-            mask = step.mask
-            if mask is None and not step.attend_all:
-                mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril()[None, None]
-            return self._plain(q, k, v, mask)
-        if seq == 1:
-            # With one query a row, the heads that share keys act as so many queries: no key is ever repeated.
-            grouped = q.reshape(batch, self.n_kv_heads, heads // self.n_kv_heads, dim)
-            out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=step.mask, scale=self.scale)
-            return out.reshape(batch, heads, 1, dim)
-        # SDPA's own causal mask is aligned top-left: right only where queries and keys are equally many.
-        return F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=step.mask,
-            is_causal=step.mask is None and not step.attend_all,
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=self.scale,
-            enable_gqa=heads != self.n_kv_heads,
-        )
-
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        """Attend within each row.
+        """Attend within each row, and keep keys and values where the step has a cache.
 
         Args:
             x: Shape ``(batch, seq, d_model)``.
@@ -171,27 +124,70 @@ class Attention(nn.Module):
         Returns:
             Shape ``(batch, seq, d_model)``.
         """
-        return self.output(self.attend(*self.project(x, step.rotary), step))
-
-    def output(self, attended: Tensor) -> Tensor:
-        """Map the joined heads, shape ``(batch, seq, heads * head_dim)``, to ``(batch, seq, d_model)``."""
-        result: Tensor = self.o(attended)
-        return result
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
-        """Attend, and keep keys and values where the step has a cache.
-
-        Args:
-            q: Queries, shape ``(batch, n_heads, seq, head_dim)``.
-            k: Keys, shape ``(batch, n_kv_heads, seq, head_dim)``.
-            v: Values, same shape.
-            step: Mask and cache of this pass.
-
-        Returns:
-            The heads joined, shape ``(batch, seq, n_heads * head_dim)``.
-        """
+        q, k, v = self.project(x, step.rotary)
         if step.cache is not None:
             cached = step.cache.update(self.layer, step.positions, k, v)
             if not step.fresh:
                 k, v = cached
-        return self._attend(q, k, v, step).transpose(1, 2).flatten(2)
+        result: Tensor = self.o(self.attend(self, q, k, v, step).transpose(1, 2).flatten(2))
+        return result
+
+
+def attend(layer: Attention, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
+    """Attend by PyTorch's fused kernels, or in plain products where scores are capped; see `Attend`."""
+    batch, heads, seq, dim = q.shape
+    if layer.softcap:
+        mask = step.mask
+        if mask is None and not step.attend_all:
+            mask = causal_mask(seq, q.device)
+        return attend_by_products(layer, q, k, v, mask)
+    if seq == 1:
+        # With one query a row, the heads that share keys act as so many queries: no key is ever repeated.
+        grouped = q.reshape(batch, layer.n_kv_heads, heads // layer.n_kv_heads, dim)
+        out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=step.mask, scale=layer.scale)
+        return out.reshape(batch, heads, 1, dim)
+    # SDPA's own causal mask is aligned top-left: right only where queries and keys are equally many.
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=step.mask,
+        is_causal=step.mask is None and not step.attend_all,
+        scale=layer.scale,
+        enable_gqa=heads != layer.n_kv_heads,
+    )
+
+
+def causal_mask(seq: int, device: torch.device) -> Tensor:
+    """Return what each of `seq` queries sees of as many keys, True = attend, shape ``(1, 1, seq, seq)``."""
+    return torch.ones(seq, seq, dtype=torch.bool, device=device).tril()[None, None]
+
+
+def attend_by_products(
+    layer: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout: float = 0.0
+) -> Tensor:
+    """Attend in plain products, as the definition says; arguments as in `Attend`.
+
+    Args:
+        layer: As there.
+        q: As there.
+        k: As there.
+        v: As there.
+        mask: True = attend, broadcastable to ``(batch, 1, seq, keys)``; None lets every query see every key.
+        dropout: Probability of dropping a weight.
+    """
+    batch, heads, seq, dim = q.shape
+    kv = layer.n_kv_heads
+    # The heads that share keys act as so many more queries: no key is ever repeated.
+    grouped = q.reshape(batch * kv, heads // kv, seq, dim)
+    keys, values = k.reshape(batch * kv, -1, dim), v.reshape(batch * kv, -1, dim)
+    scores = (grouped.flatten(1, 2) @ keys.transpose(-1, -2)).float() * layer.scale
+    if layer.softcap:
+        scores = layer.softcap * torch.tanh(scores / layer.softcap)
+    if mask is not None:
+        scores = scores.view(batch, kv, heads // kv, seq, -1)
+        scores = scores.masked_fill(~mask.unsqueeze(2), torch.finfo(scores.dtype).min)
+    weights = torch.softmax(scores, -1).to(v.dtype)
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    return (weights.view(batch * kv, heads // kv * seq, -1) @ values).view(batch, heads, seq, dim)

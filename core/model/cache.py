@@ -128,10 +128,10 @@ class KVCache:
             new[:, :used] = old[:, :used]
             setattr(self, name, new)
 
-    def rows(self, start: int, count: int, *, n_slots: int) -> CacheRows:
-        """Return a window on rows ``start .. start + count - 1`` and their first `n_slots` slots."""
+    def rows(self, start: int, count: int, *, n_slots: int, lengths: Tensor | None = None) -> CacheRows:
+        """Return a window on rows ``start .. start + count - 1`` and their first `n_slots` slots; see `CacheRows`."""
         self.reserve(n_slots)
-        return CacheRows(self, start, count, n_slots)
+        return CacheRows(self, start, count, n_slots, lengths)
 
     def copy_row(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` slots of one row to another."""
@@ -175,12 +175,21 @@ class KVCache:
 
 @dataclass(frozen=True)
 class CacheRows:
-    """The rows and slots of a cache that one forward pass reads and writes."""
+    """The rows and slots of a cache that one forward pass reads and writes.
+
+    Attributes:
+        cache: The cache.
+        start: First row.
+        count: Number of rows.
+        n_slots: Slots of each row that the pass sees, from the first.
+        lengths: Where the model depends on the length of sequences, that of each new token's, shape ``(rows, seq)``.
+    """
 
     cache: KVCache
     start: int
     count: int
     n_slots: int
+    lengths: Tensor | None = None
 
     def update(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write new keys and values at their positions; return all that the rows hold so far.

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from nlpkit.core.model.config import ModelConfig
 
@@ -169,9 +168,3 @@ class Growth:
         grown.ids += held.ids
         if usable and held.regime is not None:
             grown.computed, grown.regime, grown.answered = len(grown.ids), held.regime, answered
-
-
-def boundaries(rows: Sequence[int]) -> list[tuple[int, int]]:
-    """Return first and one past the last index of each run of equal numbers."""
-    cuts = [0, *(i for i in range(1, len(rows)) if rows[i] != rows[i - 1]), len(rows)]
-    return [(begin, end) for begin, end in pairwise(cuts) if end > begin]

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,36 +101,13 @@ class LoraConfig:
         return any(target == last or re.fullmatch(target, module) is not None for target in self.targets)
 
 
-class _SummedProduct(torch.autograd.Function):
-    """``x (W + scale * B A)^T`` with the sum made first, and gradients for ``x``, ``A`` and ``B`` alone.
-
-    One wide product each way instead of one wide and two thin ones with an addition of the outputs, and no gradient as
-    large as ``W``. In 16 bits the sum is rounded, as the weights of a fully trained 16-bit model are.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        narrow_b = (b * scale).to(x.dtype)
-        wide = torch.addmm(weight, narrow_b, a.to(x.dtype))
-        ctx.save_for_backward(x, wide, a, b)
-        ctx.scale = scale
-        return F.linear(x, wide, bias)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
-        x, wide, a, b = ctx.saved_tensors
-        slope = grad_outputs[0]
-        flat_slope, flat_x = slope.reshape(-1, slope.shape[-1]), x.reshape(-1, x.shape[-1])
-        x_gradient = slope @ wide if ctx.needs_input_grad[0] else None
-        low_slope = flat_slope @ (b * ctx.scale).to(x.dtype)
-        low_x = F.linear(flat_x, (a * ctx.scale).to(x.dtype))
-        return x_gradient, None, None, (low_slope.t() @ flat_x).to(a.dtype), (flat_slope.t() @ low_x).to(b.dtype), None
-
-
 class LoraLinear(nn.Module):
     """A frozen linear layer with a trainable low-rank update.
 
     The update's weights stay in fp32 whatever the frozen weight's dtype is; they are cast for the product.
+
+    Attributes:
+        product: How outputs are computed; training sets its own.
     """
 
     def __init__(self, base: nn.Linear, weights: LoraWeights, *, dropout: float = 0.0) -> None:
@@ -142,8 +118,7 @@ class LoraLinear(nn.Module):
         self.lora_b = nn.Parameter(weights.b.detach().float().contiguous())
         self.scale = weights.scale
         self.dropout = dropout
-        # Set by training alone: the faster way for many tokens at once.
-        self.summed = False
+        self.product: Callable[[LoraLinear, Tensor], Tensor] = product_apart
         self.magnitude: nn.Parameter | None = None
         if weights.magnitude is not None:
             self.magnitude = nn.Parameter(weights.magnitude.detach().float().contiguous())
@@ -156,22 +131,31 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` to ``(..., out)``."""
-        if self.summed and self.training and self.magnitude is None and not self.dropout:
-            apply: Any = _SummedProduct.apply
-            summed: Tensor = apply(x, self.base.weight, self.base.bias, self.lora_a, self.lora_b, self.scale)
-            return summed
-        dropped = F.dropout(x, self.dropout, training=self.training) if self.dropout else x
-        low = F.linear(F.linear(dropped, self.lora_a.to(x.dtype)), (self.lora_b * self.scale).to(x.dtype))
-        if self.magnitude is None:
-            out: Tensor = self.base(x)
-            return out + low
-        # DoRA, section 4.3: the norm is a constant to the gradient.
-        with torch.no_grad():
-            wide = self.base.weight.float() + self.scale * (self.lora_b @ self.lora_a)
-            norm = torch.linalg.norm(wide, dim=1)
-        plain = F.linear(dropped, self.base.weight)
-        ratio: Tensor = (self.magnitude / norm).to(x.dtype)
-        return F.linear(x, self.base.weight, self.base.bias) + (ratio - 1) * plain + ratio * low
+        return self.product(self, x)
+
+
+def product_apart(layer: LoraLinear, x: Tensor) -> Tensor:
+    """Multiply by the frozen weight and by the update's matrices, one after the other.
+
+    Args:
+        layer: The layer.
+        x: Shape ``(..., in)``.
+
+    Returns:
+        Shape ``(..., out)``.
+    """
+    dropped = F.dropout(x, layer.dropout, training=layer.training) if layer.dropout else x
+    low = F.linear(F.linear(dropped, layer.lora_a.to(x.dtype)), (layer.lora_b * layer.scale).to(x.dtype))
+    if layer.magnitude is None:
+        out: Tensor = layer.base(x)
+        return out + low
+    # DoRA, section 4.3: the norm is a constant to the gradient.
+    with torch.no_grad():
+        wide = layer.base.weight.float() + layer.scale * (layer.lora_b @ layer.lora_a)
+        norm = torch.linalg.norm(wide, dim=1)
+    plain = F.linear(dropped, layer.base.weight)
+    ratio: Tensor = (layer.magnitude / norm).to(x.dtype)
+    return F.linear(x, layer.base.weight, layer.base.bias) + (ratio - 1) * plain + ratio * low
 
 
 def linear_layers(model: GPT, *, head: bool = False) -> Iterator[tuple[str, nn.Module, str]]:

@@ -18,7 +18,6 @@ from nlpkit.core.model.gpt import GPT, Block
 from nlpkit.core.model.lora import LoraWeights
 from nlpkit.core.quantization.kernel_library import Library
 from nlpkit.core.quantization.kernel_linear import KernelLinear, fits_kernels
-from nlpkit.core.quantization.kernel_pass import Kernels
 from nlpkit.core.quantization.linear import GROUP, Int4Linear, Int8Linear, QuantKind
 
 
@@ -51,7 +50,7 @@ def quantize_model(model: GPT, kind: QuantKind, library: Library | None = None) 
     Args:
         model: A model in bf16 on the CPU, its projections fused.
         kind: ``int8`` or ``int4``.
-        library: Compiled kernels that the model then runs with, if they fit its shape.
+        library: Compiled kernels to do it with, if they fit its shape; `Kernels` then runs whole passes.
 
     Raises:
         ConfigError: The model is elsewhere or of another dtype.
@@ -70,8 +69,6 @@ def quantize_model(model: GPT, kind: QuantKind, library: Library | None = None) 
         model.head = Int8Linear(weight, None) if library is None else KernelLinear(library, weight, None, bits=8)
     elif isinstance(model.head, nn.Linear):
         model.head = quantized_linear(model.head, "int8", library)
-    if library is not None:
-        model.kernels = Kernels(library, model)
 
 
 def quantize_block(block: Block, kind: QuantKind, library: Library | None = None) -> None:
@@ -98,7 +95,7 @@ def add_low_rank(model: GPT, updates: Mapping[str, LoraWeights]) -> None:
     """Put low-rank updates beside the weights of a model's blocks.
 
     Args:
-        model: Its blocks are quantized by the compiled kernels, its kernels not made yet.
+        model: Its blocks are quantized by the compiled kernels; `Kernels` of it are made afterwards.
         updates: Updates by module name, such as ``blocks.3.attn.q``; without magnitudes.
     """
     joined = joined_parts(model.config)

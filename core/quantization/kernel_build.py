@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from nlpkit.core.files.cache import cache_home
 from nlpkit.core.files.write import aside_name, sweep
+from nlpkit.core.machine.compiler import find_compiler
 from nlpkit.core.machine.processor import cpu_flags
 from nlpkit.core.quantization.kernel_library import HEADER, SOURCE, Library
 from nlpkit.core.quantization.kernel_linear import KernelLinear
@@ -26,12 +27,6 @@ _NEEDED = frozenset({"avx2", "fma", "f16c"})
 _SECONDS = 120
 _TOLERANCE = 0.02
 """Largest difference between a product of the kernels and the exact one, as a share of the largest value."""
-
-
-def find_compiler() -> str | None:
-    """Return the C++ compiler: ``CXX`` if set, else ``g++`` or ``clang++``; None where there is none."""
-    names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 def why_not() -> str | None:

@@ -19,6 +19,7 @@ class KernelLinear(nn.Module):
     that it makes.
 
     Attributes:
+        library: The kernels.
         low_in: The update's matrix A, packed at 8 bits, or None; joint layers have those of their parts stacked.
         low_out: Its matrix B in bf16, times its scale, shape ``(blocks of outputs, rank, 16)``, or None.
         parts: Outputs of each layer that was joined into this one.
@@ -39,7 +40,7 @@ class KernelLinear(nn.Module):
         self, library: Library, content: Tensor, bias: Tensor | None, outputs: int, inputs: int, bits: int
     ) -> None:
         self.out_features, self.in_features, self.bits = outputs, inputs, bits
-        self._library = library
+        self.library = library
         self.register_buffer("weight", content)
         self.register_buffer("bias", None if bias is None else bias.detach().float().contiguous())
         self.register_buffer("low_in", None)
@@ -67,7 +68,7 @@ class KernelLinear(nn.Module):
                 low_out[begin : begin + outputs, :own] = update.b * update.scale
             begin += outputs
         packed = low_out.view(-1, _BLOCK, rank).transpose(1, 2).to(torch.bfloat16).contiguous()
-        self.take_low_rank(self._library.pack(low_in, 8), packed, parts)
+        self.take_low_rank(self.library.pack(low_in, 8), packed, parts)
 
     def take_low_rank(self, low_in: Tensor, low_out: Tensor, parts: Sequence[int]) -> None:
         """Take low-rank updates that are packed already.
@@ -84,7 +85,7 @@ class KernelLinear(nn.Module):
         rank = low_out.shape[1] if low_out.dim() == 3 else 0
         whole = rank > 0 and rank % _BLOCK == 0 and low_out.shape == (blocks, rank, _BLOCK)
         whole = whole and low_out.dtype == torch.bfloat16 and low_out.is_contiguous() and low_in.dtype == torch.uint8
-        whole = whole and low_in.numel() == self._library.packed_bytes(len(parts) * rank, self.in_features, 8)
+        whole = whole and low_in.numel() == self.library.packed_bytes(len(parts) * rank, self.in_features, 8)
         cut = all(outputs % _BLOCK == 0 for outputs in parts[:-1])
         if not whole or not cut or sum(parts) != self.out_features or not 1 <= len(parts) <= _MOST_PARTS:
             raise ValueError("a low-rank update is not as large as it should be")
@@ -130,7 +131,7 @@ class KernelLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` to ``(..., out)``, in the dtype of `x`."""
-        out = self._library.linear(self.described(), x.reshape(-1, x.shape[-1]).float())
+        out = self.library.linear(self.described(), x.reshape(-1, x.shape[-1]).float())
         return out.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
 

@@ -9,12 +9,10 @@ from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT, Block
 from nlpkit.core.model.layers import LayerNorm, RMSNorm
-from nlpkit.core.model.rope import Rotary
 from nlpkit.core.quantization.kernel_library import (
     _ACTIVATIONS,
     _QK_NORMS,
     _SHAPE,
-    Library,
     _Layer,
     _Linear,
     _Model,
@@ -28,15 +26,17 @@ from nlpkit.core.quantization.kernel_linear import KernelLinear
 class Kernels:
     """Runs the blocks of one model whose linear layers are all `KernelLinear`."""
 
-    def __init__(self, library: Library, model: GPT) -> None:
+    def __init__(self, model: GPT) -> None:
         """Describe a model to the kernels.
 
         Args:
-            library: The kernels.
             model: On the CPU, quantized by them; see `fits_kernels`.
+
+        Raises:
+            TypeError: A layer is not quantized by them.
         """
         config = model.config
-        self._library = library
+        self._gpt = model
         # What the kernels point to must live as long as they do.
         self._kept: list[Tensor] = []
         self._layers = (_Layer * config.n_layers)(
@@ -57,6 +57,7 @@ class Kernels:
             config.attn_softcap,
             self._norm(model.final_norm),
         )
+        self._library = next(layer.library for layer in model.modules() if isinstance(layer, KernelLinear))
 
     def _norm(self, norm: nn.Module | None) -> _Norm:
         if isinstance(norm, LayerNorm):
@@ -91,33 +92,34 @@ class Kernels:
             layer in config.sliding_layers,
         )
 
-    def run(
+    def hidden(
         self,
-        x: Tensor,
+        token_ids: Tensor,
         rows: Tensor,
         positions: Tensor,
         cache: KVCache,
-        rotary: tuple[Rotary | None, Rotary | None],
         *,
         longest: int,
+        lengths: Tensor | None = None,
         wanted: Tensor | None = None,
         homes: Tensor | None = None,
     ) -> Tensor:
-        """Run all blocks and the final norm: each token sees its row's slots up to its own position.
+        """Do what `GPT.hidden` does, for tokens of any rows: each token sees its row's slots up to its own position.
 
         Args:
-            x: Embeddings, shape ``(batch, seq, d_model)``.
-            rows: Row of the cache of each token, shape ``(batch * seq,)``.
-            positions: Shape ``(batch, seq)``; those of one row must come in order.
+            token_ids: Shape ``(tokens,)``.
+            rows: Row of the cache of each token, same shape.
+            positions: Position in its row of each token, same shape; those of one row must come in order.
             cache: Where keys and values go, with room for all positions.
-            rotary: Rotation of full and of sliding layers, or None each.
             longest: One more than the largest position.
-            wanted: The tokens whose states are wanted, by their number in ``batch * seq`` and in order; None is all.
-            homes: int32, shape ``(batch * seq, longest)``: the row in which each position of each token's text lies, up
-                to its own; None where all lie in its own row. Neighbours that begin alike share the reading of keys.
+            lengths: Length of the sequence that each token is computed for, same shape, where the model depends on it.
+            wanted: The tokens whose states are wanted, by number and in order: the last layer leaves out the others.
+                None is all.
+            homes: int32, shape ``(tokens, longest)``: the row in which each position of each token's text lies, up to
+                its own; None where all lie in its own row. Neighbours that begin alike share the reading of keys.
 
         Returns:
-            Normalised hidden states in fp32, shape ``(batch, seq, d_model)``, or ``(wanted, d_model)``.
+            Normalised hidden states in fp32, shape ``(tokens, d_model)``, or ``(wanted, d_model)``.
 
         Raises:
             IndexError: A row or position lies outside the cache, or a wanted token outside the pass.
@@ -135,11 +137,12 @@ class Kernels:
             if not in_order or not 0 <= int(chosen[0]) <= int(chosen[-1]) < n_tokens:
                 raise IndexError(f"wanted tokens are not in order, or not among the {n_tokens} of the pass")
         # A copy in any case: it is overwritten.
-        x = x.to(torch.float32, copy=True).contiguous()
+        x = self._gpt.embedded(token_ids, positions).to(torch.float32, copy=True).contiguous()
         slots, rows = positions.to(torch.int32).contiguous(), rows.to(torch.int32).contiguous()
+        rotary = self._gpt.rotary_for(None if lengths is None else lengths[:, None])
         tables: list[Tensor] = []
         for one in rotary:
-            pair = one.cos_sin(positions, longest=longest, dtype=torch.float32) if one is not None else (x, x)
+            pair = (x, x) if one is None else one.cos_sin(positions[:, None], longest=longest, dtype=torch.float32)
             tables += [part.contiguous() for part in pair]
             if rotary[0] is rotary[1]:
                 tables *= 2
@@ -148,7 +151,7 @@ class Kernels:
         strides = cache.keys.stride()[:3]
         pointers = (tensor.data_ptr() for tensor in tensors)
         at, n_wanted = (None, n_tokens) if chosen is None else (chosen.data_ptr(), chosen.numel())
-        where, shared = (None, None) if homes is None else _places(homes, slots.flatten(), cache, chosen, longest)
+        where, shared = (None, None) if homes is None else _places(homes, slots, cache, chosen, longest)
         forks = (None, None, 0) if where is None or shared is None else (where.data_ptr(), shared.data_ptr(), longest)
         self._library.run(self._model, _Pass(*pointers, *strides, None, at, *forks, n_tokens, n_wanted, threads, 0))
-        return x if chosen is None else x.view(n_tokens, -1)[:n_wanted]
+        return x[:n_wanted]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.files.cache import cache_home
-from nlpkit.core.files.hashing import CHUNK_BYTES, sha256_file
+from nlpkit.core.files.hashing import CHUNK_BYTES, hash_value, sha256_file
 from nlpkit.core.files.safetensors import open_safetensors
 from nlpkit.core.files.write import atomic_write, write_json
 from nlpkit.core.model.config import ModelConfig
@@ -33,7 +33,6 @@ from nlpkit.core.model.gpt import GPT
 from nlpkit.core.quantization.apply import joined_parts
 from nlpkit.core.quantization.kernel_library import VERSION, Library
 from nlpkit.core.quantization.kernel_linear import KernelLinear
-from nlpkit.core.quantization.kernel_pass import Kernels
 
 MAX_BYTES = 2 << 30
 """Most bytes of all files; the least recently used are removed first."""
@@ -44,7 +43,7 @@ _SHARED = ("embed.", "pos_embed.", "head.")
 
 
 def _digest(said: object) -> str:
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return hash_value(said)[:32]
 
 
 def _write(file: IO[bytes], tensors: Mapping[str, Tensor]) -> None:
@@ -224,7 +223,6 @@ class ReadyWeights:
             setattr(model.get_submodule(owner), last, nn.Parameter(value, requires_grad=False))
         if tensors:
             return None
-        model.kernels = Kernels(library, model)
         return model.eval()
 
     def save(self, model: GPT) -> bool:

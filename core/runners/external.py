@@ -12,11 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nlpkit.core.chat.template import ChatTemplate, load_chat_template
 from nlpkit.core.errors import ConfigError, ModelFileError, NlpkitError, shortened, shown
 from nlpkit.core.files.read import read_json_object
 from nlpkit.core.files.safetensors import open_safetensors
@@ -24,10 +25,8 @@ from nlpkit.core.formats.build import check_vocabulary
 from nlpkit.core.formats.hf import weight_files
 from nlpkit.core.model.cache import KVSegment
 from nlpkit.core.runners.external_files import check_size, checked_config, offline, view_of
-
-if TYPE_CHECKING:
-    from nlpkit.core.chat.template import ChatTemplate
-    from nlpkit.core.tokenizers.tokenizer import Tokenizer
+from nlpkit.core.tokenizers.load import load_tokenizer
+from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
 _DEFAULT_CONTEXT = 2048
@@ -253,9 +252,6 @@ def load_external(path: Path, *, dtype: str, device: torch.device) -> ExternalMo
         ConfigError: A quantized dtype was asked for.
         ModelFileError: `transformers` cannot load the directory without remote code.
     """
-    from nlpkit.core.chat.template import load_chat_template
-    from nlpkit.core.tokenizers.load import load_tokenizer
-
     config = read_json_object(path / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise ModelFileError(

@@ -1,4 +1,4 @@
-"""Runs nlpkit's own `GPT` for the decode engine."""
+"""Runs nlpkit's own `GPT` for the decode engine, short rows padded to the longest of a pass."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nlpkit.core.decode.prefix_cache.order import SHORTEST, common_prefix
-from nlpkit.core.model.cache import KVCache, KVSegment
+from nlpkit.core.model.cache import CacheRows, KVCache, KVSegment
 from nlpkit.core.model.gpt import GPT
+from nlpkit.core.runners.growing import grown_states
 
 
 class GPTRunner:
@@ -31,6 +31,22 @@ class GPTRunner:
         self.prefill_chunk = prefill_chunk
         self.score_rows = score_rows
         self._cache = KVCache(model.config, n_rows=0, dtype=model.dtype, device=model.device)
+
+    def _run(self, ids: Tensor, positions: Tensor | None, window: CacheRows) -> Tensor:
+        """Compute hidden states, shape ``(rows, seq, d_model)``, of the next tokens of a window on the cache."""
+        return self.model.hidden(ids, positions=positions, cache=window, longest=window.n_slots)
+
+    def _grown(
+        self,
+        cache: KVCache,
+        rows: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        wanted: Sequence[int] | None,
+    ) -> Tensor:
+        """Append tokens to rows that depend on their length; return the wanted states, by default the last of each."""
+        wanted = [1] * len(tokens) if wanted is None else wanted
+        return grown_states(self.model, self._run, cache, rows, tokens, lengths, wanted, at_once=self.prefill_chunk)
 
     @torch.inference_mode()
     def reserve(self, n_rows: int, n_slots: int = 0) -> None:
@@ -74,8 +90,10 @@ class GPTRunner:
         wanted: Sequence[int] | None = None,
     ) -> Tensor:
         """Append tokens to consecutive rows; see `Runner.extend`."""
-        if self.model.runs_ragged:
-            return self._extend_ragged(range(start_row, start_row + len(tokens)), tokens, lengths, wanted)
+        if self._cache.growth is not None:
+            # What padding makes of a row's length would count.
+            growing = range(start_row, start_row + len(tokens))
+            return self.model.logits(self._grown(self._cache, growing, tokens, lengths, wanted)).float()
         device = self.model.device
         n_rows, longest = len(tokens), max(map(len, tokens))
         if longest == 1 and wanted is None:
@@ -110,64 +128,15 @@ class GPTRunner:
                 out[torch.tensor(here, device=device)] = logits
         return out
 
-    @property
-    def can_share(self) -> bool:
-        """Whether sequences may go on from what lies in rows of others; see `strategies.forks.SharesRows`."""
-        # Rows that depend on their length are computed anew as they grow, which another's keys cannot follow.
-        return self.model.runs_ragged and not self.model.config.depends_on_length
-
-    @torch.inference_mode()
-    def extend_rows(
-        self,
-        rows: Sequence[int],
-        tokens: Sequence[Sequence[int]],
-        lengths: Sequence[int],
-        *,
-        homes: Tensor | None = None,
-    ) -> Tensor:
-        """Append tokens to any rows; see `strategies.forks.SharesRows`."""
-        return self._extend_ragged(rows, tokens, lengths, None, homes)
-
-    def _extend_ragged(
-        self,
-        rows: Sequence[int],
-        tokens: Sequence[Sequence[int]],
-        lengths: Sequence[int],
-        wanted: Sequence[int] | None,
-        homes: Tensor | None = None,
-    ) -> Tensor:
-        """Append tokens without padding short rows."""
-        ids: list[int] = []
-        places: list[int] = []
-        positions: list[int] = []
-        keep: list[int] = []
-        for i, (row, part, length) in enumerate(zip(rows, tokens, lengths, strict=True)):
-            ids += part
-            places += [row] * len(part)
-            positions += range(length, length + len(part))
-            keep += range(len(ids) - (1 if wanted is None else wanted[i]), len(ids))
-        longest = max(positions) + 1
-        self._cache.reserve(longest)
-        parts = []
-        for first in range(0, len(ids), self.prefill_chunk):
-            stop = first + self.prefill_chunk
-            token_ids, at, slots = (torch.tensor(values[first:stop]) for values in (ids, places, positions))
-            here = [i - first for i in keep if first <= i < stop]
-            chosen = None if len(here) == len(token_ids) else torch.tensor(here, dtype=torch.int32)
-            where = None if homes is None else homes[first:stop]
-            hidden = self.model.hidden_ragged(token_ids, at, slots, self._cache, longest, wanted=chosen, homes=where)
-            parts.append(hidden)
-        return self.model.logits(parts[0] if len(parts) == 1 else torch.cat(parts)).float()
-
     def _hidden(self, ids: Tensor, start_row: int, starts: list[int]) -> Tensor:
         n_rows, seq = ids.shape
-        if not any(starts):
-            return self.model.hidden(ids, cache=self._cache.rows(start_row, n_rows, n_slots=seq))
-        # Padding behind a short row is written too, to slots that its next tokens overwrite before any read.
         longest = max(starts) + seq
-        positions = torch.tensor(starts, device=ids.device)[:, None] + torch.arange(seq, device=ids.device)
         window = self._cache.rows(start_row, n_rows, n_slots=longest)
-        return self.model.hidden(ids, positions=positions, cache=window, longest=longest)
+        if longest == seq:
+            return self._run(ids, None, window)
+        # Padding behind a short row is written too, to slots that its next tokens overwrite before any read.
+        positions = torch.tensor(starts, device=ids.device)[:, None] + torch.arange(seq, device=ids.device)
+        return self._run(ids, positions, window)
 
     @torch.inference_mode()
     def extend_with_hidden(
@@ -175,6 +144,10 @@ class GPTRunner:
     ) -> tuple[Tensor, list[Tensor]]:
         """Append tokens to consecutive rows; see `nlpkit.core.decode.strategies.contrastive.ShowsHidden`."""
         n_rows, longest = len(tokens), max(map(len, tokens))
+        if self._cache.growth is not None:
+            growing, sizes = range(start_row, start_row + n_rows), [len(part) for part in tokens]
+            states = list(torch.split(self._grown(self._cache, growing, tokens, lengths, sizes), sizes))
+            return self.model.logits(torch.stack([row[-1] for row in states])).float(), states
         if max(lengths) + longest > self.max_seq_len and n_rows > 1:
             # As in `extend`: padding would point beyond the context.
             alone = [self.extend_with_hidden(start_row + i, [tokens[i]], [lengths[i]]) for i in range(n_rows)]
@@ -205,31 +178,12 @@ class GPTRunner:
     def _states(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Sequence[Tensor]:
         """Return each sequence's hidden states from ``starts`` on, shape ``(len - start, d_model)`` each."""
         device, width = self.model.device, max(map(len, tokens))
-        if not self.model.runs_ragged:
-            ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in tokens], device=device)
-            hidden = self.model.hidden(ids)
-            return [hidden[i, start : len(row)] for i, (row, start) in enumerate(zip(tokens, starts, strict=True))]
-        cache = KVCache(self.model.config, n_rows=len(tokens), dtype=self.model.dtype, device=device)
-        cache.reserve(width)
-        # Neighbours that begin alike take their beginning from the first of them, which is computed before the others.
-        leaders, shared = [0] * len(tokens), [0] * len(tokens)
-        for i in range(1, len(tokens)):
-            common = min(common_prefix(tuple(tokens[leaders[i - 1]]), tuple(tokens[i])), starts[i])
-            leaders[i], shared[i] = (leaders[i - 1], common) if common >= SHORTEST else (i, 0)
-        states: dict[int, Tensor] = {}
-        for followers in (False, True):
-            chosen = [i for i in range(len(tokens)) if (leaders[i] != i) == followers]
-            for i in chosen:
-                cache.copy_row(leaders[i], i, shared[i])
-            at = [(tokens[i][place], i, place) for i in chosen for place in range(shared[i], len(tokens[i]))]
-            if not at:
-                continue
-            wanted = torch.tensor([n for n, (_, i, place) in enumerate(at) if place >= starts[i]], dtype=torch.int32)
-            flat, rows, positions = torch.tensor(at, dtype=torch.long).unbind(1)
-            hidden = self.model.hidden_ragged(flat, rows, positions, cache, width, wanted=wanted)
-            sizes = [len(tokens[i]) - starts[i] for i in chosen]
-            states.update(zip(chosen, torch.split(hidden, sizes), strict=True))
-        return [states[i] for i in range(len(tokens))]
+        if self._cache.growth is not None:
+            alone = (self.model.hidden(torch.tensor([row], device=device))[0] for row in tokens)
+            return [hidden[start:] for hidden, start in zip(alone, starts, strict=True)]
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in tokens], device=device)
+        hidden = self.model.hidden(ids)
+        return [hidden[i, start : len(row)] for i, (row, start) in enumerate(zip(tokens, starts, strict=True))]
 
     def _score_row(self, hidden: Tensor, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
         wanted = torch.tensor(list(targets), dtype=torch.long, device=hidden.device)

@@ -9,9 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import tokenizers
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from nlpkit.core.errors import TokenizerError
 from nlpkit.core.tokenizers.special_tokens import read_special_tokens
@@ -24,6 +22,9 @@ from nlpkit.core.tokenizers.tokenizer_json import (
     run_library,
 )
 from nlpkit.core.tokenizers.unicode import check_unicode
+
+if TYPE_CHECKING:
+    import tokenizers
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _Kind = Literal["byte_level", "metaspace", "other"]
@@ -76,6 +77,8 @@ class HFTokenizer:
         added = tokenizer.get_added_tokens_decoder()
         unmarked = {i for i in special_ids or () if i not in added or not added[i].special}
         if unmarked:
+            import tokenizers
+
             spellings = {i: tokenizer.id_to_token(i) for i in sorted(unmarked)}
             missing = [i for i, spelling in spellings.items() if not spelling]
             if missing:
@@ -325,6 +328,8 @@ class HFTokenizer:
             state = json.loads(self._tokenizer.to_str())
         if not change(state):
             return self
+        import tokenizers
+
         clone = tokenizers.Tokenizer.from_str(json.dumps(state))
         return HFTokenizer(clone, bos_id=None, eos_ids=(), special_ids=self._special)
 

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from nlpkit.core.errors import NlpkitError, TokenizerError, did_you_mean
+from nlpkit.core.tokenizers.bpe import HFTokenizer
 from nlpkit.core.tokenizers.gguf_pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.tokenizers.special_tokens import AddedSpec
 from nlpkit.core.tokenizers.spm_model import Piece, PieceType, SpmAlgorithm, write_spm_model
 
 if TYPE_CHECKING:
     import tokenizers
-
-    from nlpkit.core.tokenizers.bpe import HFTokenizer
-    from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 
 ENDS = frozenset(
     {
@@ -283,8 +282,6 @@ def _guarded(vocabulary: Vocabulary, build: Callable[[], _T]) -> _T:
 
 def _byte_level(vocabulary: Vocabulary) -> HFTokenizer:
     """GPT-2's kind: byte-level BPE."""
-    from nlpkit.core.tokenizers.bpe import HFTokenizer
-
     name = vocabulary.metadata.get("tokenizer.ggml.pre", "default")
     rules = PRE_TOKENIZERS.get(name) if isinstance(name, str) else None
     if rules is None:
@@ -315,11 +312,8 @@ def new_bpe(
         rules: How text is cut first.
         add_prefix_space: Put a space in front of every text.
     """
-    # `bpe` first: it settles the library's threading before the library is imported.
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers
-
-    import nlpkit.core.tokenizers.bpe  # noqa: F401
 
     vocab: dict[str, int] = {}
     for index, token in enumerate(tokens):
@@ -359,8 +353,6 @@ def _unigram(vocabulary: Vocabulary) -> SentencePieceTokenizer:
 
 
 def _spm(vocabulary: Vocabulary, algorithm: SpmAlgorithm, *, remove_extra_whitespaces: bool) -> SentencePieceTokenizer:
-    from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
-
     types = vocabulary.types
     if PieceType.UNKNOWN not in types and vocabulary.unk_id is not None:
         # Some converters mark the unknown token as a control token; the library needs to know it.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nlpkit.core.errors import TokenizerError
+from nlpkit.core.tokenizers.bpe import HFTokenizer
+from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 
@@ -21,14 +23,9 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     directory = Path(directory)
     if not directory.is_dir():
         raise TokenizerError(f"{directory} is no directory; a tokenizer is loaded from the directory of its model.")
-    # Imported here: a model that uses one kind does not wait for the other's library.
     if not (directory / "tokenizer.json").exists() and (directory / "tokenizer.model").exists():
-        from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
-
         return SentencePieceTokenizer.from_files(directory)
     if (directory / "tokenizer.json").exists() or (directory / "vocab.json").exists():
-        from nlpkit.core.tokenizers.bpe import HFTokenizer
-
         return HFTokenizer.from_files(directory)
     raise TokenizerError(
         f"{directory} has no tokenizer: none of tokenizer.json, tokenizer.model and vocab.json with merges.txt is "

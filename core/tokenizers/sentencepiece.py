@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
-
 from nlpkit.core.errors import TokenizerError
 from nlpkit.core.files.read import read_small_file
 from nlpkit.core.tokenizers.special_tokens import AddedSpec, read_special_tokens
@@ -328,6 +326,8 @@ def _read_model(model: bytes | str | Path) -> tuple[bytes, str]:
 
 
 def _processor(proto: bytes, origin: str) -> Any:
+    import sentencepiece
+
     try:
         # An empty model would be a processor without vocabulary that only complains, on stderr, when it is used.
         model = sentencepiece.SentencePieceProcessor(model_proto=proto) if proto else None

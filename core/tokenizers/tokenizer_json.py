@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nlpkit.core.errors import TokenizerError, shown
 from nlpkit.core.files.read import read_small_file
@@ -15,9 +15,11 @@ from nlpkit.core.tokenizers.json_bounds import check_spelling, check_tokenizer_j
 from nlpkit.core.tokenizers.special_tokens import SpecialTokens, read_json
 
 # One text at a time is encoded here, so the library's thread pool brings nothing but a warning at every fork.
+# Said before the library is imported, which functions here and in `bpe` do.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import tokenizers
+if TYPE_CHECKING:
+    import tokenizers
 
 MAX_TOKENIZER_BYTES = 128 * 2**20
 _T = TypeVar("_T")
@@ -52,6 +54,8 @@ def load_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
     Raises:
         TokenizerError: The file is missing, too large or damaged.
     """
+    import tokenizers
+
     data = read_small_file(path, max_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError, what="a tokenizer file")
     try:
         text = data.decode("utf-8")
@@ -112,6 +116,8 @@ def load_vocab_and_merges(directory: Path, config: Mapping[str, Any]) -> tokeniz
     Raises:
         TokenizerError: One is missing or damaged, or they are no byte-level BPE.
     """
+    import tokenizers
+
     vocab_path, merges_path = directory / "vocab.json", directory / "merges.txt"
     missing = [path.name for path in (vocab_path, merges_path) if not path.exists()]
     if missing:
@@ -145,6 +151,8 @@ def apply_added(tokenizer: tokenizers.Tokenizer, special: SpecialTokens, directo
     Raises:
         TokenizerError: The files give one token two ids.
     """
+    import tokenizers
+
     present = tokenizer.get_added_tokens_decoder()
     try:
         for spelling in (*special.named, *(spec.content for spec in special.added)):

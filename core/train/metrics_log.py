@@ -1,4 +1,4 @@
-"""The record of a training: ``metrics.jsonl``, TensorBoard where it is installed, and curves to look at."""
+"""The record of a training: ``metrics.jsonl``, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import OutputError
+
+LOG_NAME = "metrics.jsonl"
 
 
 class MetricsLog:
@@ -33,7 +35,7 @@ class MetricsLog:
         Raises:
             OutputError: The file cannot be written.
         """
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / LOG_NAME
         try:
             kept = [row for row in read_metrics(self.path) if _stays(row, from_step, evaluated)]
             self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")

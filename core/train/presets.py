@@ -60,11 +60,6 @@ PRESETS: Mapping[str, Preset] = {
 }  # fmt: skip
 
 
-def preset_names() -> list[str]:
-    """Return the names of all presets, smallest first."""
-    return list(PRESETS)
-
-
 def preset_config(
     name: str, *, vocab_size: int, seq_len: int, overrides: Mapping[str, Any] | None = None
 ) -> ModelConfig:
@@ -112,13 +107,3 @@ def preset_config(
     if "n_heads" in given and "n_kv_heads" not in given:
         values["n_kv_heads"] = values["n_heads"]
     return ModelConfig.from_dict(values)
-
-
-def count_parameters(config: ModelConfig) -> int:
-    """Return the number of parameters of a model, without building it."""
-    import torch
-
-    from nlpkit.core.model.gpt import GPT
-
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in GPT(config).parameters())

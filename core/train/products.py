@@ -1,16 +1,60 @@
-"""Matrix products of fp32 training on a CPU, by oneDNN where the default library is the slower one."""
+"""Matrix products of training: of updates summed into their weights, and in fp32 on a CPU by oneDNN."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nlpkit.core.machine.processor import is_amd
 from nlpkit.core.model.gpt import GPT
+from nlpkit.core.model.lora import LoraLinear, product_apart
+
+
+class _SummedProduct(torch.autograd.Function):
+    """``x (W + scale * B A)^T`` with the sum made first, and gradients for ``x``, ``A`` and ``B`` alone.
+
+    One wide product each way instead of one wide and two thin ones with an addition of the outputs, and no gradient as
+    large as ``W``. In 16 bits the sum is rounded, as the weights of a fully trained 16-bit model are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        narrow_b = (b * scale).to(x.dtype)
+        wide = torch.addmm(weight, narrow_b, a.to(x.dtype))
+        ctx.save_for_backward(x, wide, a, b)
+        ctx.scale = scale
+        return F.linear(x, wide, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        x, wide, a, b = ctx.saved_tensors
+        slope = grad_outputs[0]
+        flat_slope, flat_x = slope.reshape(-1, slope.shape[-1]), x.reshape(-1, x.shape[-1])
+        x_gradient = slope @ wide if ctx.needs_input_grad[0] else None
+        low_slope = flat_slope @ (b * ctx.scale).to(x.dtype)
+        low_x = F.linear(flat_x, (a * ctx.scale).to(x.dtype))
+        return x_gradient, None, None, (low_slope.t() @ flat_x).to(a.dtype), (flat_slope.t() @ low_x).to(b.dtype), None
+
+
+def summed_product(layer: LoraLinear, x: Tensor) -> Tensor:
+    """Multiply by the sum of weight and update, the faster way for many tokens at once, where a layer allows it.
+
+    Args:
+        layer: An adapted layer. Dropout is on the update's input alone and DoRA needs the parts, so they run apart.
+        x: Shape ``(..., in)``.
+
+    Returns:
+        Shape ``(..., out)``.
+    """
+    if not layer.training or layer.magnitude is not None or layer.dropout:
+        return product_apart(layer, x)
+    apply: Any = _SummedProduct.apply
+    summed: Tensor = apply(x, layer.base.weight, layer.base.bias, layer.lora_a, layer.lora_b, layer.scale)
+    return summed
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
@@ -66,20 +110,13 @@ class OneDnnLinear(nn.Linear):
         return out
 
 
-def _is_amd() -> bool:
-    try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text("ascii", "replace")[:4096]
-    except OSError:
-        return "AuthenticAMD" in platform.processor()
-
-
 def prefers_onednn() -> bool:
     """Tell whether oneDNN's fp32 products are the faster ones here, and right.
 
     PyTorch multiplies fp32 matrices by MKL, which runs its AVX-512 kernels on Intel's processors only.
     """
     backends = torch.backends.mkl.is_available(), torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not (all(backends) and _is_amd()):
+    if not (all(backends) and is_amd()):
         return False
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False

@@ -10,7 +10,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-from nlpkit.apps.training.curves import write_curves
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.train.checkpoints.checkpoint import has_checkpoints, latest_checkpoint, save_checkpoint
@@ -26,7 +25,7 @@ from nlpkit.core.train.checkpoints.rewind import (
 from nlpkit.core.train.config import LOWER_IS_BETTER
 from nlpkit.core.train.data.packing import Packer
 from nlpkit.core.train.loop import StepInfo, Trainer, train
-from nlpkit.core.train.metrics_log import MetricsLog, read_metrics
+from nlpkit.core.train.metrics_log import MetricsLog
 from nlpkit.core.train.progress import Progress
 
 _SNAPSHOTS = "average"
@@ -116,7 +115,7 @@ class Session:
 
         Args:
             trainer: What to train.
-            folder: Where checkpoints, ``metrics.jsonl`` and curves go.
+            folder: Where checkpoints and ``metrics.jsonl`` go.
             identity: See `save_checkpoint`.
             dev: Data to measure the loss on.
             evaluate: Measures more; its values are logged beside the loss.
@@ -349,7 +348,6 @@ class Session:
         trainer, progress = self.trainer, self._progress
         if self._log is not None:
             self._log.close()
-            write_curves(self.folder, read_metrics(self._log.path), title=f"Training: {self.folder.name}")
         step = trainer.step
         weights = self._mean if averaged else trainer.result()
         if progress.best is not None and progress.best_step != trainer.step and trainer.process.is_first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -57,6 +58,7 @@ def run(
     quiet: Quiet = False,
 ) -> int:
     """Run a task over data and score it. The same command goes on with a run that was stopped."""
+    from nlpkit.apps.cli.loading import load_shown
     from nlpkit.apps.cli.progress import ProgressBar
     from nlpkit.eval.cli.views import run_table
     from nlpkit.eval.runs.evaluation import Evaluation, Selection, ShotOptions
@@ -90,8 +92,9 @@ def run(
     )
     with named_as_flags():
         prepared = evaluation.prepare()
+    load = partial(load_shown, quiet=quiet)
     with ProgressBar(prepared.task.name, enabled=not quiet) as bar:
-        outcomes = prepared.run(output, quiet=quiet, report=lambda text: note(text, quiet=quiet), progress=bar)
+        outcomes = prepared.run(output, load=load, report=lambda text: note(text, quiet=quiet), progress=bar)
     with Writer(None, as_json=as_json) as writer:
         if as_json:
             for outcome in outcomes:
@@ -331,13 +334,21 @@ def suite(
     quiet: Quiet = False,
 ) -> int:
     """Run what a suite file names, or go on with it, and print one table."""
+    from nlpkit.apps.cli.loading import load_shown
     from nlpkit.apps.cli.progress import ProgressBar
     from nlpkit.eval.cli.views import suite_table
     from nlpkit.eval.runs.suite import load_suite, run_suite
 
     loaded = load_suite(path, limit=limit, only=only or ())
     with ProgressBar(loaded.name, enabled=not quiet) as bar:
-        results = run_suite(loaded, output, quiet=quiet, report=lambda text: note(text, quiet=quiet), progress=bar)
+        load = partial(load_shown, quiet=quiet)
+        results = run_suite(
+            loaded,
+            output,
+            load=load,
+            report=lambda text: note(text, quiet=quiet),
+            progress=bar,
+        )
     with Writer(None, as_json=as_json) as writer:
         if as_json:
             for result in results:

@@ -12,7 +12,7 @@ from nlpkit.apps.cli.options import Device, Dtype
 from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nlpkit.apps.cli.options import ModelOptions
+    from nlpkit.apps.models.spec import ModelSpec
     from nlpkit.eval.data.datasets import DataOptions
     from nlpkit.eval.runs.evaluation import ScoringChoice
 
@@ -44,12 +44,18 @@ class ModelsOptions:
     device: Annotated[Device, typer.Option(help="Where to run.", rich_help_panel=_MODEL)] = "auto"
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", rich_help_panel=_MODEL)] = None
 
-    def each(self) -> tuple[ModelOptions, ...]:
-        """Return the options of each model."""
+    def each(self) -> tuple[ModelSpec, ...]:
+        """Return each model.
+
+        Raises:
+            InputError: A name is not valid text.
+        """
         from nlpkit.apps.cli.options import ModelOptions
 
         return tuple(
-            ModelOptions(model=name, adapter=self.adapter, dtype=self.dtype, device=self.device, threads=self.threads)
+            ModelOptions(
+                model=name, adapter=self.adapter, dtype=self.dtype, device=self.device, threads=self.threads
+            ).spec()
             for name in dict.fromkeys(self.models or ["default"])
         )
 

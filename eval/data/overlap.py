@@ -13,6 +13,7 @@ from nlpkit.apps.data.squad import read_squad
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.eval.data.contamination import DEFAULT_ORDERS, OverlapReport, find_overlap
 from nlpkit.eval.data.datasets import describe_file
+from nlpkit.eval.metrics.text import unicode_tokens
 
 SKIPPED = frozenset({"id", "source_lang", "target_lang", "lang", "label", "labels", "length", "form"})
 """Columns that hold no text."""
@@ -127,8 +128,6 @@ class DataOverlap:
         return found
 
     def _rows_long_enough(self, report: OverlapReport) -> int:
-        from nlpkit.eval.metrics.text import unicode_tokens
-
         return len({text.row for text in self.texts if len(unicode_tokens(text.text)) >= report.n})
 
     def details(self) -> Iterator[dict[str, Any]]:

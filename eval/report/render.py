@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 from nlpkit.eval.report.content import Kind, Report, report_dict
+from nlpkit.eval.report.html import render_html
+from nlpkit.eval.report.markdown import render_markdown_report
 from nlpkit.eval.runs.run_folder import finite
 
 
@@ -18,9 +20,6 @@ def render_report(report: Report, kind: Kind) -> str:
     if kind == "json":
         return json.dumps(finite(report_dict(report)), ensure_ascii=False, indent=1) + "\n"
     if kind == "md":
-        from nlpkit.eval.report.markdown import render_markdown_report
-
         return render_markdown_report(report)
-    from nlpkit.eval.report.html import render_html
 
     return render_html(report)

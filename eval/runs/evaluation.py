@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.models.adapters import Choice, LanguagesError
-from nlpkit.apps.models.adapters import choose_adapters
-from nlpkit.apps.models.spec import load
-from nlpkit.apps.cli.options import ModelOptions
+from nlpkit.apps.models.adapters import AdapterChooser, Choice, LanguagesError, TaskAdapter
+from nlpkit.apps.models.spec import ModelSpec
+from nlpkit.apps.pipeline.plan import build_decoding
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.tasks.task import Task
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError
@@ -25,8 +24,10 @@ from nlpkit.eval.runs.runner import RunSettings, run_evaluation, system_name
 from nlpkit.eval.runs.scoring import ScoringOptions
 
 if TYPE_CHECKING:
-    from nlpkit.apps.models.adapters import TaskAdapter
     from nlpkit.core.language_model import LanguageModel
+
+Load = Callable[[ModelSpec, TaskAdapter | None], "LanguageModel"]
+"""Loads a model with what it is used with, such as `ModelSpec.load`."""
 
 RUNS = "runs"
 """Folder of runs whose --output was not given."""
@@ -156,7 +157,7 @@ class Evaluation:
 
     task: str
     data: tuple[str, ...]
-    models: tuple[ModelOptions, ...]
+    models: tuple[ModelSpec, ...]
     data_options: DataOptions = field(default_factory=DataOptions)
     selection: Selection = field(default_factory=Selection)
     scoring: ScoringChoice = field(default_factory=ScoringChoice)
@@ -171,8 +172,6 @@ class Evaluation:
         Raises:
             NlpkitError: An option or the data are wrong.
         """
-        from nlpkit.apps.pipeline.plan import build_decoding
-
         task = load_task(self.task)
         overrides = dict(self.overrides)
         seed = overrides.pop("seed", None)
@@ -243,7 +242,7 @@ class PreparedEvaluation:
             nested: Whether it is the folder of them for one model too.
         """
         names = [
-            safe_name(system_name(model.model, None if choice.adapter is None else choice.adapter.name))
+            safe_name(system_name(model.name, None if choice.adapter is None else choice.adapter.name))
             for model, choice in zip(self.evaluation.models, self.choices, strict=True)
         ]
         if len(set(names)) < len(names):
@@ -257,7 +256,7 @@ class PreparedEvaluation:
         self,
         output: str | None,
         *,
-        quiet: bool,
+        load: Load,
         report: Callable[[str], None],
         progress: Callable[[int, int], None] | None = None,
         nested: bool = False,
@@ -266,7 +265,7 @@ class PreparedEvaluation:
 
         Args:
             output: As `folders`.
-            quiet: Whether to show no bar while a model is downloaded.
+            load: Loads a model; what it shows meanwhile is its own affair.
             report: Gets what a user should know.
             progress: Gets rows done and rows in all, of one model.
             nested: As `folders`.
@@ -284,7 +283,7 @@ class PreparedEvaluation:
         for model, choice, folder in zip(self.evaluation.models, self.choices, folders, strict=True):
             if choice.note:
                 report(choice.note)
-            lm: LanguageModel = load(model, choice.adapter, quiet=quiet)
+            lm = load(model, choice.adapter)
             outcome = run_evaluation(lm, self.task, self.dataset, folder, self.settings, progress=progress)
             for text in outcome.notes:
                 report(f"{folder}: {text}")
@@ -302,11 +301,11 @@ def has_references(task: Task, row: DataRow) -> bool:
     return bool(task.references(task.prepare(row.example)))
 
 
-def choose_adapter(model: ModelOptions, task: Task, dataset: Dataset) -> Choice:
+def choose_adapter(model: ModelSpec, task: Task, dataset: Dataset) -> Choice:
     """Choose the adapter of a whole run, by the rule that each of its rows would follow in a command.
 
     Args:
-        model: Options of the model.
+        model: The model.
         task: The task, with its solved examples if there are any.
         dataset: The rows.
 
@@ -317,7 +316,7 @@ def choose_adapter(model: ModelOptions, task: Task, dataset: Dataset) -> Choice:
         ConfigError: Some rows get the shipped adapter and others the bare model: a run is of one system.
         NlpkitError: There is no such adapter.
     """
-    chooser = choose_adapters(model)
+    chooser = AdapterChooser(model.name, model.adapter)
     found: dict[TaskAdapter | None, tuple[Choice, DataRow]] = {}
     for row in dataset.rows:
         try:
@@ -336,7 +335,7 @@ def choose_adapter(model: ModelOptions, task: Task, dataset: Dataset) -> Choice:
         )
         name = "" if adapter is None else adapter.name
         raise ConfigError(
-            f"{tuned.where} is a row for the adapter {name!r} of {model.model}, and {bare.where} is one for the model "
+            f"{tuned.where} is a row for the adapter {name!r} of {model.name}, and {bare.where} is one for the model "
             "without it, because the adapter did not learn rows of this kind; a run is of one system. Split the data, "
             f"or choose one for all rows with --adapter {name} or --adapter none."
         )

@@ -19,6 +19,9 @@ from nlpkit.eval.metrics.base import Likelihood
 from nlpkit.eval.metrics.registry import find_entry
 from nlpkit.core.files.hashing import hash_value
 from nlpkit.eval.runs.samples import SampleRecord
+from nlpkit.eval.data.datasets import describe_file
+from nlpkit.eval.runs.provenance import describe_session
+from nlpkit.eval.runs.run_folder import RUN_FORMAT
 
 
 @dataclass(frozen=True)
@@ -204,9 +207,6 @@ def describe_predictions(
         records: The samples.
         name: What to call the system; by default the file's name.
     """
-    from nlpkit.eval.data.datasets import describe_file
-    from nlpkit.eval.runs.provenance import describe_session
-    from nlpkit.eval.runs.run_folder import RUN_FORMAT
 
     if "-" in (predictions, *references):
         raise ConfigError("Predictions from standard input cannot be kept in a run directory. Save them to a file.")

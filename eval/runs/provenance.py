@@ -11,6 +11,8 @@ import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from nlpkit.core.machine.memory import total_memory
+from nlpkit.core.machine.processor import available_cores, cpu_name
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "gguf", "numpy", "sacrebleu", "rouge-score")
@@ -33,9 +35,9 @@ def describe_machine() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "system": platform.platform(),
-        "cpu": _cpu_name(),
-        "cores": _usable_cores(),
-        "memory_bytes": _memory(),
+        "cpu": cpu_name(),
+        "cores": available_cores(),
+        "memory_bytes": total_memory(),
         "threads": _threads(),
     }
 
@@ -96,24 +98,7 @@ def _git_state(root: Path) -> tuple[str | None, bool | None]:
     return commit, None if status is None else bool(status)
 
 
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
-
-def _usable_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _threads() -> int | None:

@@ -14,6 +14,7 @@ from nlpkit.core.errors import ConfigError
 from nlpkit.eval.runs.run_folder import SAMPLES, finite, hold, load_run, read_record, write_record
 from nlpkit.eval.runs.samples import SampleRecord, write_samples
 from nlpkit.eval.runs.scoring import Scores, ScoringOptions, score_records, with_language
+from nlpkit.apps.tasks.table import load_task
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,6 @@ def stored_options(record: Mapping[str, Any]) -> ScoringOptions:
     """
     if record.get("scoring"):
         return ScoringOptions.from_dict(record["scoring"])
-    from nlpkit.apps.tasks.table import load_task
 
     if record["task"]["name"] == "external":
         raise ConfigError("The run was never scored. Name the metrics with --metric.")

@@ -25,6 +25,7 @@ from nlpkit.core.files.hashing import hash_value
 from nlpkit.eval.runs.samples import SampleLog, SampleRecord, read_samples, write_samples
 from nlpkit.eval.runs.scoring import ScoringOptions
 from nlpkit.apps.tasks.writing import form_of
+from nlpkit.eval.runs.likelihood import target_likelihood
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -300,8 +301,6 @@ class _Session:
                 "form": form_of(example) if self.task.name == "writing" else "",
             }
             if self._wants_likelihood and error is None:
-                from nlpkit.eval.runs.likelihood import target_likelihood
-
                 try:
                     values["likelihood"] = target_likelihood(self.lm, self.task, example)
                 except NlpkitError as problem:

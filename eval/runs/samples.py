@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nlpkit.core.files.write import unwritable, whole_file
 from nlpkit.core.errors import InputError, OutputError
 from nlpkit.eval.metrics.base import Likelihood, Sample
 from nlpkit.core.files.hashing import _plain
@@ -183,35 +184,13 @@ def write_whole(path: str | os.PathLike[str], pieces: Iterable[str]) -> None:
     Raises:
         OutputError: It cannot be written; the old file is untouched.
     """
-    path = Path(path)
-    aside = path.with_name(path.name + ".part")
-    try:
-        with aside.open("w", encoding="utf-8", newline="") as stream:
-            for piece in pieces:
-                stream.write(piece)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Free some space or choose another --output."
-        ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Force a folder's entries to the disk, where the system can do that."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+    with (
+        unwritable(f"{path} cannot be written", advice="Free some space or choose another --output."),
+        whole_file(Path(path)) as aside,
+        aside.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        for piece in pieces:
+            stream.write(piece)
 
 
 class SampleLog:

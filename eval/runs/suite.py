@@ -28,9 +28,9 @@ from typing import Any
 
 from nlpkit.apps.models.adapters import CONFIG
 from nlpkit.apps.documents.files import decode_text, read_bytes
-from nlpkit.apps.cli.options import ModelOptions
+from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.core.errors import ConfigError, did_you_mean
-from nlpkit.eval.runs.evaluation import Evaluation, PreparedEvaluation, ScoringChoice, Selection, ShotOptions, safe_name
+from nlpkit.eval.runs.evaluation import Evaluation, Load, PreparedEvaluation, ScoringChoice, Selection, ShotOptions, safe_name
 from nlpkit.eval.data.datasets import DataOptions
 from nlpkit.eval.metrics.registry import MetricOptions
 from nlpkit.eval.runs.rescoring import Outcome
@@ -246,25 +246,25 @@ def _evaluation(table: Mapping[str, Any], models: Sequence[Mapping[str, Any]], r
     )
 
 
-def _model(table: Mapping[str, Any], root: Path) -> ModelOptions:
+def _model(table: Mapping[str, Any], root: Path) -> ModelSpec:
     def near(text: str, holds: str = "") -> str:
         # A name of the catalogue, or a path: beside the suite file where there is such a thing.
         return str(root / text) if (root / text / holds).exists() else text
 
     given = {key: str(value) for key, value in table.items()}
     if "model" in given:
-        given["model"] = near(given["model"])
+        given["name"] = near(given.pop("model"))
     if "adapter" in given:
         # A folder of data may well be named as the task is, and so as the shipped adapter.
         given["adapter"] = near(given["adapter"], CONFIG)
-    return replace(ModelOptions(), **given)  # type: ignore[arg-type]
+    return replace(ModelSpec(), **given)  # type: ignore[arg-type]
 
 
 def run_suite(
     suite: Suite,
     output: str | None,
     *,
-    quiet: bool,
+    load: Load,
     report: Callable[[str], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[SuiteResult]:
@@ -273,7 +273,7 @@ def run_suite(
     Args:
         suite: The suite.
         output: Folder of the runs; ``runs/NAME`` by default.
-        quiet: Whether to show no bar while a model is downloaded.
+        load: Loads a model; what it shows meanwhile is its own affair.
         report: Gets what a user should know.
         progress: Gets rows done and rows in all, of one evaluation.
 
@@ -289,6 +289,6 @@ def run_suite(
     root = Path(output) if output is not None else suite.folder
     results = []
     for name, one in prepared:
-        outcomes = one.run(str(root / safe_name(name)), quiet=quiet, report=report, progress=progress, nested=True)
+        outcomes = one.run(str(root / safe_name(name)), load=load, report=report, progress=progress, nested=True)
         results.append(SuiteResult(name, tuple(outcomes)))
     return results

@@ -36,7 +36,7 @@ def eval_model(fake_eval: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path_
     """A model without weights and adapters, which the command line loads whatever model is asked for."""
     monkeypatch.setattr("nlpkit.apps.models.adapters.FOLDER", tmp_path_factory.mktemp("no-adapters"))
     model = fake_eval.EvalModel()
-    monkeypatch.setitem(sys.modules, "nlpkit.core.load", fake_eval.install(model))
+    monkeypatch.setattr("nlpkit.core.load.load_model", fake_eval.loading(model))
     return model
 
 

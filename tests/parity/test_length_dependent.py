@@ -16,7 +16,7 @@ from nlpkit.core.errors import ConfigError
 from nlpkit.core.formats.build import build_model
 from nlpkit.core.formats.families import config_from_hf
 from nlpkit.core.formats.weight_names import KeyMap
-from nlpkit.core.language_model import LanguageModel
+from nlpkit.core.language_model import LanguageModel, ModelFacts
 from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.rope import sequence_lengths
@@ -208,7 +208,9 @@ def test_lengths_of_sequences_behind_one_another() -> None:
 def test_segments_that_do_not_say_what_they_hold_are_refused(pair: tuple[GPT, transformers.PreTrainedModel]) -> None:
     model, _ = pair
     cache = KVCache(model.config, n_rows=1, dtype=torch.float32, device=torch.device("cpu"))
-    model.hidden(torch.tensor([ids(5, 1)]), cache=cache.rows(0, 1, n_slots=5))
+    # Without a runner nobody says for which length the rows are computed.
+    with pytest.raises(RuntimeError, match="depend on their length"):
+        model.hidden(torch.tensor([ids(5, 1)]), cache=cache.rows(0, 1, n_slots=5))
     segment = cache.read(0, 0, 5)
     cache.write(0, 0, segment)
     with pytest.raises(RuntimeError, match="unknown tokens"):
@@ -219,6 +221,9 @@ def test_prefixes_are_not_kept_on_disk(pair: tuple[GPT, transformers.PreTrainedM
     model, _ = pair
     with pytest.raises(ConfigError, match="depends on the length"):
         LanguageModel(
-            name="tiny", path=tmp_path, format="hf", dtype="fp32", device="cpu", new_runner=lambda: GPTRunner(model),
-            tokenizer=Numbers(), chat=None, files={}, family="phi3", n_parameters=1, gpt=model,
+            ModelFacts(
+                name="tiny", path=tmp_path, format="hf", dtype="fp32", device="cpu", family="phi3", n_parameters=1,
+                scaling=model.config.rope.scaling,
+            ),
+            lambda: GPTRunner(model), Numbers(), None,
         ).keep_prefixes(tmp_path)  # fmt: skip

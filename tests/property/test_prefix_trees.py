@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from tiny_models import tiny_config, tiny_gpt
 from torch import Tensor
 
+from nlpkit.core.model.attention import attend
 from nlpkit.core.model.gpt import GPT
+from nlpkit.core.train.attention import TrainingAttend
 from nlpkit.core.train.data.packing import Packer, collate
 from nlpkit.core.train.data.prompt_trees import SHORTEST, SharedPrefixRows
 from nlpkit.core.train.data.store import NO_LABEL, Layout, TokenRow, TokenStore, build_store, single_layout
@@ -115,8 +117,8 @@ def check_equal_to_apart(rows: list[TokenRow], changes: dict[str, Any], *, plain
     model = tiny_gpt(tiny_config(vocab_size=VOCAB, **changes)).requires_grad_(True)
     expected = loss_apart(model, rows)
     wanted = slopes(model, expected)
-    for block in model.blocks:
-        block.attn.plain = plain
+    for block in model.iter_blocks():
+        block.attn.attend = TrainingAttend() if plain else attend
     with tempfile.TemporaryDirectory() as folder:
         trees = SharedPrefixRows(stored(rows, folder), SEQ)
         packer = Packer([trees], seq_len=SEQ, epochs=1, seed=1)

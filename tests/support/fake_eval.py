@@ -11,12 +11,13 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import nlpkit.core.load
 from nlpkit.core.decode.request import Generation, Request
 from nlpkit.core.errors import ContextOverflowError
 
@@ -79,22 +80,20 @@ class EvalModel(fakes.FakeModel):  # type: ignore[misc,name-defined]
             yield place, generation
 
 
-def install(model: EvalModel) -> ModuleType:
-    """Return a stand-in for `nlpkit.core.load` that loads `model` under any name."""
-    module: ModuleType = fakes.install(model)
-    plain = module.load_model
+def loading(model: EvalModel) -> Callable[..., EvalModel]:
+    """Return a stand-in for `nlpkit.core.load.load_model` that loads `model` under any name."""
+    plain = fakes.loading(model)
 
     def load_model(name: str = "default", **options: object) -> EvalModel:
         loaded: EvalModel = plain(name, **options)
         loaded.name = name
         return loaded
 
-    module.load_model = load_model  # type: ignore[attr-defined]
-    return module
+    return load_model
 
 
 if __name__ == "__main__":
-    sys.modules["nlpkit.core.load"] = install(EvalModel())
+    nlpkit.core.load.load_model = loading(EvalModel())  # type: ignore[assignment]
     from nlpkit.cli import main
 
     sys.exit(main())

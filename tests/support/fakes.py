@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
 
+import nlpkit.core.load
 from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.request import Completion, Generation, Request, TokenEvent
 from nlpkit.core.errors import ConfigError
@@ -93,9 +93,8 @@ class FakeModel:
         yield TokenEvent(text="", completion=completion)
 
 
-def install(model: FakeModel) -> types.ModuleType:
-    """Return a stand-in for `nlpkit.core.load` that loads `model`."""
-    module = types.ModuleType("nlpkit.core.load")
+def loading(model: FakeModel) -> Callable[..., FakeModel]:
+    """Return a stand-in for `nlpkit.core.load.load_model` that loads `model`."""
 
     def load_model(name: str = "default", **options: object) -> FakeModel:
         if name == "no-such-model":
@@ -103,13 +102,11 @@ def install(model: FakeModel) -> types.ModuleType:
         model.loaded_with = {"name": name, **options}
         return model
 
-    module.load_model = load_model  # type: ignore[attr-defined]
-    module.LanguageModel = FakeModel  # type: ignore[attr-defined]
-    return module
+    return load_model
 
 
 if __name__ == "__main__":
-    sys.modules["nlpkit.core.load"] = install(FakeModel(delay=float(os.environ.get("FAKE_DELAY", "0"))))
+    nlpkit.core.load.load_model = loading(FakeModel(delay=float(os.environ.get("FAKE_DELAY", "0"))))  # type: ignore[assignment]
     from nlpkit.cli import main
 
     sys.exit(main())

@@ -15,7 +15,9 @@ from nlpkit.core.quantization.apply import quantize_model
 from nlpkit.core.quantization.fuse import fuse_projections
 from nlpkit.core.quantization.kernel_library import Library
 from nlpkit.core.quantization.kernel_linear import KernelLinear
+from nlpkit.core.quantization.kernel_pass import Kernels
 from nlpkit.core.runners.gpt import GPTRunner
+from nlpkit.core.runners.kernels import KernelRunner
 
 LIBRARY = kernels.load_library()
 needs_kernels = pytest.mark.skipif(LIBRARY is None, reason="this machine has no compiled kernels")
@@ -76,9 +78,20 @@ def restored(model: GPT) -> GPT:
     return plain.eval().requires_grad_(False)
 
 
+def runs_kernels(model: GPT) -> bool:
+    return any(isinstance(module, KernelLinear) for module in model.modules())
+
+
+def runner_of(model: GPT, *, chunk: int = 2048) -> GPTRunner:
+    """By the kernels where the model is quantized for them."""
+    if runs_kernels(model):
+        return KernelRunner(model, Kernels(model), prefill_chunk=chunk)
+    return GPTRunner(model, prefill_chunk=chunk)
+
+
 def decoded(model: GPT, *, chunk: int = 2048) -> torch.Tensor:
     """Logits of a ragged prefill, of single steps of all rows, of one row alone, and of several tokens at once."""
-    runner = GPTRunner(model, prefill_chunk=chunk)
+    runner = runner_of(model, chunk=chunk)
     runner.reserve(3)
     lengths = [len(row) for row in PROMPTS]
     found = [runner.extend(0, PROMPTS, [0, 0, 0])]

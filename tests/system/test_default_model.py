@@ -18,6 +18,7 @@ from nlpkit.core.formats.open import open_model
 from nlpkit.core.language_model import LanguageModel
 from nlpkit.core.load import load_model
 from nlpkit.core.quantization.kernel_linear import KernelLinear
+from nlpkit.core.runners.gpt import GPTRunner
 
 pytestmark = pytest.mark.system
 
@@ -103,8 +104,8 @@ ASKED = "The Great Wall was built over two thousand years ago.\nQuestion: Who se
 
 def kept_beside(lm: LanguageModel) -> int:
     """How many layers have a low-rank update beside their weights."""
-    assert lm._gpt is not None
-    return sum(isinstance(one, KernelLinear) and one.low_in is not None for one in lm._gpt.modules())
+    assert isinstance(lm.engine._scorer, GPTRunner)
+    return sum(isinstance(one, KernelLinear) and one.low_in is not None for one in lm.engine._scorer.model.modules())
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8", "int4"])
@@ -115,7 +116,7 @@ def test_other_dtypes_keep_what_an_adapter_learned(dtype: str) -> None:
     (bare,) = load_model("default", device="cpu").score([(prompt, answer)])
     assert exact > bare.logprob + 1
     assert abs(rounded - exact) < 0.25
-    apart = dtype == "int4" and models[1]._gpt is not None and models[1]._gpt.kernels is not None
+    apart = dtype == "int4" and models[1].facts.kernels
     assert kept_beside(models[1]) == (120 if apart else 0)
 
 

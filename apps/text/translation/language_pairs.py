@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from nlpkit.apps.text.language_detection import dominant_script
 from nlpkit.apps.text.languages import LANGUAGES, language_name, parse_language, same_language
 
 PIVOT = "en"
@@ -40,8 +41,6 @@ def find_route(learned: Pairs, source: str | None, target: str) -> tuple[str, ..
 
 def foreign_script(learned: Pairs, text: str) -> str | None:
     """Return the script of a text if no language that a model reads is written in it, such as ``Arabic``."""
-    from nlpkit.apps.text.language_detection import dominant_script
-
     script, share = dominant_script(text)
     known = {LANGUAGES[parse_language(source)].script for source, _ in learned}
     return script if known and script not in (None, *known) and share >= FOREIGN_SHARE else None

@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-import gguf.quants
 import numpy as np
 import numpy.typing as npt
 import torch
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
 from nlpkit.core.errors import ModelFileError
+from nlpkit.core.formats.gguf.types import BLOCKS, GGMLType
 
 CHUNK_ELEMENTS = 1 << 18
 """Weights decoded at a time: small enough for a CPU cache, large enough for torch to use its threads."""
@@ -115,8 +114,8 @@ def _q6_k(blocks: Tensor, out: Tensor) -> None:
     out.view(n, 16, 16).copy_(q.view(n, 16, 16)).sub_(32).mul_(scale.unsqueeze(-1))
 
 
-_T = GGMLQuantizationType
-_KERNELS: Mapping[GGMLQuantizationType, _Kernel] = {
+_T = GGMLType
+_KERNELS: Mapping[GGMLType, _Kernel] = {
     _T.Q8_0: _q8_0,
     _T.Q4_0: _q4_0,
     _T.Q4_1: _q4_1,
@@ -126,7 +125,7 @@ _KERNELS: Mapping[GGMLQuantizationType, _Kernel] = {
     _T.Q5_K: _q5_k,
     _T.Q6_K: _q6_k,
 }
-_PLAIN: Mapping[GGMLQuantizationType, torch.dtype] = {
+_PLAIN: Mapping[GGMLType, torch.dtype] = {
     _T.F32: torch.float32,
     _T.F16: torch.float16,
     _T.BF16: torch.bfloat16,
@@ -134,9 +133,7 @@ _PLAIN: Mapping[GGMLQuantizationType, torch.dtype] = {
 }
 
 
-def dequantize(
-    raw: npt.NDArray[np.uint8], type_: GGMLQuantizationType, shape: tuple[int, ...], dtype: torch.dtype
-) -> Tensor:
+def dequantize(raw: npt.NDArray[np.uint8], type_: GGMLType, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Decode one tensor.
 
     Args:
@@ -151,7 +148,7 @@ def dequantize(
     Raises:
         ModelFileError: Bytes and shape do not fit, or the coding is not one for weights.
     """
-    block, n_block_bytes = GGML_QUANT_SIZES[type_]
+    block, n_block_bytes = BLOCKS[type_]
     n_elements = math.prod(shape)
     if not shape or shape[-1] % block or raw.size != n_elements // block * n_block_bytes:
         raise ModelFileError(
@@ -169,7 +166,7 @@ def dequantize(
     return out
 
 
-def _decode(blocks: Tensor, type_: GGMLQuantizationType, out: Tensor) -> None:
+def _decode(blocks: Tensor, type_: GGMLType, out: Tensor) -> None:
     kernel = _KERNELS.get(type_)
     n_blocks, block = out.shape
     chunk = max(1, CHUNK_ELEMENTS // block)
@@ -187,12 +184,15 @@ def _decode(blocks: Tensor, type_: GGMLQuantizationType, out: Tensor) -> None:
             out[start:end].copy_(target)
 
 
-def _reference(blocks: Tensor, type_: GGMLQuantizationType) -> Tensor:
+def _reference(blocks: Tensor, type_: GGMLType) -> Tensor:
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import dequantize as decode
+
     try:
         # Damaged scales are infinities and NaNs, about which numpy would warn.
         with np.errstate(all="ignore"):
-            return torch.from_numpy(gguf.quants.dequantize(blocks.numpy(), type_))
-    except NotImplementedError as error:
+            return torch.from_numpy(decode(blocks.numpy(), GGMLQuantizationType(type_)))
+    except (NotImplementedError, ValueError) as error:
         raise ModelFileError(
             f"Weights of type {type_.name} cannot be decoded by the installed gguf package. Get the model in "
             "another quantization, such as Q8_0 or Q4_K_M."

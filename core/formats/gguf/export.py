@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import gguf
 import numpy as np
 import torch
-from gguf.constants import GGMLQuantizationType
 from torch import Tensor
 
-from nlpkit.core.errors import ModelFileError, NlpkitError, OutputError, why_unwritten
-from nlpkit.core.files.write import aside_name, sweep
+from nlpkit.core.chat.template import ChatTemplate
+from nlpkit.core.errors import ModelFileError, NlpkitError
+from nlpkit.core.files.write import unwritable, whole_file
 from nlpkit.core.formats.gguf.config import ARCHITECTURES
+from nlpkit.core.formats.gguf.export_vocabulary import tokenizer_metadata
 from nlpkit.core.formats.gguf.quantize import FORMATS, Format, fitting_type, quantize, stored_bytes
 from nlpkit.core.formats.gguf.source import GGUFSource
+from nlpkit.core.formats.gguf.types import GGMLType
 from nlpkit.core.formats.gguf.weight_names import TABLES, Rule, to_gguf, weight_shapes
-from nlpkit.core.formats.tuned import TUNED_KEY
+from nlpkit.core.formats.tuned import TUNED_KEY, BriefTasks
 from nlpkit.core.model.config import ModelConfig, RopeConfig
 from nlpkit.core.model.rope import inverse_frequencies
+from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from nlpkit.core.chat.template import ChatTemplate
-    from nlpkit.core.formats.tuned import BriefTasks
-    from nlpkit.core.tokenizers.tokenizer import Tokenizer
+    import gguf
 
 _QUANTIZATION_VERSION = 2
 _TABLES = ("embed.weight", "head.weight")
@@ -83,20 +82,11 @@ def write_gguf(
     if tuned is not None and tuned.names:
         values[TUNED_KEY] = tuned.to_json()
     if tokenizer is not None:
-        from nlpkit.core.formats.gguf.export_vocabulary import tokenizer_metadata
-
         values |= tokenizer_metadata(tokenizer, vocab_size=config.vocab_size, chat=chat)
     plan = [*_rope_factors(config), *_plan(config, architecture, tensors, file_format)]
-    sweep(path.parent)
-    aside = path.with_name(aside_name(path.name))
-    try:
+    with unwritable(f"{path} cannot be written"), whole_file(path) as aside:
         _write(aside, architecture, values, config, plan)
         _verify(aside, config)
-        os.replace(aside, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {why_unwritten(error)}.") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +95,7 @@ class _Stored:
 
     name: str
     shape: tuple[int, ...]
-    kind: GGMLQuantizationType
+    kind: GGMLType
     rule: Rule | None
     parts: tuple[Tensor, ...]
 
@@ -139,7 +129,7 @@ def _plan(
                 shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
                 # Readers of other programs expect vectors in full precision.
                 wanted = file_format.table if _TABLES[0] in names or _TABLES[1] in names else file_format.matrix
-                kind = fitting_type(wanted, shape[-1]) if len(shape) > 1 else GGMLQuantizationType.F32
+                kind = fitting_type(wanted, shape[-1]) if len(shape) > 1 else GGMLType.F32
                 yield _Stored(f"{rule.source.replace('{i}', layer)}.{suffix}", shape, kind, rule, parts)
     if left:
         raise ModelFileError(f"The GGUF architecture {architecture} has no place for {', '.join(sorted(left)[:12])}.")
@@ -150,12 +140,14 @@ def _values(config: ModelConfig, stored: _Stored) -> np.ndarray[Any, Any]:
     tensor = parts[0] if stored.rule is None else to_gguf(config, stored.rule, parts, name=stored.name)
     array: np.ndarray[Any, Any] = tensor.contiguous().numpy()
     converted = quantize(array, stored.kind)
-    if stored.kind == GGMLQuantizationType.F16 and not np.isfinite(converted).all() and np.isfinite(array).all():
+    if stored.kind == GGMLType.F16 and not np.isfinite(converted).all() and np.isfinite(array).all():
         raise ModelFileError(f"The weight {stored.name} is too large for f16. Write f32 instead.")
     return converted
 
 
 def _write(path: Path, architecture: str, values: Mapping[str, Any], config: ModelConfig, plan: list[_Stored]) -> None:
+    import gguf
+
     # The file is opened by the writer only once everything in memory is ready.
     writer = gguf.GGUFWriter(None, architecture)
     try:
@@ -164,7 +156,9 @@ def _write(path: Path, architecture: str, values: Mapping[str, Any], config: Mod
         for stored in plan:
             n_bytes = stored_bytes(stored.shape, stored.kind)
             plain = np.dtype(np.float32)
-            writer.add_tensor_info(stored.name, stored.shape, plain, n_bytes, raw_dtype=stored.kind)
+            writer.add_tensor_info(
+                stored.name, stored.shape, plain, n_bytes, raw_dtype=gguf.GGMLQuantizationType(stored.kind)
+            )
         writer.write_header_to_file(path)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -275,9 +269,7 @@ def _rope_factors(config: ModelConfig) -> list[_Stored]:
     elif config.positions == "rope" and rope.scaling == "longrope":
         factors["rope_factors_long.weight"] = torch.tensor(rope.long_factor)
         factors["rope_factors_short.weight"] = torch.tensor(rope.short_factor)
-    return [
-        _Stored(name, tuple(value.shape), GGMLQuantizationType.F32, None, (value,)) for name, value in factors.items()
-    ]
+    return [_Stored(name, tuple(value.shape), GGMLType.F32, None, (value,)) for name, value in factors.items()]
 
 
 _NUMBERS = ("norm_eps", "norm_offset", "attn_softcap", "logit_softcap", "embedding_scale")

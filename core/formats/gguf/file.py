@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.files.read import map_file
+from nlpkit.core.formats.gguf.types import BLOCKS, GGMLType
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -72,7 +72,7 @@ class TensorInfo:
 
     name: str
     shape: tuple[int, ...]
-    type: GGMLQuantizationType
+    type: GGMLType
     offset: int
     n_bytes: int
     part: int = 0
@@ -360,7 +360,7 @@ class _Reader:
         for name, shape, type_, offset in described:
             if name in tensors:
                 self._fail(f"the tensor {name!r} appears twice")
-            block, n_block_bytes = GGML_QUANT_SIZES[type_]
+            block, n_block_bytes = BLOCKS[type_]
             if shape and shape[-1] % block:
                 self._fail(f"the rows of tensor {name!r} have {shape[-1]:,} elements, not a multiple of {block}")
             n_elements = 1
@@ -386,7 +386,7 @@ class _Reader:
             if before.offset + before.n_bytes > after.offset:
                 self._fail(f"the tensors {before.name!r} and {after.name!r} overlap")
 
-    def _description(self) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
+    def _description(self) -> tuple[str, tuple[int, ...], GGMLType, int]:
         self._spend(_WEIGHTY)
         name = self._string("a tensor name")
         shown = name[:80]
@@ -398,7 +398,7 @@ class _Reader:
             self._fail(f"tensor {shown!r} has an empty dimension")
         code = self._number(_U32, f"the type of {shown!r}")
         try:
-            type_ = GGMLQuantizationType(code)
+            type_ = GGMLType(code)
         except ValueError:
             self._fail(f"tensor {shown!r} has the unknown element type {code}")
         offset = self._number(_U64, f"the offset of {shown!r}")

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import gguf
 import numpy as np
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf.quants import quantize as quantize_blocks
+
+from nlpkit.core.formats.gguf.types import BLOCKS, GGMLType
 
 Array = np.ndarray[Any, Any]
 
-_T = GGMLQuantizationType
+_T = GGMLType
 _ROWS = 512
 """Rows that are quantized at once: bounds what the search for scales holds in memory."""
 
@@ -29,8 +28,8 @@ class Format:
         number: What GGUF calls it (``general.file_type``).
     """
 
-    matrix: GGMLQuantizationType
-    table: GGMLQuantizationType
+    matrix: GGMLType
+    table: GGMLType
     number: int
 
 
@@ -48,24 +47,25 @@ _NARROWER = {_T.Q6_K: _T.Q8_0, _T.Q8_0: _T.F16, _T.Q5_1: _T.F16, _T.Q4_1: _T.F16
 """What a matrix gets instead whose rows are no multiple of a block."""
 
 
-def fitting_type(kind: GGMLQuantizationType, width: int) -> GGMLQuantizationType:
+def fitting_type(kind: GGMLType, width: int) -> GGMLType:
     """Return a type whose blocks fill rows of a width: the one wanted, or the next finer one that can.
 
     Args:
         kind: The type wanted.
         width: Columns of the matrix.
     """
-    while width % GGML_QUANT_SIZES[kind][0]:
+    while width % BLOCKS[kind][0]:
         kind = _NARROWER[kind]
     return kind
 
 
-def stored_bytes(shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
+def stored_bytes(shape: tuple[int, ...], kind: GGMLType) -> int:
     """Return how many bytes a tensor takes in a file."""
-    return math.prod(gguf.quant_shape_to_byte_shape(shape, kind))
+    block, n_block_bytes = BLOCKS[kind]
+    return math.prod(shape) // block * n_block_bytes
 
 
-def quantize(values: Array, kind: GGMLQuantizationType) -> Array:
+def quantize(values: Array, kind: GGMLType) -> Array:
     """Quantize a matrix.
 
     Args:
@@ -81,7 +81,10 @@ def quantize(values: Array, kind: GGMLQuantizationType) -> Array:
         with np.errstate(over="ignore"):
             return values.astype(np.float16)
     if kind != _T.Q6_K:
-        blocks: Array = quantize_blocks(values, kind)
+        from gguf.constants import GGMLQuantizationType
+        from gguf.quants import quantize as code
+
+        blocks: Array = code(values, GGMLQuantizationType(kind))
         return blocks
     return np.concatenate([_q6_k(values[at : at + _ROWS]) for at in range(0, len(values), _ROWS)])
 

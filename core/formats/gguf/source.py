@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.formats.gguf.config import architecture_of, read_config
 from nlpkit.core.formats.gguf.dequantize import dequantize
 from nlpkit.core.formats.gguf.file import GGUFFile, open_gguf
 from nlpkit.core.formats.gguf.weight_names import IGNORED, Rule, find_rule, from_gguf, part_sizes, weight_shapes
 from nlpkit.core.formats.tuned import TUNED_KEY, BriefTasks, parse_brief_tasks
-
-if TYPE_CHECKING:
-    from nlpkit.core.chat.template import ChatTemplate
-    from nlpkit.core.tokenizers.tokenizer import Tokenizer
+from nlpkit.core.tokenizers.gguf_vocab import build_tokenizer
+from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
 MAX_PROBLEMS = 12
 
@@ -125,8 +124,6 @@ class GGUFSource:
         Raises:
             TokenizerError: There is none, or it cannot be used.
         """
-        from nlpkit.core.tokenizers.gguf_vocab import build_tokenizer
-
         return build_tokenizer(self.file.metadata, vocab_size=self.config.vocab_size, source=str(self.path))
 
     def chat_template(self) -> ChatTemplate | None:
@@ -168,8 +165,6 @@ def build_chat_template(metadata: Mapping[str, Any]) -> ChatTemplate | None:
         return None
     if not isinstance(source, str):
         raise ModelFileError("The file's tokenizer.chat_template is no text. Get another file.")
-    from nlpkit.core.chat.template import ChatTemplate
-
     tokens = metadata.get("tokenizer.ggml.tokens")
 
     def spelling(key: str) -> str:

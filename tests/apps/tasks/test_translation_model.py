@@ -15,9 +15,8 @@ from shipped import PAIRS
 from tiny_models import tiny_config, tiny_gpt
 
 import nlpkit
-from nlpkit.apps.models import adapters, spec
+from nlpkit.apps.models import adapters
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.fetch import resolve
 from nlpkit.core.formats.export import convert_model
 from nlpkit.core.formats.tuned import FILE_NAME
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -67,9 +66,7 @@ def shipped(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         assert Path(name) == path
         return path
 
-    # Modules that take the name when they are imported must not keep this one.
-    for module in (resolve, spec):
-        monkeypatch.setattr(module, "resolve_model", refuse)
+    monkeypatch.setattr("nlpkit.core.fetch.resolve.resolve_model", refuse)
     return path
 
 

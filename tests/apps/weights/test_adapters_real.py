@@ -18,7 +18,6 @@ import nlpkit
 from nlpkit.apps.models import adapters
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.fetch import catalogue
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.formats.adapter import save_adapter
 from nlpkit.core.formats.tuned import write_brief_tasks
@@ -53,7 +52,9 @@ def folder(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         save_adapter(path, config, updates, base_model="default", dtype=torch.bfloat16)
         write_brief_tasks(path, [task], base_sha256=sha256_file(base / "model.safetensors"))
     monkeypatch.setattr(adapters, "FOLDER", tmp_path / "shipped")
-    monkeypatch.setattr(catalogue, "resolve_model", lambda name, **_: base if name == "default" else Path(name))
+    monkeypatch.setattr(
+        "nlpkit.core.fetch.resolve.resolve_model", lambda name, **_: base if name == "default" else Path(name)
+    )
     return tmp_path / "shipped"
 
 
@@ -106,9 +107,12 @@ def test_the_toolkit_shares_what_no_adapter_changes(folder: Path, base: Path) ->
 
 def test_models_that_differ_share_nothing(folder: Path, base: Path, tmp_path: Path) -> None:
     first = load_model("default", dtype="fp32")
-    assert load_model("default", dtype="fp32", like=first).tokenizer is first.tokenizer
+    assert load_model("default", dtype="fp32", share_with=first).tokenizer is first.tokenizer
     other = save_base(tmp_path / "other", pairs_tokenizer())
-    for model in (load_model("default", dtype="bf16", like=first), load_model(str(other), dtype="fp32", like=first)):
+    for model in (
+        load_model("default", dtype="bf16", share_with=first),
+        load_model(str(other), dtype="fp32", share_with=first),
+    ):
         assert model.tokenizer is not first.tokenizer
         assert model.embeddings["embed.weight"].data_ptr() != first.embeddings["embed.weight"].data_ptr()
 

@@ -351,7 +351,7 @@ class TestCommands:
 class TestToolkit:
     @pytest.fixture
     def toolkit(self, loads: Loads, monkeypatch: pytest.MonkeyPatch) -> nlpkit.Toolkit:
-        monkeypatch.setattr(catalogue, "resolve_model", lambda name, **_: Path(name))
+        monkeypatch.setattr("nlpkit.core.fetch.resolve.resolve_model", lambda name, **_: Path(name))
         return nlpkit.load()
 
     def test_each_tasks_model_is_loaded_when_it_is_used(self, toolkit: nlpkit.Toolkit, loads: Loads) -> None:
@@ -368,7 +368,9 @@ class TestToolkit:
 
     def test_a_model_of_its_own_needs_no_other(self, loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
         ship_model("translation")
-        monkeypatch.setattr(catalogue, "resolve_model", lambda name, **_: pytest.fail("the default model was wanted"))
+        monkeypatch.setattr(
+            "nlpkit.core.fetch.resolve.resolve_model", lambda name, **_: pytest.fail("the default model was wanted")
+        )
         toolkit = nlpkit.load()
         assert toolkit.translate("Hello.", target_lang="de").model == "translation"
         assert loads.names == [("translation", None)]
@@ -434,7 +436,7 @@ class TestToolkit:
 
     def test_progress_counts_over_all_models(self, fakes: Any) -> None:
         task, seen = load_task("generation"), []
-        pool = ModelPool(lambda adapter, like: fakes.FakeModel())
+        pool = ModelPool(lambda adapter, loaded: fakes.FakeModel())
         rows = [({"prompt": f"p{n}"}, Choice(adapters.TaskAdapter("x", Path()) if n % 2 else None)) for n in range(6)]
         results = list(pool.run(task, rows, progress=lambda done, total: seen.append((done, total))))
         assert [result.text for result in results] == [f"P{n}" for n in range(6)]
@@ -444,14 +446,13 @@ class TestToolkit:
 class TestPackage:
     def test_the_wheel_has_the_files(self) -> None:
         values = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-        assert "nlpkit.apps.models.adapters" in values["packages"]
-        patterns = values["package-data"]["nlpkit.apps.models.adapters"]
+        assert "nlpkit.apps.weights" in values["packages"]
+        patterns = values["package-data"]["nlpkit.apps.weights"]
         for name in (adapters.CONFIG, adapters.WEIGHTS, "nlpkit_tasks.json", "recipe.toml", "README.md"):
             assert any(Path("qa", name).match(pattern) for pattern in patterns)
-        patterns = values["package-data"]["nlpkit.apps"]
         assert Path("apps/weights") == adapters.MODELS.resolve().relative_to(ROOT)
         for name in (adapters.MODEL, "nlpkit_tasks.json", "recipe.toml", "README.md"):
-            assert any(Path("weights/translation", name).match(pattern) for pattern in patterns)
+            assert any(Path("translation", name).match(pattern) for pattern in patterns)
 
     @pytest.mark.parametrize("own", shipped_models(), ids=lambda own: own.name)
     def test_a_shipped_model_is_whole(self, own: adapters.TaskAdapter) -> None:

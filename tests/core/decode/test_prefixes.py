@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
 from nlpkit.core.decode.prefix_cache.store import PrefixStore
 from nlpkit.core.decode.request import Generation, Request
 from nlpkit.core.errors import ConfigError, OutputError
-from nlpkit.core.language_model import LanguageModel
+from nlpkit.core.language_model import LanguageModel, ModelFacts
 from nlpkit.core.model.cache import KVSegment
 
 MODEL = tiny_gpt(tiny_config(max_seq_len=512))
@@ -371,10 +372,11 @@ def test_a_loaded_model_keeps_prefixes_for_its_own_files_alone(tmp_path: Path) -
         path = tmp_path / f"{name}.bin"
         path.write_text(name)
         runner = CountingRunner(model)
-        lm = LanguageModel(
-            name=name, path=path, format="native", dtype="fp32", device="cpu", new_runner=lambda: runner,
-            tokenizer=ToyTokenizer(29), chat=None, files={"weights": path}, family="llama", n_parameters=1,
+        facts = ModelFacts(
+            name=name, path=path, format="native", dtype="fp32", device="cpu", files={"weights": path},
+            family="llama", n_parameters=1,
         )  # fmt: skip
+        lm = LanguageModel(facts, lambda: runner, ToyTokenizer(29), None)
         lm.keep_prefixes(tmp_path / "kept")
         runner.passes.clear()
         list(lm.generate([request(prompt(0, 90))]))
@@ -385,6 +387,6 @@ def test_a_loaded_model_keeps_prefixes_for_its_own_files_alone(tmp_path: Path) -
     reused = [lm.engine.prefixes.reused for lm in map(loaded, ("one", "other", "one", "other")) if lm.engine.prefixes]
     assert reused == [0, 0, 89, 89]
     nameless = loaded("one")
-    nameless._files.clear()
+    nameless.facts = replace(nameless.facts, files={})
     with pytest.raises(ConfigError, match="loaded from files"):
         nameless.keep_prefixes(tmp_path / "kept")

@@ -229,7 +229,7 @@ def test_wrong_bytes_are_not_kept(hub: StandIn, name: str) -> None:
 
 def test_killed_download_resumes(hub: StandIn, tmp_path: Path) -> None:
     hub.stall_after = 600_000
-    code = f"from nlpkit.core.fetch.catalogue import resolve_model; resolve_model({REPO!r})"
+    code = f"from nlpkit.core.fetch.resolve import resolve_model; resolve_model({REPO!r})"
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     try:
         assert hub.stalled.wait(30)

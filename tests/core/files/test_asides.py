@@ -12,9 +12,7 @@ import pytest
 
 from nlpkit.core.errors import InputError, OutputError
 from nlpkit.core.files import write as asides
-from nlpkit.core.files.write import aside_name, atomic_write, new_directory, sweep
-from nlpkit.core.formats import export
-from nlpkit.core.train.checkpoints.output import _Aside
+from nlpkit.core.files.write import aside_name, atomic_write, into_directory, new_directory, sweep
 
 
 def gone_pid() -> int:
@@ -54,7 +52,7 @@ def test_all_writers_use_such_names_and_sweep(tmp_path: Path) -> None:
             with new_directory(folder / "model") as aside:
                 assert asides._NAME.fullmatch(aside.name)
         else:
-            with _Aside(folder) as aside:
+            with into_directory(folder) as aside:
                 assert asides._NAME.fullmatch(aside.name)
         assert not (folder / dead).exists()
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]
@@ -73,7 +71,6 @@ def test_a_full_disk_is_told_of(tmp_path: Path) -> None:
     said = "Error while serializing: I/O error: No space left on device (os error 28)"
     with pytest.raises(InputError, match="the disk is full"), new_directory(tmp_path / "m"):
         raise SafetensorError(said)
-    with pytest.raises(OutputError, match="the disk is full"), _Aside(tmp_path):
+    with pytest.raises(OutputError, match="the disk is full"), into_directory(tmp_path):
         raise SafetensorError(said)
     assert not list(tmp_path.iterdir())
-    assert export.SafetensorError is SafetensorError

@@ -31,7 +31,7 @@ def test_patterns_that_take_long_are_refused(tmp_path: Path, pattern: str) -> No
     folder = adapter(
         tmp_path,
         ["a" * 190 + f"{number:04d}" for number in range(400)],
-        rank_pattern={pattern.format(number): 4 for number in range(1000)},
+        alpha_pattern={pattern.format(number): 4 for number in range(1000)},
     )
     started = time.process_time()
     with pytest.raises(ModelFileError, match="takes too long"):
@@ -42,8 +42,8 @@ def test_patterns_that_take_long_are_refused(tmp_path: Path, pattern: str) -> No
 def test_a_name_for_each_module_is_no_matter(tmp_path: Path) -> None:
     modules = [f"model.layers.{layer}.self_attn.{part}_proj" for layer in range(100) for part in "qkvo"]
     started = time.process_time()
-    opened = open_adapter(adapter(tmp_path, modules, rank_pattern=dict.fromkeys(modules, 4)))
-    assert [opened.scale(module) for module in opened.modules] == [2.0] * 400
+    opened = open_adapter(adapter(tmp_path, modules, alpha_pattern=dict.fromkeys(modules, 4)))
+    assert [opened.scale(module) for module in opened.modules] == [1.0] * 400
     assert time.process_time() - started < 4
 
 

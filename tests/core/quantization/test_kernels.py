@@ -21,10 +21,13 @@ from kernel_models import (
     needs_kernels,
     quantized,
     restored,
+    runner_of,
+    runs_kernels,
     unpacked,
 )
 from tiny_models import tiny_gpt
 
+from nlpkit.core.machine.compiler import find_compiler
 from nlpkit.core.model.cache import FEWEST_ROWS, MOST_SPARE_BYTES, KVCache
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT
@@ -33,8 +36,9 @@ from nlpkit.core.quantization.apply import quantize_model
 from nlpkit.core.quantization.fuse import fuse_projections
 from nlpkit.core.quantization.kernel_library import SOURCE, Library
 from nlpkit.core.quantization.kernel_linear import KernelLinear, fits_kernels
+from nlpkit.core.quantization.kernel_pass import Kernels
 from nlpkit.core.quantization.ready import ReadyWeights, is_kept
-from nlpkit.core.runners.gpt import GPTRunner
+from nlpkit.core.runners.kernels import KernelRunner
 
 
 @needs_kernels
@@ -42,7 +46,7 @@ from nlpkit.core.runners.gpt import GPTRunner
 @pytest.mark.parametrize("name", VARIANTS)
 def test_results_are_the_models_own(name: str, kind: str) -> None:
     model = quantized(kind, **VARIANTS[name])
-    assert model.kernels is not None
+    assert runs_kernels(model)
     expected, found = decoded(restored(model)), decoded(model)
     # What is left is the rounding of activations to 8 bits and of keys and values to bf16.
     largest = float(expected.abs().max())
@@ -56,7 +60,7 @@ def test_a_token_does_not_depend_on_the_pass(name: str) -> None:
     model = quantized(**VARIANTS[name])
     together = decoded(model)
     assert torch.equal(decoded(model, chunk=4), together)
-    alone = GPTRunner(model)
+    alone = runner_of(model)
     alone.reserve(1)
     first = torch.cat([alone.extend(0, [prompt], [0]) for prompt in PROMPTS])
     assert torch.equal(first, together[:3])
@@ -73,6 +77,7 @@ def test_a_token_does_not_depend_on_the_pass(name: str) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_only_wanted_tokens_go_through_the_end(name: str) -> None:
     model = quantized(**VARIANTS[name])
+    passes = Kernels(model)
     token_ids = torch.tensor([*PROMPTS[0], *PROMPTS[1]])
     rows = torch.tensor([0] * len(PROMPTS[0]) + [1] * len(PROMPTS[1]))
     positions = torch.tensor([*range(len(PROMPTS[0])), *range(len(PROMPTS[1]))])
@@ -81,7 +86,7 @@ def test_only_wanted_tokens_go_through_the_end(name: str) -> None:
         cache = KVCache(model.config, n_rows=2, dtype=torch.bfloat16, device=torch.device("cpu"))
         cache.reserve(32)
         chosen = None if wanted is None else torch.tensor(wanted)
-        found = model.hidden_ragged(token_ids, rows, positions, cache, 19, wanted=chosen)
+        found = passes.hidden(token_ids, rows, positions, cache, longest=19, wanted=chosen)
         return found, torch.cat([cache.keys, cache.values])
 
     whole, cached = hidden(None)
@@ -103,10 +108,10 @@ def test_only_wanted_tokens_go_through_the_end(name: str) -> None:
 @needs_kernels
 def test_rows_whose_rotations_depend_on_their_length_run_through_the_kernels() -> None:
     scaled = {"scaling": "dynamic", "factor": 2.0, "original_max_seq_len": 16}
-    assert quantized().runs_ragged
     model = quantized(rope=scaled)
-    assert model.kernels is not None
-    assert model.runs_ragged
+    assert model.config.depends_on_length
+    assert runs_kernels(model)
+    assert isinstance(runner_of(model), KernelRunner)
     expected, found = decoded(restored(model)), decoded(model)
     assert float((found - expected).abs().max()) <= 0.06 * float(expected.abs().max())
 
@@ -119,7 +124,7 @@ def test_nothing_is_written_outside_the_cache(row: int, position: int) -> None:
     cache.reserve(64)
     at = torch.tensor([row]), torch.tensor([position])
     with torch.inference_mode(), pytest.raises(IndexError, match="cache"):
-        model.hidden_ragged(torch.tensor([1]), *at, cache, 65)
+        Kernels(model).hidden(torch.tensor([1]), *at, cache, longest=65)
 
 
 def test_caches_have_room_for_more_rows_only_while_that_is_cheap() -> None:
@@ -153,14 +158,14 @@ def test_long_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """More tokens than are quantized together, and more slots than a cache starts with."""
     model = quantized(max_seq_len=512)
     prompt = torch.randint(29, (300,), generator=torch.Generator().manual_seed(0)).tolist()
-    whole, steps = GPTRunner(model), GPTRunner(model)
+    whole, steps = runner_of(model), runner_of(model)
     whole.reserve(1)
     steps.reserve(1)
     expected = whole.extend(0, [prompt], [0])
     for at in range(0, 300, 60):
         found = steps.extend(0, [prompt[at : at + 60]], [at])
     assert torch.equal(found, expected)
-    exact = GPTRunner(restored(model))
+    exact = runner_of(restored(model))
     exact.reserve(1)
     reference = exact.extend(0, [prompt], [0])
     assert float((expected - reference).abs().max()) <= 0.06 * float(reference.abs().max())
@@ -196,7 +201,7 @@ def test_products(outputs: int, groups: int, rows: int, bits: int, seed: int) ->
 def lesser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
     """The kernels of a processor with fewer instructions than this one may have."""
     path = tmp_path_factory.mktemp("lesser") / "kernels.so"
-    compiler = kernels.find_compiler()
+    compiler = find_compiler()
     if LIBRARY is None or compiler is None:
         pytest.skip("this machine has no compiled kernels")
     command = [compiler, *kernels._FLAGS, *request.param.split(), "-o", str(path)]
@@ -214,7 +219,7 @@ def test_processors_with_fewer_instructions_give_the_same(name: str, kind: str, 
     model = tiny_gpt(config(**VARIANTS[name]), scale=0.15).to(torch.bfloat16)
     fuse_projections(model)
     quantize_model(model, kind, lesser)
-    assert model.kernels is not None
+    assert runs_kernels(model)
     expected, found = decoded(quantized(kind, **VARIANTS[name])), decoded(model)
     largest = float(expected.abs().max())
     assert float((found - expected).abs().max()) <= 0.01 * largest
@@ -255,15 +260,14 @@ def test_shapes_that_do_not_fit_run_as_they_are() -> None:
         model = tiny_gpt(config(d_ff=80)).to(torch.bfloat16)
         fuse_projections(model)
         quantize_model(model, "int4", LIBRARY)
-        assert model.kernels is None
+        assert not runs_kernels(model)
         assert not any(isinstance(module, KernelLinear) for module in model.modules())
 
 
 @needs_kernels
-def test_passes_without_a_cache_or_with_gradients_leave_them_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_itself_knows_no_passes_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     model = quantized()
-    assert model.kernels is not None
-    monkeypatch.setattr(model.kernels, "run", lambda *args, **kwargs: pytest.fail("no cache, no kernels"))
+    monkeypatch.setattr(Library, "run", lambda *args, **kwargs: pytest.fail("the model has one way of computing"))
     with torch.inference_mode():
         free = model(torch.tensor([PROMPTS[0]]))
     expected = restored(model)(torch.tensor([PROMPTS[0]]))
@@ -273,15 +277,17 @@ def test_passes_without_a_cache_or_with_gradients_leave_them_out(monkeypatch: py
 @needs_kernels
 def test_sequences_that_begin_alike_are_scored_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = quantized()
-    runner = GPTRunner(model)
+    runner = runner_of(model)
     begin = [7, 3, 11, 2] * 6
     sequences = [[*begin, 5, 1, 9], [*begin, 5, 8], begin, [*begin[:-3], 4, 4, 4, 4], [6, *begin], [6, *begin, 2]]
     # The second could share more of the first than what comes before its first token to score.
     starts = [25, 20, 23, 22, 1, 25]
     passes: list[int] = []
-    ragged = model.hidden_ragged
+    hidden = Kernels.hidden
     monkeypatch.setattr(
-        model, "hidden_ragged", lambda ids, *args, **kwargs: passes.append(len(ids)) or ragged(ids, *args, **kwargs)
+        Kernels,
+        "hidden",
+        lambda self, ids, *args, **kwargs: passes.append(len(ids)) or hidden(self, ids, *args, **kwargs),
     )
     together = runner.logprobs(sequences, starts)
     assert sum(passes) < sum(map(len, sequences)) / 1.8
@@ -295,7 +301,7 @@ def test_sequences_that_begin_alike_are_scored_as_if_alone(monkeypatch: pytest.M
 @needs_kernels
 def test_scoring_gives_the_log_probabilities_of_decoding() -> None:
     model = quantized()
-    runner = GPTRunner(model)
+    runner = runner_of(model)
     runner.reserve(1)
     found = runner.logprobs([[*prompt, 1] for prompt in PROMPTS], [1, 2, 1])
     for prompt, start, (scores, greedy) in zip(PROMPTS, [1, 2, 1], found, strict=True):
@@ -305,7 +311,7 @@ def test_scoring_gives_the_log_probabilities_of_decoding() -> None:
         assert greedy.tolist() == [
             int(row.argmax()) == token for row, token in zip(logits[start - 1 :], [*prompt, 1][start:], strict=True)
         ]
-    assert GPTRunner(model).logprobs([[1, 2]], [2])[0][0].shape == (0,)
+    assert runner_of(model).logprobs([[1, 2]], [2])[0][0].shape == (0,)
 
 
 @needs_kernels

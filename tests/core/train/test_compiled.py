@@ -16,6 +16,7 @@ import torch
 from nlpkit.core.train.prepare import has_compiler
 
 SUPPORT = Path(compiled_training.__file__).parent
+PATH = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
 
 pytestmark = pytest.mark.skipif(not has_compiler(torch.device("cpu")), reason="there is no C++ compiler")
 
@@ -29,7 +30,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, str(SUPPORT / "compiled_training.py"), str(folder), str(broken)],
         capture_output=True, text=True, timeout=1200, check=False,
-        env={**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        env={**os.environ, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1",
              "TORCHINDUCTOR_CACHE_DIR": str(folder / "kernels")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

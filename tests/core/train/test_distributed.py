@@ -17,6 +17,7 @@ from nlpkit.core.train.checkpoints.resume import resume
 from nlpkit.core.train.distributed import SINGLE
 
 SUPPORT = Path(distributed_training.__file__).parent
+PATH = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
          str(SUPPORT / "distributed_training.py"), str(folder)],
         capture_output=True, text=True, timeout=240, check=False,
-        env={**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, singles

@@ -14,9 +14,11 @@ from tiny_models import tiny_config, tiny_gpt
 from torch import Tensor, nn
 
 from nlpkit.core.errors import ConfigError
+from nlpkit.core.model.attention import attend
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, add_lora, merge_lora
 from nlpkit.core.train import loss, prepare
+from nlpkit.core.train.attention import TrainingAttend
 from nlpkit.core.train.checkpoints.checkpoint import latest_checkpoint, save_checkpoint
 from nlpkit.core.train.checkpoints.resume import resume
 from nlpkit.core.train.config import TrainConfig
@@ -131,8 +133,8 @@ def packed_batch(packer: Packer, count: int) -> tuple[Any, list[Any]]:
 def test_packed_rows_equal_separate_ones(changes: dict[str, Any], plain: bool, tmp_path: Path) -> None:
     """The loss of a bin is the sum of its rows' losses, and no row sees another, not even by a bit."""
     model = tiny_gpt(tiny_config(**changes))
-    for block in model.blocks:
-        block.attn.plain = plain
+    for block in model.iter_blocks():
+        block.attn.attend = TrainingAttend() if plain else attend
     packer = Packer([tiny_training.store(tmp_path / "d")], seq_len=SEQ, seed=3)
     batch, bins = packed_batch(packer, 6)
     assert max(map(len, bins)) >= 2

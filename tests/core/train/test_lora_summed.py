@@ -9,9 +9,10 @@ import torch
 from tiny_models import tiny_config, tiny_gpt
 from torch import Tensor, nn
 
-from nlpkit.core.model.lora import LoraConfig, LoraLinear, LoraWeights, add_lora, lora_layers
+from nlpkit.core.model.lora import LoraConfig, LoraLinear, LoraWeights, add_lora, lora_layers, product_apart
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.prepare import prepare_model
+from nlpkit.core.train.products import summed_product
 
 IN, OUT, RANK = 24, 40, 5
 
@@ -29,7 +30,7 @@ def layer(*, bias: bool, summed: bool, dtype: torch.dtype = torch.float32, **opt
             base.bias.copy_(noise(OUT))
     weights = LoraWeights(noise(RANK, IN), noise(OUT, RANK), 0.7, options.pop("magnitude", None))
     made = LoraLinear(base.to(dtype), weights, **options)
-    made.summed = summed
+    made.product = summed_product if summed else product_apart
     return made.train()
 
 
@@ -84,7 +85,7 @@ def test_where_it_does_not_apply_nothing_is_summed(monkeypatch: pytest.MonkeyPat
     """Dropout is on the update's input alone, DoRA needs the parts, and in evaluation inputs may be few."""
     x = torch.randn(2, 9, IN, generator=torch.Generator().manual_seed(5))
     plain, summed = layer(bias=True, summed=False), layer(bias=True, summed=True)
-    monkeypatch.setattr("nlpkit.core.model.lora._SummedProduct.apply", None)
+    monkeypatch.setattr("nlpkit.core.train.products._SummedProduct.apply", None)
     assert torch.equal(summed.eval()(x), plain.eval()(x))
     torch.manual_seed(0)
     dropped = layer(bias=True, summed=True, dropout=0.5)(x)
@@ -106,7 +107,8 @@ def test_training_sums_but_not_under_autocast(options: dict[str, Any], masters: 
     add_lora(model, LoraConfig(rank=2))
     config = TrainConfig(method="lora", max_steps=1, compile="off", **options)
     prepare_model(model, config, n_tokens=1, masters=masters)
-    assert {made.summed for made in lora_layers(model).values()} == {summed}
+    products = {made.product for made in lora_layers(model).values()}
+    assert products == {summed_product if summed else product_apart}
 
 
 @pytest.mark.parametrize("changes", [{}, {"qkv_bias": True, "o_bias": True}])
@@ -117,7 +119,7 @@ def test_a_whole_model_has_the_same_gradients(changes: dict[str, Any]) -> None:
         add_lora(model, LoraConfig(rank=3))
         generator = torch.Generator().manual_seed(8)
         for made in lora_layers(model).values():
-            made.summed = summed
+            made.product = summed_product if summed else product_apart
             made.lora_b.data += 0.2 * torch.randn(made.lora_b.shape, generator=generator)
         ids = torch.randint(0, 29, (2, 20), generator=generator)
         # In fp64 what is left is far below any mistake; in fp32 it depends on the processor's order of sums.

@@ -10,7 +10,7 @@ from tiny_models import tiny_config, tiny_gpt
 from torch import Tensor, nn
 
 from nlpkit.core.model.gpt import GPT
-from nlpkit.core.model.short_attention import LONGEST, short_causal
+from nlpkit.core.train.attention import LONGEST, short_causal
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.prepare import prepare_model
 from nlpkit.core.train.products import JointLinear, OneDnnLinear, prefers_onednn, use_onednn

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nlpkit.core.errors import ConfigError, InputError
+from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.eval.runs.suite import load_suite, run_suite
 
 TEXT = """
@@ -53,7 +54,7 @@ def suite(tmp_path: Path, pairs: list[Any], write_jsonl: Callable[..., str]) -> 
 
 
 def run(path: Path, output: Path, **options: Any) -> Any:
-    return run_suite(load_suite(str(path), **options), str(output), quiet=True, report=lambda text: None)
+    return run_suite(load_suite(str(path), **options), str(output), load=ModelSpec.load, report=lambda text: None)
 
 
 def test_it_runs_and_resumes(suite: Path, tmp_path: Path, eval_model: Any) -> None:

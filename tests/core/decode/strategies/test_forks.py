@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from kernel_models import VARIANTS, needs_kernels, quantized
+from kernel_models import VARIANTS, needs_kernels, quantized, runner_of
 from tiny_models import ToyTokenizer, tiny_config, tiny_gpt
 
 from nlpkit.core.decode.config import DecodeConfig
@@ -15,7 +15,8 @@ from nlpkit.core.decode.request import Request
 from nlpkit.core.decode.strategies.forks import CopiedRows, Entry, Forks, Move, SharedRows, new_forks
 from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.gpt import GPT
-from nlpkit.core.runners.gpt import GPTRunner
+from nlpkit.core.quantization.kernel_pass import Kernels
+from nlpkit.core.runners.kernels import KernelRunner
 
 
 def walked(forks: Forks, *, seed: int, steps: int = 45) -> list[torch.Tensor]:
@@ -52,14 +53,15 @@ def walked(forks: Forks, *, seed: int, steps: int = 45) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_shared_rows_hold_what_copied_rows_do(name: str) -> None:
     model = quantized("int8", **VARIANTS[name])
-    if not model.runs_ragged:
-        pytest.skip("rotations of this model need whole rows")
+    runner = runner_of(model)
+    assert isinstance(runner, KernelRunner)
+    assert runner.can_share
     threads = torch.get_num_threads()
-    expected = walked(CopiedRows(GPTRunner(model)), seed=1)
+    expected = walked(CopiedRows(runner_of(model)), seed=1)
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            found = walked(SharedRows(GPTRunner(model)), seed=1)
+            found = walked(SharedRows(runner_of(model)), seed=1)
             assert len(found) == len(expected)
             assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     finally:
@@ -69,7 +71,7 @@ def test_shared_rows_hold_what_copied_rows_do(name: str) -> None:
 @needs_kernels
 def test_norms_of_heads_have_kernels() -> None:
     assert "head" in {options.get("qk_norm") for options in VARIANTS.values()}
-    assert quantized(qk_norm="head").runs_ragged
+    assert isinstance(runner_of(quantized(qk_norm="head")), KernelRunner)
 
 
 @needs_kernels
@@ -77,7 +79,7 @@ def test_many_hypotheses_of_one_search() -> None:
     """More than the kernels look at together."""
     model = quantized("int8", qk_norm="head", n_kv_heads=4)
     found = []
-    for forks in (SharedRows(GPTRunner(model)), CopiedRows(GPTRunner(model))):
+    for forks in (SharedRows(runner_of(model)), CopiedRows(runner_of(model))):
         forks.enter([Entry(0, [1, 2, 3], 40, 99)])
         parents = [0] * 40
         for length in range(3, 40):
@@ -100,15 +102,15 @@ def test_nothing_is_read_outside_the_cache() -> None:
         (torch.tensor([[0, 0]]), ValueError),
     ):
         with torch.inference_mode(), pytest.raises(error):
-            model.hidden_ragged(one, one, torch.tensor([1]), cache, 2, homes=homes)
+            Kernels(model).hidden(one, one, torch.tensor([1]), cache, longest=2, homes=homes)
 
 
 def test_models_without_kernels_copy() -> None:
-    assert isinstance(new_forks(GPTRunner(tiny_gpt())), CopiedRows)
+    assert isinstance(new_forks(runner_of(tiny_gpt())), CopiedRows)
 
 
 def engine_for(model: GPT) -> Engine:
-    return Engine(lambda: GPTRunner(model), ToyTokenizer(29))
+    return Engine(lambda: runner_of(model), ToyTokenizer(29))
 
 
 @pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=needs_kernels)])

@@ -13,9 +13,18 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.formats.gguf import dequantize as gguf_dequant
 from nlpkit.core.formats.gguf.dequantize import dequantize
+from nlpkit.core.formats.gguf.types import BLOCKS, GGMLType
 
 PLAIN = ("F32", "F16")
 TYPES = [GGMLQuantizationType[name] for name in PLAIN] + sorted(gguf.quants._type_traits)
+
+
+def test_types_are_those_of_the_gguf_package() -> None:
+    ours = {int(type_): (type_.name, *sizes) for type_, sizes in BLOCKS.items()}
+    theirs = {int(type_): (type_.name, *sizes) for type_, sizes in GGML_QUANT_SIZES.items()}
+    # An older package may know fewer.
+    assert {number: ours.get(number) for number in theirs} == theirs
+    assert set(BLOCKS) == set(GGMLType)
 
 
 def blocks(type_: GGMLQuantizationType, n: int, seed: int = 0) -> np.ndarray:

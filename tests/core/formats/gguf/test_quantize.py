@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from gguf.constants import GGMLQuantizationType as Kind
 from tiny_models import tiny_config, tiny_gpt
 
 from nlpkit.core.errors import ModelFileError
@@ -20,6 +19,7 @@ from nlpkit.core.formats.gguf.dequantize import dequantize
 from nlpkit.core.formats.gguf.export import write_gguf
 from nlpkit.core.formats.gguf.quantize import FORMATS, fitting_type, quantize, stored_bytes
 from nlpkit.core.formats.gguf.source import GGUFSource
+from nlpkit.core.formats.gguf.types import GGMLType as Kind
 from nlpkit.core.formats.tuned import FILE_NAME, TUNED_KEY, BriefTasks, parse_brief_tasks, read_brief_tasks
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.train.checkpoints.output import write_model

@@ -16,6 +16,7 @@ import pytest
 import tiny_training
 import torch
 
+from nlpkit.apps.training.curves import draw_curves
 from nlpkit.core.errors import ConfigError, InputError, OutputError
 from nlpkit.core.train.checkpoints import checkpoint as module
 from nlpkit.core.train.checkpoints.checkpoint import latest_checkpoint, save_checkpoint
@@ -26,6 +27,7 @@ from nlpkit.core.train.metrics_log import read_metrics
 from nlpkit.core.train.session import Session
 
 SUPPORT = Path(tiny_training.__file__).parent
+PATH = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
 IDENTITY = {"the data": "abc"}
 
 
@@ -34,7 +36,7 @@ def program(folder: Path, settings: str, mode: str) -> subprocess.Popen[str]:
         [sys.executable, str(SUPPORT / "tiny_training.py"), str(folder), settings, mode],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -184,7 +186,7 @@ def test_a_full_disk_leaves_earlier_checkpoints(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(OutputError, match=r"No space left on device.*--resume"):
+    with pytest.raises(OutputError, match=r"the disk is full.*--resume"):
         save_checkpoint(folder, made, identity=IDENTITY)
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004"]
     found, _ = latest_checkpoint(folder)
@@ -206,7 +208,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         "except OutputError as error:\n"
         "    print('refused', error)\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=env)
     assert done.stdout.startswith("refused The checkpoint of step 1 cannot be written"), done
     assert list((tmp_path / "c").iterdir()) == []
@@ -233,6 +235,7 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     outcome = Session(made, tmp_path / "run", identity={}, evaluate=evaluate).run()
     assert (outcome.reason, outcome.step, outcome.best, outcome.weights_step) == ("early", 10, (3.0, 4), 4)
     assert all(torch.equal(outcome.weights[name], value) for name, value in best.items())
+    assert draw_curves(tmp_path / "run") == [tmp_path / "run" / "curves.html"]
     assert (tmp_path / "run" / "curves.html").read_text().count("<svg") == 4
 
 

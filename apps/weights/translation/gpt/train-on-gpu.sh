@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains the translation model on a machine with one GPU and no network, within a time. From the root of a checkout:
 #
-#   bash apps/weights/translation/train-on-gpu.sh ROWS.jsonl.xz DEV WHEELS OUT [MINUTES] [more options of `nlpkit train`]
+#   bash apps/weights/translation/gpt/train-on-gpu.sh ROWS.jsonl.xz DEV WHEELS OUT [MINUTES] [more options of `nlpkit train`]
 #
 # ROWS come from `nlpkit mix`, compressed by xz; DEV is a folder of development rows (mix.jsonl is measured while
 # training, the others at the end); WHEELS is a folder with wheels of what the machine's Python lacks. OUT gets the
@@ -25,7 +25,7 @@ say "$(nproc) cores"
 xz -dc "$rows" > "$work/rows.jsonl"
 say "rows are unpacked"
 
-python3 -m nlpkit.cli train --config apps/weights/translation/recipe.toml --data "$work/rows.jsonl" \
+python3 -m nlpkit.cli train --config apps/weights/translation/gpt/recipe.toml --data "$work/rows.jsonl" \
   --eval-data "$dev/mix.jsonl" --output "$work/model" --max-minutes "$minutes" "$@" 2>&1 | tee "$out/train.log" || true
 cp "$work"/model/metrics.jsonl "$work"/model/recipe.toml "$out/" || true
 say "trained"

@@ -10,6 +10,7 @@ from tiny_models import tiny_config
 from torch import Tensor
 
 from nlpkit.core.model.attention import Attention, Step
+from nlpkit.core.train.attention import TrainingAttend
 
 LENGTHS = [1, 2, 63, 64, 127, 128, 130, 192, 256, 258, 320]
 """Uncut, cut in two and in four; 130 and 258 do not divide evenly by four."""
@@ -53,7 +54,7 @@ def result(attention: Attention, length: int, mask: Tensor | None) -> list[Tenso
 def by_definition(attention: Attention, length: int, mask: Tensor | None) -> list[Tensor]:
     """softmax(cap(Q K^T scale)) V, with the keys repeated for the heads that share them."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
+    def attend(layer: Attention, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
         repeats = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
         scores = q @ k.transpose(-1, -2) * attention.scale
@@ -62,7 +63,7 @@ def by_definition(attention: Attention, length: int, mask: Tensor | None) -> lis
         allowed = torch.ones(length, length, dtype=torch.bool).tril() if step.mask is None else step.mask
         return scores.masked_fill(~allowed, -torch.inf).softmax(-1) @ v
 
-    attention._attend = attend  # type: ignore[method-assign]
+    attention.attend = attend
     return result(attention, length, mask)
 
 
@@ -80,7 +81,7 @@ def test_plain_products_equal_sdpa_and_the_definition(length: int, kind: str, n_
     expected = by_definition(layer(n_kv_heads=n_kv_heads), length, mask)
     fused = layer(n_kv_heads=n_kv_heads)
     assert close(result(fused, length, mask), expected)
-    fused.plain = True
+    fused.attend = TrainingAttend()
     assert close(result(fused, length, mask), expected)
 
 
@@ -90,7 +91,8 @@ def test_plain_products_equal_sdpa_and_the_definition(length: int, kind: str, n_
 def test_capped_scores(length: int, kind: str, plain: bool) -> None:
     mask = MASKS[kind](length, 2)
     capped = layer(attn_softcap=2.0)
-    capped.plain = plain
+    if plain:
+        capped.attend = TrainingAttend()
     got = result(capped, length, mask)
     assert close(got, by_definition(layer(attn_softcap=2.0), length, mask))
     assert not close(got[:1], by_definition(layer(), length, mask)[:1])
@@ -98,14 +100,14 @@ def test_capped_scores(length: int, kind: str, plain: bool) -> None:
 
 def test_one_mask_serves_all_rows() -> None:
     attention = layer()
-    attention.plain = True
+    attention.attend = TrainingAttend()
     mask = window(256, 1)
     assert close(result(attention, 256, mask), result(attention, 256, mask.expand(2, 1, 256, 256)))
 
 
 def test_a_later_part_never_reaches_an_earlier_one() -> None:
     attention = layer()
-    attention.plain = True
+    attention.attend = TrainingAttend()
     x = torch.randn(1, 256, 32, generator=torch.Generator().manual_seed(3))
     other = x.clone()
     other[:, 200:] += 1

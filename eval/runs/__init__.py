@@ -1,0 +1,1 @@
+"""Running evaluations: run folders, samples, scoring, comparison."""
