@@ -8,13 +8,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from nlpkit.apps.cli import tasks
 from nlpkit.apps.cli.bench import bench
 from nlpkit.apps.cli.doctor import doctor
 from nlpkit.apps.cli.mix import mix
 from nlpkit.apps.cli.models import models_app
 from nlpkit.apps.cli.options import command
 from nlpkit.apps.cli.process import leave, run_process
-from nlpkit.apps.cli.tasks import generate, qa, summarize, translate, write
 from nlpkit.apps.cli.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
 from nlpkit.eval.cli.commands import app as eval_app
 
@@ -49,7 +49,7 @@ def _root(
 
 
 _function: Callable[..., int]
-for _function in (translate, summarize, qa, write, generate):
+for _function in (tasks.translate, tasks.summarize, tasks.qa, tasks.write, tasks.generate, tasks.run):
     command(app)(_function)
 
 

@@ -1,16 +1,16 @@
 """How an example becomes token ids: asked, learned from and scored alike.
 
-A model is asked with a task's brief prompt where it learned that, else as it is chatted with. Everything that needs the
+A model is asked with a task's short prompt where it learned that, else as it is chatted with. Everything that needs the
 ids of a prompt or of what follows it holds a `PromptEncoder`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.tasks.task import BaseTask, Example, Task
+from nlpkit.apps.tasks.task import E, Prompt, Row, Target, Task
 from nlpkit.core.chat.message import Message
 from nlpkit.core.errors import InputError, NlpkitError, TokenizerError
 from nlpkit.core.tokenizers.tokenizer import Tokenizer, encode_behind
@@ -18,20 +18,37 @@ from nlpkit.core.tokenizers.tokenizer import Tokenizer, encode_behind
 if TYPE_CHECKING:
     from nlpkit.core.chat.template import ChatTemplate
 
-
 FORMER = ".1"
-"""Behind a brief prompt's name: the model learned the form that it had before."""
+"""Behind a short prompt's name: the model learned the form that it had before."""
 
 
 class _Every:
-    """The brief prompts that a model in training learns: those of all its rows, in the form that they have now."""
+    """The short prompts that a model in training learns: those of all its rows, in the form that they have now."""
 
     def __contains__(self, name: object) -> bool:
         return not str(name).endswith(FORMER)
 
 
 EVERY: Container[str] = _Every()
-"""What a model in training learns with brief prompts."""
+"""What a model in training learns with short prompts."""
+
+Solved = Callable[[Any], Sequence[tuple[Prompt, Target]]]
+"""Returns the solved examples that stand before a prepared one, each with what should come out for it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt in token ids.
+
+    Attributes:
+        ids: The ids.
+        short: Whether it is the short prompt.
+        raw: Whether it goes without the chat template, whatever the model.
+    """
+
+    ids: list[int]
+    short: bool
+    raw: bool
 
 
 @dataclass(frozen=True)
@@ -41,63 +58,79 @@ class PromptEncoder:
     Attributes:
         tokenizer: Text to ids.
         chat: The chat template, or None for a base model.
-        learned: Names of the brief prompts that the model learned, see `Task.brief_name`.
+        learned: Names of the short prompts that the model learned, see `Prompt.name`.
+        solved: Solved examples before each prompt, if there are any. With a chat template they are turns of the
+            conversation; else, and before a short prompt, texts a blank line apart.
     """
 
     tokenizer: Tokenizer
     chat: ChatTemplate | None
     learned: Container[str] = frozenset()
+    solved: Solved | None = None
 
-    def brief(self, task: Task, example: Example) -> str | None:
-        """Return the brief prompt of a prepared example, or None where the model is asked as any other."""
-        name = task.brief_name(example)
+    def short(self, task: Task[E], example: E) -> str | None:
+        """Return the short prompt of an example, or None where the model is asked as any other.
+
+        So it is, too, where a solved example before it has no short prompt.
+        """
+        return self._short(task, task.prompt(example), example)
+
+    def _short(self, task: Task[E], own: Prompt, example: E) -> str | None:
+        name = short_name(task, own)
         if name not in self.learned:
             return None
-        former = getattr(task, "former_brief", None)
-        if former is not None and name + FORMER in self.learned:
-            text: str | None = former(example)
-            return text
-        return task.brief(example)
+        former = name + FORMER in self.learned
+        texts = []
+        for prompt, target in self._solved(example):
+            text = prompt.former if former and prompt.former is not None else prompt.short
+            if text is None:
+                return None
+            texts.append(f"{text} {target.text}")
+        text = own.former if former and own.former is not None else own.short
+        return None if text is None else "\n\n".join([*texts, text])
 
-    def prompt(self, task: Task, example: Example) -> list[int]:
-        """Return the ids of a prepared example's prompt."""
-        brief = self.brief(task, example)
-        if brief is not None:
-            return self.text(brief)
-        messages = task.prompt(example)
-        if self.chat is None or task.raw:
-            return self.text("\n\n".join(message.content for message in messages))
-        return self.messages(messages)
+    def _messages(self, own: Prompt, example: E) -> list[Message]:
+        turns = [message for message in own.messages if message.role == "system"]
+        for prompt, target in self._solved(example):
+            turns += [message for message in prompt.messages if message.role != "system"]
+            turns.append(Message("assistant", target.text))
+        return turns + [message for message in own.messages if message.role != "system"]
+
+    def _solved(self, example: Any) -> Sequence[tuple[Prompt, Target]]:
+        return () if self.solved is None else self.solved(example)
+
+    def ask(self, task: Task[E], example: E) -> Asked:
+        """Turn an example into the prompt that a model is asked with.
+
+        Raises:
+            InputError: There are no messages.
+        """
+        own = task.prompt(example)
+        short = self._short(task, own, example)
+        if short is not None:
+            return Asked(self.text(short), True, own.raw)
+        messages = self._messages(own, example)
+        if not messages:
+            raise InputError("There are no messages to answer.")
+        if self.chat is None or own.raw:
+            return Asked(self.text("\n\n".join(message.content for message in messages)), False, own.raw)
+        return Asked(self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True), False, own.raw)
+
+    def prompt(self, task: Task[E], example: E) -> list[int]:
+        """Return the ids of an example's prompt, as `ask` does."""
+        return self.ask(task, example).ids
 
     def text(self, text: str) -> list[int]:
         """Tokenize a raw prompt, with the beginning-of-sequence token where the tokenizer uses one."""
         return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)
 
-    def messages(self, messages: Sequence[Message]) -> list[int]:
-        """Turn chat messages into the ids of a prompt that the assistant's answer continues.
+    def target(self, asked: Asked, text: str) -> list[int]:
+        """Return the ids of an answer, tokenized as what continues the prompt; behind a short one after a space."""
+        return encode_behind(self.tokenizer, asked.ids, f" {text}" if asked.short else text)
 
-        Models without a chat template get the messages' contents, a blank line apart.
-
-        Raises:
-            InputError: There are no messages.
-        """
-        if not messages:
-            raise InputError("There are no messages to answer.")
-        if self.chat is not None:
-            return self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True)
-        return self.text("\n\n".join(message.content for message in messages))
-
-    def target(self, task: Task, example: Example, text: str) -> list[int]:
-        """Return the ids of a text that answers a prepared example, tokenized as what continues the prompt.
-
-        Behind a brief prompt the text begins with a space.
-        """
-        answer = text if self.brief(task, example) is None else f" {text}"
-        return encode_behind(self.tokenizer, self.prompt(task, example), answer)
-
-    def end(self, task: Task, example: Example) -> int:
-        """Return the id that ends an answer to a prepared example."""
-        return self.end_id(chat=not task.raw and self.brief(task, example) is None)
+    def end(self, asked: Asked) -> int:
+        """Return the id that ends an answer."""
+        return self.end_id(chat=not asked.raw and not asked.short)
 
     def end_id(self, *, chat: bool) -> int:
         """Return the id that ends a completion: of the chat's turn, or of a text.
@@ -119,7 +152,7 @@ class PromptEncoder:
         stated: int | None = getattr(self.tokenizer, "eos_id", None)
         return min(ends) if stated is None else stated
 
-    def lesson(self, task: Task, row: Example, where: str) -> tuple[list[int], int]:
+    def lesson(self, task: Task[E], row: Row, where: str) -> tuple[list[int], int]:
         """Tokenize one checked row to learn from.
 
         Args:
@@ -133,38 +166,39 @@ class PromptEncoder:
         Raises:
             InputError: The row has no target.
         """
-        example = prepare_row(task, row, where)
+        example = prepare_at(task, row, where)
         target = task.target(example)
-        if target is None or not target.strip():
+        if target is None or not target.text.strip():
             raise InputError(
                 f"{where}: the row has nothing to learn: no {task.name} target in it. It has: {', '.join(row)}."
             )
-        prompt = self.prompt(task, example)
-        return [*prompt, *self.target(task, example, target), self.end(task, example)], len(prompt)
+        asked = self.ask(task, example)
+        return [*asked.ids, *self.target(asked, target.text), self.end(asked)], len(asked.ids)
 
-    def describe(self, task: Task, example: Example) -> list[dict[str, str]]:
-        """Return a prepared example's prompt as a run record shows and hashes it.
+    def describe(self, task: Task[E], example: E) -> list[dict[str, str]]:
+        """Return an example's prompt as a run record shows and hashes it.
 
         Returns:
             Chat messages, or one entry with the role ``brief``.
         """
-        brief = self.brief(task, example)
-        if brief is not None:
-            return [{"role": "brief", "content": brief}]
-        return [{"role": message.role, "content": message.content} for message in task.prompt(example)]
+        own = task.prompt(example)
+        short = self._short(task, own, example)
+        if short is not None:
+            return [{"role": "brief", "content": short}]
+        return [{"role": message.role, "content": message.content} for message in self._messages(own, example)]
 
 
-def learned_names(task: Task, rows: Iterable[Example]) -> frozenset[str]:
-    """Return the names of the brief prompts that rows of a task teach."""
-    return frozenset(task.brief_name(task.prepare(row)) for row in rows)
+def short_name(task: Task[E], prompt: Prompt) -> str:
+    """Return the name under which a model says that it learned a short prompt."""
+    return prompt.name or task.name
 
 
-def has_brief_prompts(task: Task) -> bool:
-    """Tell whether a task has brief prompts, at least for some of its rows."""
-    return getattr(type(task), "brief", BaseTask.brief) is not BaseTask.brief
+def short_names(task: Task[Any], rows: Iterable[Row]) -> frozenset[str]:
+    """Return the names of the short prompts that rows of a task teach."""
+    return frozenset(short_name(task, task.prompt(task.prepare(row))) for row in rows)
 
 
-def prepare_row(task: Task, row: Example, where: str) -> Example:
+def prepare_at(task: Task[E], row: Row, where: str) -> E:
     """Prepare a row, naming where it came from if it cannot be used."""
     try:
         return task.prepare(row)

@@ -9,8 +9,8 @@ from typing import Any
 
 from nlpkit.apps.data.rows import row_format
 from nlpkit.apps.pipeline.run import run_task
-from nlpkit.apps.tasks.encoder import learned_names
-from nlpkit.apps.tasks.table import load_task
+from nlpkit.apps.tasks.encoder import short_names
+from nlpkit.apps.tasks.generation import TextGeneration
 from nlpkit.apps.tasks.task import Task
 from nlpkit.apps.training.examples import find_task, read_blocks, read_examples
 from nlpkit.apps.training.recipe import TEXT, DataSpec, Recipe
@@ -35,7 +35,7 @@ _READ = 1 << 15
 """Characters of a text file that are looked at, for each sample."""
 
 
-def dev_examples(recipe: Recipe, count: int) -> tuple[Task | None, list[Mapping[str, Any]]]:
+def dev_examples(recipe: Recipe, count: int) -> tuple[Task[Any] | None, list[Mapping[str, Any]]]:
     """Return the task and the first examples of the development data that are rows of a task."""
     for spec in recipe.eval_data:
         task = find_task(spec.task)
@@ -106,7 +106,7 @@ class DevSet:
                 f"The metrics {', '.join(self.metrics)} are measured by generating for rows of a task: give them with "
                 "--eval-data."
             )
-        self.task: Task = task or load_task("generation")
+        self.task: Task[Any] = task or TextGeneration()
         if task is None:
             self._examples = text_beginnings(
                 recipe.eval_data, start.encoder.tokenizer, seq_len=start.config.seq_len, count=self._n_samples
@@ -115,7 +115,7 @@ class DevSet:
         if options.get("max_tokens") is not None:
             self._overrides["max_tokens"] = int(options["max_tokens"])
         # It is asked as it is taught: rows of a task may have brief prompts of several names.
-        names = learned_names(self.task, self._examples)
+        names = short_names(self.task, self._examples)
         self._learned = frozenset(name for name in names if name in start.encoder.learned)
 
     @property
@@ -148,7 +148,7 @@ class DevSet:
         def measured(model: GPT) -> Mapping[str, float]:
             predictions = self._predict(model, self._examples)
             pairs = [
-                (prediction, tuple(task.references(task.prepare(example))))
+                (prediction, () if (target := task.target(task.prepare(example))) is None else target.accepted)
                 for prediction, example in zip(predictions, self._examples, strict=True)
             ]
             return {name: scorer(name, pairs) for name in self.metrics}
@@ -168,7 +168,7 @@ class DevSet:
         shown: list[Mapping[str, str]] = []
         for example, prediction in zip(examples, self._predict(model, examples), strict=True):
             prepared = self.task.prepare(example)
-            text = str(example.get(self.task.text_field, ""))
-            target = self.task.target(prepared) or ""
-            shown.append({"input": text[:200], "prediction": prediction, "target": target})
+            target = self.task.target(prepared)
+            expected = "" if target is None else target.text
+            shown.append({"input": self.task.text(prepared)[:200], "prediction": prediction, "target": expected})
         return shown

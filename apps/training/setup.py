@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from nlpkit.apps.models.adapters import find_adapter
-from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder, has_brief_prompts
+from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder
 from nlpkit.apps.training.examples import (
     Source,
     find_task,
-    learned_languages,
-    learned_prompts,
+    has_short_prompts,
     open_source,
     training_texts,
+    what_is_taught,
 )
 from nlpkit.apps.training.recipe import TEXT, DataSpec, Recipe
 from nlpkit.core.chat.template import ChatTemplate
@@ -167,7 +167,7 @@ def _check_prompts(recipe: Recipe, base: str | None, learned: frozenset[str]) ->
     """
     for spec in (*recipe.data, *recipe.eval_data):
         task = find_task(spec.task)
-        if recipe.prompts == "brief" and task is not None and not has_brief_prompts(task):
+        if recipe.prompts == "brief" and task is not None and not has_short_prompts(spec, task):
             raise ConfigError(f"The task {task.name!r} has no brief prompts. Leave --prompts at chat.")
         if recipe.prompts == "chat" and recipe.method == "lora" and task is not None and task.name in learned:
             raise ConfigError(
@@ -346,8 +346,10 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
     """
     folder = Path(recipe.output)
     learned = recipe.data if recipe.prompts == "brief" else ()
-    brief_tasks = {name for spec in learned for name in learned_prompts(spec)}
-    languages = sorted({pair for spec in learned for pair in learned_languages(spec)})
+    taught = [what_is_taught(spec) for spec in learned]
+    brief_tasks = {name for names, _ in taught for name in names}
+    options = [one for _, values in taught for one in values]
+    options = [one for n, one in enumerate(options) if one not in options[:n]]
     if recipe.method == "lora":
         dropout = float(recipe.lora.get("dropout", 0.0))
         write_adapter(
@@ -357,7 +359,7 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
             base_model=start.base,
             dropout=dropout,
             brief_tasks=brief_tasks,
-            languages=languages,
+            learned=options,
         )
         return folder / "adapter_model.safetensors"
     dtype = torch.bfloat16 if start.config.dtype == "bf16" else torch.float32
@@ -370,6 +372,6 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         chat=None if recipe.prompts == "brief" and recipe.method == "scratch" else start.encoder.chat,
         dtype=dtype,
         brief_tasks=brief_tasks,
-        languages=languages,
+        learned=options,
     )
     return folder / "model.safetensors"

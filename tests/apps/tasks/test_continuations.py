@@ -91,7 +91,7 @@ def test_training_asking_and_scoring_agree(kind: str, brief: bool) -> None:
     ids, length = encoder.lesson(task, EXAMPLE, "x")
     prepared = task.prepare(EXAMPLE)
     assert ids[:length] == encoder.prompt(task, prepared)
-    target = encoder.target(task, prepared, "die")
+    target = encoder.target(encoder.ask(task, prepared), "die")
     assert ids[length:-1] == target
     assert b"".join(map(tokenizer.token_bytes, target)) == (b" die" if brief else b"die")
 

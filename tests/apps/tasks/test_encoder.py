@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tiny_pairs import pairs_tokenizer
 
-from nlpkit.apps.pipeline.job import Run
-from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder, learned_names
+from nlpkit.apps.pipeline.job import TaskRun
+from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder, short_names
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.decode.request import Score
@@ -58,9 +58,9 @@ def test_ids_asked_are_ids_trained_are_ids_scored(name: str, row: dict[str, Any]
     task, lm = load_task(name), Model(learned)
     encoder = PromptEncoder(lm.tokenizer, lm.chat, learned)
     trained, length = encoder.lesson(task, row, "row 1")
-    (request,) = Run(lm, task, {}, None).start(row, where="row 1").plan.requests  # type: ignore[arg-type]
+    (request,) = TaskRun(lm, task, {}, None).start(row, where="row 1").plan.requests  # type: ignore[arg-type]
     assert list(request.prompt_ids) == trained[:length]
-    target_likelihood(lm, task, task.prepare(row))  # type: ignore[arg-type]
+    target_likelihood(lm, encoder, task, task.prepare(row))  # type: ignore[arg-type]
     ((prompt, target),) = lm.pairs
     assert [*prompt, *target, trained[-1]] == trained
     # Which prompt it is shows in the ids: what learned all brief prompts is not chatted with.
@@ -74,8 +74,8 @@ def test_a_trained_model_is_asked_as_it_was_taught(tmp_path: Any) -> None:
 
     def asked(rows: Sequence[dict[str, Any]]) -> Iterator[bool]:
         task = load_task("qa")
-        encoder = PromptEncoder(pairs_tokenizer(), None, learned_names(task, rows))
-        return (encoder.brief(task, task.prepare(row)) is not None for row in (QUESTION, {**QUESTION, "inverse": 1}))
+        encoder = PromptEncoder(pairs_tokenizer(), None, short_names(task, rows))
+        return (encoder.short(task, task.prepare(row)) is not None for row in (QUESTION, {**QUESTION, "inverse": 1}))
 
     assert list(asked([QUESTION])) == [True, False]
     assert list(asked([{**QUESTION, "inverse": 1}])) == [False, True]

@@ -11,10 +11,10 @@ import pytest
 from tiny_pairs import PAIRS, pairs_tokenizer, save_base, save_pairs, train_arguments
 
 from nlpkit.apps.models.adapters import find_adapter
-from nlpkit.apps.pipeline.plan import Planner
+from nlpkit.apps.pipeline.plan import Planner, encoder_of
 from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder
 from nlpkit.apps.tasks.table import load_task
-from nlpkit.apps.training.examples import learned_languages, open_source, training_texts
+from nlpkit.apps.training.examples import open_source, training_texts, what_is_taught
 from nlpkit.apps.training.recipe import DataSpec, build_recipe, load_toml, render_toml
 from nlpkit.apps.training.setup import set_up
 from nlpkit.core.chat.template import ChatTemplate
@@ -49,7 +49,7 @@ def data(tmp_path: Path) -> Path:
 def planned(lm: Any, task: str, example: dict[str, Any]) -> list[int]:
     """The prompt that the task's command would ask."""
     loaded = load_task(task)
-    planner = Planner(lm, loaded, DecodeConfig(), None, "error")
+    planner = Planner(lm, loaded, encoder_of(lm), DecodeConfig(), None, "error")
     return planner.render(loaded.prepare(example))
 
 
@@ -73,9 +73,9 @@ def test_the_result_says_it_and_is_asked_so(
     question = {"context": TEXT, "question": "Who?"}
     other = load_task("qa")
     assert planned(lm, "qa", question) == PromptEncoder(lm.tokenizer, lm.chat).prompt(other, other.prepare(question))
-    plain = load_model(str(base), dtype="fp32")
+    plain, mt = load_model(str(base), dtype="fp32"), load_task("translation")
     assert planned(plain, "translation", EXAMPLE) == PromptEncoder(plain.tokenizer, plain.chat).prompt(
-        load_task("translation"), EXAMPLE
+        mt, mt.prepare(EXAMPLE)
     )
     # It did learn from these prompts.
     prompt, answer = lm.encode("German: Thank you\n"), [*lm.tokenizer.encode(" Danke"), min(lm.tokenizer.eos_ids)]
@@ -95,9 +95,11 @@ def test_learned_languages_are_those_that_rows_name(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     spec = DataSpec(path=str(path), task="translation")
-    assert learned_languages(spec) == {("en", "de"), ("de", "en")}
-    assert learned_languages(DataSpec(path="-", task="translation")) == set()
-    assert learned_languages(DataSpec(path=str(path), task="qa")) == set()
+    assert what_is_taught(spec) == (
+        {"translation"},
+        [{"source_lang": "de", "target_lang": "en"}, {"source_lang": "en", "target_lang": "de"}],
+    )
+    assert what_is_taught(DataSpec(path="-", task="translation")) == (set(), [])
 
 
 def test_rows_are_prompt_space_answer_end(data: Path, tokenizer: Any, tmp_path: Path) -> None:
@@ -283,7 +285,7 @@ def test_translations_are_asked_in_the_form_that_a_model_learned() -> None:
     example = task.prepare({"source": "Good morning.", "target_lang": "de", "source_lang": "en"})
 
     def short(*names: str) -> str | None:
-        return PromptEncoder(pairs_tokenizer(), None, frozenset(names)).brief(task, example)
+        return PromptEncoder(pairs_tokenizer(), None, frozenset(names)).short(task, example)
 
     assert short() is None
     assert short("translation") == "German: Good morning.\n"
