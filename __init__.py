@@ -8,12 +8,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nlpkit.apps.tasks.task import Field, Prediction, Prompt, Reranks, Scores, Splits, Target, Task
     from nlpkit.apps.toolkit import Toolkit, load
+    from nlpkit.core.chat.message import Message
     from nlpkit.core.decode.config import DecodeConfig
     from nlpkit.core.decode.constraint import Constraint
     from nlpkit.core.errors import NlpkitError
 
-__all__ = ["Constraint", "DecodeConfig", "NlpkitError", "Toolkit", "__version__", "load"]
+__all__ = [
+    "Constraint",
+    "DecodeConfig",
+    "Field",
+    "Message",
+    "NlpkitError",
+    "Prediction",
+    "Prompt",
+    "Reranks",
+    "Scores",
+    "Splits",
+    "Target",
+    "Task",
+    "Toolkit",
+    "__version__",
+    "load",
+]
 
 _LAZY = {
     "load": "nlpkit.apps.toolkit",
@@ -21,6 +39,10 @@ _LAZY = {
     "Constraint": "nlpkit.core.decode.constraint",
     "DecodeConfig": "nlpkit.core.decode.config",
     "NlpkitError": "nlpkit.core.errors",
+    "Message": "nlpkit.core.chat.message",
+    **dict.fromkeys(
+        ("Field", "Prediction", "Prompt", "Reranks", "Scores", "Splits", "Target", "Task"), "nlpkit.apps.tasks.task"
+    ),
 }
 
 

@@ -24,12 +24,12 @@ def build_app() -> "typer.Typer":
     """Put the commands together."""
     import typer
 
+    from nlpkit.apps.cli import tasks
     from nlpkit.apps.cli.bench import bench
     from nlpkit.apps.cli.doctor import doctor
     from nlpkit.apps.cli.mix import mix
     from nlpkit.apps.cli.models import models_app
     from nlpkit.apps.cli.options import command
-    from nlpkit.apps.cli.tasks import generate, qa, summarize, translate, write
     from nlpkit.apps.cli.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
     from nlpkit.eval.cli.commands import app as eval_app
 
@@ -61,7 +61,7 @@ def build_app() -> "typer.Typer":
             raise typer.Exit(2)
 
     function: Callable[..., int]
-    for function in (translate, summarize, qa, write, generate):
+    for function in (tasks.translate, tasks.summarize, tasks.qa, tasks.write, tasks.generate, tasks.run):
         command(app)(function)
 
     @command(app)

@@ -11,9 +11,9 @@ from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.apps.pipeline.pool import ModelPool, only
 from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.tasks.table import load_task
-from nlpkit.apps.tasks.task import Example, Overflow, Task, check_example
+from nlpkit.apps.tasks.task import Overflow, Prepared, Row, Task, prepare_row
 from nlpkit.core import load as loading
-from nlpkit.core.errors import InputError, NlpkitError
+from nlpkit.core.errors import InputError
 from nlpkit.core.fetch import resolve
 
 if TYPE_CHECKING:
@@ -56,20 +56,17 @@ class Toolkit:
     def __repr__(self) -> str:
         return f"Toolkit({self._name!r})"
 
-    def _choose(self, task: Task, rows: Sequence[Example]) -> list[tuple[Example | NlpkitError, Choice]]:
+    def _choose(self, task: Task[Any], rows: Sequence[Row]) -> list[tuple[Row | Prepared[Any], Choice]]:
         """Say what each row runs on."""
         if self._chooser.usual(task) is None:
             return [(row, Choice()) for row in rows]
-        chosen: list[tuple[Example | NlpkitError, Choice]] = []
-        for number, row in enumerate(rows, start=1):
-            check_example(task, row, where=f"row {number}")
-            chosen.append((row, self._chooser.choose(task, task.prepare(row))))
-        return chosen
+        prepared = [prepare_row(task, row, where=f"row {number}") for number, row in enumerate(rows, start=1)]
+        return [(one, self._chooser.choose(task, one.example)) for one in prepared]
 
     def run(
         self,
-        task: str,
-        rows: Sequence[Example],
+        task: str | Task[Any],
+        rows: Sequence[Row],
         *,
         options: Options | None = None,
         on_overflow: Overflow | None = None,
@@ -77,7 +74,7 @@ class Toolkit:
         """Run any task on data rows.
 
         Args:
-            task: Its name.
+            task: Its name, or the task itself.
             rows: Rows with the task's fields.
             options: Decoding options.
             on_overflow: What to do with rows that do not fit.
@@ -85,13 +82,13 @@ class Toolkit:
         Raises:
             NlpkitError: The task is unknown, or a row or an option cannot be used.
         """
-        found = load_task(task)
+        found = load_task(task) if isinstance(task, str) else task
         return list(self._pool.run(found, self._choose(found, rows), overrides=options, on_overflow=on_overflow))
 
     def stream(
         self,
-        task: str,
-        row: Example,
+        task: str | Task[Any],
+        row: Row,
         *,
         options: Options | None = None,
         on_overflow: Overflow | None = None,
@@ -99,7 +96,7 @@ class Toolkit:
         """Run any task on one row: pieces of text as they are written, then the result.
 
         Args:
-            task: Its name.
+            task: Its name, or the task itself.
             row: The row.
             options: Decoding options.
             on_overflow: What to do with a row that does not fit.
@@ -107,9 +104,9 @@ class Toolkit:
         Raises:
             NlpkitError: The task is unknown, or the row or an option cannot be used.
         """
-        found = load_task(task)
-        ((_, choice),) = self._choose(found, [row])
-        return self._pool.stream(found, row, choice, overrides=options, on_overflow=on_overflow)
+        found = load_task(task) if isinstance(task, str) else task
+        ((prepared, choice),) = self._choose(found, [row])
+        return self._pool.stream(found, prepared, choice, overrides=options, on_overflow=on_overflow)
 
     @overload
     def translate(

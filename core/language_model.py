@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS, Engine
 from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
 from nlpkit.core.decode.prefix_cache.store import PrefixStore
 from nlpkit.core.decode.request import Generation, Request, Score, TokenEvent
-from nlpkit.core.errors import ConfigError, InputError
+from nlpkit.core.errors import ConfigError
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
@@ -126,26 +125,6 @@ class LanguageModel:
             Token ids; empty only for an empty text and a tokenizer without BOS.
         """
         return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)
-
-    def render(self, messages: Sequence[Message]) -> list[int]:
-        """Turn chat messages into the ids of a prompt that the assistant's answer continues.
-
-        Models without a chat template get the messages' contents, a blank line apart.
-
-        Args:
-            messages: The conversation so far.
-
-        Returns:
-            Token ids.
-
-        Raises:
-            InputError: There are no messages.
-        """
-        if not messages:
-            raise InputError("There are no messages to answer.")
-        if self.chat is not None:
-            return self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True)
-        return self.encode("\n\n".join(message.content for message in messages))
 
     def has_token(self, text: str) -> bool:
         """Tell whether a text is one entry of the vocabulary."""

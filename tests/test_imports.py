@@ -46,6 +46,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "core.train": (*BASE, "core.model", "core.tokenizers", "core.chat", "core.formats"),
     "core.language_model": (*BASE, "core.decode", "core.tokenizers", "core.chat"),
     "core.load": ("core",),
+    # Kept for one release, for tasks of other packages.
+    "core.tokenizers.base": ("core.chat.message", "core.tokenizers.tokenizer"),
+    "apps.task": ("apps.tasks.task", "apps.text.cleaning", "core.decode.config", "core.chat.message"),
     "apps.text": ("core.errors",),
     "apps.show": ("core.errors",),
     "apps.tasks": (

@@ -22,15 +22,15 @@ from nlpkit.apps.models.adapters import AdapterChooser, Choice
 from nlpkit.apps.pipeline.plan import build_decoding
 from nlpkit.apps.pipeline.pool import ModelPool
 from nlpkit.apps.pipeline.result import TaskResult
-from nlpkit.apps.tasks.task import Example, Prediction, Task, check_example
+from nlpkit.apps.tasks.task import Prediction, Prepared, Task, prepare_row, value_of
 from nlpkit.core.errors import ConfigError, NlpkitError
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
 
 
-_Row = tuple[Example | NlpkitError | None, Choice]
-"""An example (None for a blank line, or its error) and what it runs on."""
+_Row = tuple[Prepared[Any] | NlpkitError | None, Choice]
+"""A prepared row (None for a blank line, or its error) and what it runs on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class TaskCommand:
         optional: Whether the options suffice without a text.
     """
 
-    task: Task
+    task: Task[Any]
     text: str | None
     fixed: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -171,16 +171,17 @@ class TaskCommand:
         known = next((choice for _, choice in rows if choice is not None), Choice(chooser.usual(self.task)))
         return [(example, choice or replace(known, note="")) for example, choice in rows]
 
-    def _row(self, document: Document, chooser: AdapterChooser) -> tuple[Example | NlpkitError | None, Choice | None]:
-        """Return a checked example and what it runs on; None for a blank line; its error under ``--keep-going``."""
+    def _row(
+        self, document: Document, chooser: AdapterChooser
+    ) -> tuple[Prepared[Any] | NlpkitError | None, Choice | None]:
+        """Return a prepared row and what it runs on; None for a blank line; its error under ``--keep-going``."""
         if document.error is not None:
             return document.error, None
         if document.blank:
             return None, None
         try:
-            example = self._merge(document)
-            check_example(self.task, example, where=document.name, columns=document.values)
-            return example, chooser.choose(self.task, self.task.prepare(example))
+            prepared = prepare_row(self.task, self._merge(document), where=document.name, columns=document.values)
+            return prepared, chooser.choose(self.task, prepared.example)
         except NlpkitError as error:
             if self.source.keep_going:
                 return error, None
@@ -205,7 +206,8 @@ class TaskCommand:
         if row.get(name, value) == value:
             return True
         try:
-            return bool(self.task.prepare(row)[name] == self.task.prepare({**row, name: value})[name])
+            theirs, ours = (value_of(self.task.prepare({**row, name: one}), name) for one in (row[name], value))
+            return bool(theirs == ours)
         except (NlpkitError, KeyError):
             return False
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from nlpkit.apps.cli.constraint_options import ConstraintOptions
 from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions
-from nlpkit.core.errors import ConfigError
+from nlpkit.core.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from nlpkit.apps.tasks.task import Task
 
 Text = Annotated[str | None, typer.Argument(help="The text; or give -f PATH, or a pipe.", show_default=False)]
 
@@ -172,6 +177,76 @@ def generate(
     )
 
 
+def run(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    path: Annotated[str, typer.Argument(metavar="FILE", help="Python file with the task.", show_default=False)],
+    text: Text = None,
+    values: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the task. Repeatable.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Give N results.")] = None,
+) -> int:
+    """Run a task of your own, from a Python file."""
+    from nlpkit.apps.cli.task_command import TaskCommand
+    from nlpkit.apps.tasks.table import run_task_file
+
+    task = run_task_file(path)
+    fixed = _read_fields(task, values or ())
+    return TaskCommand(
+        task=task,
+        # Where the text is among the fields, no other is waited for.
+        text=fixed.pop(task.text_field, None) if text is None else text,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed=fixed,
+        flags={name: f"--set {name}" for name in fixed},
+        overrides={"n": n},
+        what=task.text_field,
+    ).run()
+
+
+def _read_fields(task: Task[Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Read ``name=value``: of a list an entry each time, or a JSON list; of a mapping a JSON object.
+
+    Args:
+        task: The task whose fields they are.
+        assignments: The options' values.
+
+    Returns:
+        Values by field.
+
+    Raises:
+        ConfigError: There is no such field, or its value is not of its kind.
+    """
+    kinds = {column.name: column.kind for column in task.fields}
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {assignment} has no value: write NAME=VALUE.")
+        if name not in kinds:
+            raise ConfigError(f"The task {task.name} has no field {name!r}. {did_you_mean(name, kinds)}")
+        if kinds[name] is list and not text.lstrip().startswith("["):
+            values.setdefault(name, []).append(text)
+            continue
+        if name in values:
+            raise ConfigError(f"--set {name} is given twice. Give it once.")
+        values[name] = _json(text, name) if kinds[name] in (list, dict) else text
+    return values
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--set {name}={text} is not JSON: {error}.") from error
+
+
 def _has_rows(source: InputOptions) -> bool:
     from nlpkit.apps.data.rows import row_format
     from nlpkit.apps.documents.inputs import is_json
@@ -181,6 +256,6 @@ def _has_rows(source: InputOptions) -> bool:
 
 def _run_task(task: str, text: str | None, **parts: Any) -> int:
     from nlpkit.apps.cli.task_command import TaskCommand
-    from nlpkit.apps.tasks.table import build_task
+    from nlpkit.apps.tasks.table import load_task
 
-    return TaskCommand(task=build_task(task), text=text, **parts).run()
+    return TaskCommand(task=load_task(task), text=text, **parts).run()

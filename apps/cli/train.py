@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nlpkit.apps.cli.output import Writer, note
 from nlpkit.apps.cli.progress import TrainingBar
 from nlpkit.apps.cli.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
+from nlpkit.apps.tasks.table import is_task_file, run_task_file
 from nlpkit.apps.training.dry_run import _facts, _rows
 from nlpkit.apps.training.recipe import DataSpec, Recipe, build_recipe, load_toml, render_toml
 from nlpkit.apps.training.setup import set_up
@@ -39,6 +40,8 @@ def recipe_from_options(
     values = load_toml(what.config) if what.config is not None else {}
     fields = dict(_assignment(text) for text in what.field or ())
     task = what.task or values.get("task")
+    if what.task is not None and is_task_file(what.task):
+        run_task_file(what.task)
     weights = what.weight or []
     data = what.data or []
     if weights and len(weights) != len(data):

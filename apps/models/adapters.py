@@ -6,21 +6,16 @@ Adapters of the default model and models of a task's own lie in ``apps/weights``
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nlpkit.apps.tasks.task import check_example
-from nlpkit.apps.text.languages import language_name
-from nlpkit.apps.text.translation.language_pairs import describe_pairs, find_route, foreign_script
-from nlpkit.core.errors import ConfigError, ModelFileError, NlpkitError, did_you_mean
+from nlpkit.apps.tasks.task import Lack, Learned, Task
+from nlpkit.core.errors import ConfigError, ModelFileError, did_you_mean
 from nlpkit.core.fetch.catalogue import find_entry
 from nlpkit.core.formats.gguf.file import open_gguf
 from nlpkit.core.formats.tuned import FILE_NAME, TUNED_KEY, BriefTasks, parse_brief_tasks, read_brief_tasks
-
-if TYPE_CHECKING:
-    from nlpkit.apps.tasks.task import Example, Task
 
 FOLDER = Path(__file__).parent.parent / "weights"
 """Holds a folder for each shipped adapter, named for its task."""
@@ -39,8 +34,8 @@ NONE = "none"
 """What a user says instead of an adapter's name to get the bare model."""
 
 
-class LanguagesError(ConfigError):
-    """What a task runs on by default did not learn to translate between two languages."""
+class NotLearnedError(ConfigError):
+    """What a task runs on by default did not learn what a row asks for, and nothing that is shipped did."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class TaskAdapter:
     def __str__(self) -> str:
         return f"the {'adapter' if self.model is None else 'model'} {self.name}"
 
-    def lacks(self, task: Task, example: Example) -> str | None:
+    def lack(self, task: Task[Any], example: Any) -> Lack | None:
         """Say what of an example the adapter did not learn.
 
         Args:
@@ -70,45 +65,18 @@ class TaskAdapter:
             example: A prepared row.
 
         Returns:
-            None where it learned all; else the end of a sentence about the adapter, empty where it is the task's own
-            rule that a brief prompt does not fit.
+            None where it learned all. The text is empty where it is the task's own rule that a short prompt does not
+            fit.
         """
         tuned = self.tuned
         if not tuned.names:
             # Tuned with chat prompts, which fit everything.
             return None
         if task.name not in tuned.names:
-            return f"was tuned for {' and '.join(sorted(tuned.names))}, not for {task.name}"
-        if task.brief(example) is None:
-            return ""
-        target, form = example.get("target_lang"), str(example.get("form") or "")
-        if isinstance(target, str) and not self.translates(example):
-            source = certain_source(example)
-            script = foreign_script(tuned.languages, str(example.get("source", "")))
-            origin = f"from {language_name(source)} " if source else f"from {script} letters " if script else ""
-            return f"learned {describe_pairs(tuned.languages)}, not to translate {origin}to {language_name(target)}"
-        if tuned.forms and form and form not in tuned.forms:
-            return f"learned the forms {', '.join(sorted(tuned.forms))}, not {form}"
-        return None
-
-    def translates(self, example: Example) -> bool:
-        """Tell whether there is a way between the languages of a prepared row, through English if need be."""
-        target, source, learned = example.get("target_lang"), certain_source(example), self.tuned.languages
-        if not isinstance(target, str):
-            return True
-        if source is None and foreign_script(learned, str(example.get("source", ""))):
-            return False
-        return find_route(learned, source, target) is not None
-
-
-def certain_source(example: Example) -> str | None:
-    """Return the source language of a prepared row: one that the user named or that is certain, else None.
-
-    A guess may be wrong, above all in short texts.
-    """
-    source = example.get("source_lang")
-    guessed = "_confidence" in example and not example.get("_sure")
-    return None if source in (None, "auto") or guessed else str(source)
+            return Lack(f"was tuned for {' and '.join(sorted(tuned.names))}, not for {task.name}")
+        if task.prompt(example).short is None:
+            return Lack("")
+        return task.lack(example, Learned(tuned.learned))
 
 
 def shipped_adapters() -> list[TaskAdapter]:
@@ -229,48 +197,35 @@ class AdapterChooser:
         """Whether every task needs the default model, because none has one of its own."""
         return all(shipped.model is None for shipped in self._shipped.values())
 
-    def usual(self, task: Task) -> TaskAdapter | None:
+    def usual(self, task: Task[Any]) -> TaskAdapter | None:
         """Return the adapter of a task's ordinary rows."""
-        return self.named if task.raw or self.named is not None else self._shipped.get(task.name)
+        return self.named if self.named is not None else self._shipped.get(task.name)
 
-    def choose(self, task: Task, example: Example) -> Choice:
+    def choose(self, task: Task[Any], example: Any, *, solved: Sequence[Any] = ()) -> Choice:
         """Choose for one prepared example.
 
+        Args:
+            task: The task.
+            example: The example.
+            solved: Solved examples that stand before it; where one of them has no short prompt, none is used.
+
         Raises:
-            LanguagesError: What the task runs on by default did not learn these languages: nothing that is shipped
-                did, and the result would be no translation.
+            NotLearnedError: What the task runs on by default did not learn this, and the bare model would be no help.
         """
         adapter = self.usual(task)
-        lack = None if adapter is None else adapter.lacks(task, example)
-        if adapter is None or lack is None:
+        if adapter is None:
+            return Choice()
+        lack = adapter.lack(task, example)
+        if lack is None and any(adapter.lack(task, one) == Lack("") for one in solved):
+            lack = Lack("")
+        if lack is None:
             return Choice(adapter)
         if adapter is self.named:
-            lack = lack or f"learned no {task.name} of this kind"
-            return Choice(adapter, f"{adapter} {lack}")
-        if lack and not adapter.translates(example):
-            raise LanguagesError(
-                f"What is shipped cannot do this: {adapter} {lack}. Name a model that knows these languages with "
+            return Choice(adapter, f"{adapter} {lack.text or f'learned no {task.name} of this kind'}")
+        if lack.refused:
+            raise NotLearnedError(
+                f"What is shipped cannot do this: {adapter} {lack.text}. Name a model that knows these languages with "
                 "--model (a GGUF file, a folder or a hub id), or say --adapter none to ask the default model, which "
                 "knows little but English."
             )
-        return Choice(None, f"{adapter} {lack}: the model works without it" if lack else "")
-
-    def choose_row(self, task: Task, row: Mapping[str, Any] | NlpkitError) -> Choice | None:
-        """Choose for one row as it is in the data.
-
-        Returns:
-            The choice, or None for a row that the task refuses.
-
-        Raises:
-            LanguagesError: As `choose`.
-        """
-        if self.usual(task) is None:
-            return Choice()
-        if isinstance(row, NlpkitError):
-            return None
-        try:
-            check_example(task, row, where="the row")
-            prepared = task.prepare(row)
-        except NlpkitError:
-            return None
-        return self.choose(task, prepared)
+        return Choice(None, f"{adapter} {lack.text}: the model works without it" if lack.text else "")

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from nlpkit.apps.models.adapters import WEIGHTS, find_adapter
-from nlpkit.apps.tasks.task import INVERSE
 from nlpkit.core.errors import ConfigError, ModelFileError
 from nlpkit.core.fetch.resolve import resolve_model
 from nlpkit.core.files.write import new_directory
@@ -103,19 +102,19 @@ def average_adapters(
         save_adapter(aside, source.config, mean, base_model=opened[0].base_model)
         # safetensors makes files that nobody else may read.
         (aside / WEIGHTS).chmod(0o644)
+        learned = [one for each in tuned for one in each.learned]
         write_brief_tasks(
             aside,
             {name for one in tuned for name in one.names},
-            languages=dict.fromkeys(pair for one in tuned for pair in one.languages),
-            forms={form for one in tuned for form in one.forms},
+            learned=[one for n, one in enumerate(learned) if one not in learned[:n]],
             base_sha256=next((one.base_sha256 for one in tuned if one.base_sha256 is not None), None),
         )
     return Averaged(Path(output), len(mean), lost / whole if whole else 0.0)
 
 
 def _tasks(names: Iterable[str]) -> set[str]:
-    """Return the tasks of brief prompts, those of inverse rows (`Task.brief_name`) left aside."""
-    return {name.removesuffix(f"-{INVERSE}") for name in names}
+    """Return the tasks of short prompts: a task may have several, ``qa`` and ``qa-inverse``."""
+    return {name.split("-")[0] for name in names}
 
 
 def _mean(parts: Sequence[tuple[LoraWeights, float]], rank: int) -> tuple[LoraWeights, float, float]:

@@ -41,7 +41,7 @@ def describe_adapter(adapter: TaskAdapter) -> dict[str, Any]:
         "sha256": sha256_file(weights),
         "tasks": sorted(adapter.tuned.names),
         "languages": ["-".join(pair) for pair in adapter.tuned.languages],
-        "forms": sorted(adapter.tuned.forms),
+        "forms": list(adapter.tuned.values("form")),
     }
 
 

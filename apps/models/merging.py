@@ -111,11 +111,11 @@ def merge_model(
     write = save_native if to == "native" else save_hf
     write(Path(output), config, tensors, tokenizer=tokenizer, chat=source.chat_template())
     before, added = source.brief_tasks(), read_brief_tasks(opened.path)
+    both = (*before.learned, *added.learned)
     write_brief_tasks(
         Path(output),
         before.names | added.names,
-        languages=dict.fromkeys((*before.languages, *added.languages)),
-        forms=before.forms | added.forms,
+        learned=[one for n, one in enumerate(both) if one not in both[:n]],
     )
     return Merged(Path(output), len(modules), difference, rounded)
 

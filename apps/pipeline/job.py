@@ -1,4 +1,4 @@
-"""`Run` moves one example after another from row to result: plan, record completions, retry, merge, reduce."""
+"""`TaskRun` moves one example after another from row to result: plan, record completions, retry, merge, reduce."""
 
 from __future__ import annotations
 
@@ -9,13 +9,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.pipeline.plan import Plan, Planner, build_decoding, explicit_limit
+from nlpkit.apps.pipeline.plan import (
+    Plan,
+    Planner,
+    build_decoding,
+    default_overflow,
+    encoder_of,
+    explicit_limit,
+    learned_by,
+)
 from nlpkit.apps.pipeline.result import Alternative, TaskResult
-from nlpkit.apps.tasks.encoder import brief_prompt, note_prompt, prompt_ids, target_ids
-from nlpkit.apps.tasks.task import ORDERED, SEVERAL, Example, Overflow, Part, Prediction, Task, check_example
+from nlpkit.apps.tasks.encoder import Solved
+from nlpkit.apps.tasks.task import (
+    ChunkResult,
+    Learned,
+    Overflow,
+    Prediction,
+    Prepared,
+    Row,
+    Task,
+    as_reranks,
+    as_scores,
+    as_splits,
+    like_of,
+    prepare_row,
+    read_completion,
+)
 from nlpkit.apps.text.repetition import is_loop
-from nlpkit.core.decode.request import Completion, Generation, Request
-from nlpkit.core.errors import NlpkitError
+from nlpkit.core.decode.request import Completion, Generation, Request, Score
+from nlpkit.core.errors import ContextOverflowError, NlpkitError
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -33,24 +55,28 @@ class Job:
 
     Attributes:
         row: As it was given.
-        example: Prepared; in later rounds what `Task.reduce` made of it.
+        example: Prepared; in later rounds what `Splits.reduce` made of it.
+        learned: What the model learned, where it is asked with the short prompt.
+        seed: Seed of the sampler, where the user gave none.
         plan: Chunks and requests of this round.
         generations: One a request, None while it runs.
         todo: Requests to hand to the engine, with their places in `generations`.
         outstanding: Requests of this round that have not finished.
         retried: Places that were decoded a second time.
-        rivals: Places whose completion is to be chosen among rivals, with the first completion.
+        reranked: Places whose completion is to be chosen among candidates, with the first completion.
         result: The outcome, once there is one.
     """
 
-    row: Mapping[str, Any]
-    example: Example = field(default_factory=dict)
-    plan: Plan = field(default_factory=lambda: Plan(example={}, chunks=(), requests=(), input_tokens=0))
+    row: Row
+    example: Any = None
+    learned: Learned | None = None
+    seed: int | None = None
+    plan: Plan = field(default_factory=lambda: Plan(example=None, chunks=(), requests=(), input_tokens=0))
     generations: list[Generation | None] = field(default_factory=list)
     todo: list[tuple[int, Request]] = field(default_factory=list)
     outstanding: int = 0
     retried: set[int] = field(default_factory=set)
-    rivals: dict[int, Completion] = field(default_factory=dict)
+    reranked: dict[int, Completion] = field(default_factory=dict)
     round: int = 0
     first: Plan | None = None
     used_tokens: int = 0
@@ -64,52 +90,87 @@ class Job:
     result: TaskResult | None = None
 
 
-class Run:
-    """One task on one model.
+class TaskRun:
+    """One task on one model. The only place that prepares rows, but for those who had to choose the model by them.
 
     Args:
         lm: The model.
         task: The task.
-        overrides: `DecodeConfig` fields that the user set.
+        user_options: `DecodeConfig` fields that the user set.
         on_overflow: What to do with inputs that do not fit; None is the task's own default.
+        solved: Solved examples before each prompt, if there are any.
     """
 
     def __init__(
-        self, lm: LanguageModel, task: Task, overrides: Mapping[str, Any], on_overflow: Overflow | None
+        self,
+        lm: LanguageModel,
+        task: Task[Any],
+        user_options: Mapping[str, Any],
+        on_overflow: Overflow | None,
+        solved: Solved | None = None,
     ) -> None:
         self.lm = lm
         self.task = task
+        self.splits = as_splits(task)
+        self.encoder = encoder_of(lm, solved)
+        self.user_options = {name: value for name, value in user_options.items() if value is not None}
         self.planner = Planner(
             lm=lm,
             task=task,
-            decoding=build_decoding(task, overrides),
-            explicit_max_tokens=explicit_limit(overrides),
-            given=frozenset(name for name, value in overrides.items() if value is not None),
-            on_overflow=on_overflow or task.on_overflow,
+            encoder=self.encoder,
+            decoding=build_decoding(task, user_options),
+            explicit_max_tokens=explicit_limit(user_options),
+            user_options=frozenset(self.user_options),
+            on_overflow=on_overflow or default_overflow(task),
         )
-        self.given = frozenset(name for name, value in overrides.items() if value is not None)
 
-    def start(self, row: Mapping[str, Any], *, where: str) -> Job:
+    def start(self, row: Row | Prepared[Any], *, where: str, seed: int | None = None) -> Job:
         """Check, prepare and plan one row.
 
         Args:
-            row: The row.
+            row: The row, or what was prepared of it.
             where: Its place, for errors.
+            seed: Seed of the sampler, where the user gave none; None draws one.
 
         Raises:
             NlpkitError: The row cannot be used.
         """
         began = time.perf_counter()
-        check_example(self.task, row, where=where)
-        job = Job(row=row)
-        prepared = note_prompt(self.lm, self.task, self.task.prepare(row))
-        if self.given:
-            prepared = {**prepared, ORDERED: True, SEVERAL: self.planner.decoding.n > 1}
-        self._enter(job, self.planner.plan(prepared))
+        prepared = row if isinstance(row, Prepared) else prepare_row(self.task, row, where=where)
+        short = self.encoder.short(self.task, prepared.example) is not None
+        job = Job(row=prepared.row, example=prepared.example, learned=learned_by(self.lm) if short else None, seed=seed)
+        scores = as_scores(self.task)
+        if scores is not None:
+            job.result = self._scored(job, scores.answers(job.example), began)
+            return job
+        self._enter(job, self.planner.plan(job.example, learned=job.learned, seed=seed))
         job.seconds = time.perf_counter() - began
         if not job.todo:
             self.advance(job)
         return job
+
+    def _scored(self, job: Job, answers: Sequence[str], began: float) -> TaskResult:
+        """Return the likeliest of a closed set of answers."""
+        asked = self.encoder.ask(self.task, job.example)
+        targets = [self.encoder.target(asked, answer) for answer in answers]
+        longest = len(asked.ids) + max(map(len, targets))
+        if longest > self.lm.max_seq_len:
+            raise ContextOverflowError(
+                f"The input is too long: its prompt and an answer have {longest} tokens, and the context of "
+                f"{self.lm.name} {self.lm.max_seq_len}. Shorten the text."
+            )
+        scores: list[Score] = self.lm.score([(asked.ids, target) for target in targets])
+        order = sorted(range(len(answers)), key=lambda place: -scores[place].logprob)
+        return self._outcome(
+            job,
+            prediction=self.task.parse(answers[order[0]], job.example),
+            completion=answers[order[0]],
+            input_tokens=len(asked.ids),
+            used_tokens=len(asked.ids) + sum(map(len, targets)),
+            chunks=1,
+            seconds=time.perf_counter() - began,
+            alternatives=tuple(Alternative(text=answers[place], score=scores[place].logprob) for place in order),
+        )
 
     def _enter(self, job: Job, plan: Plan) -> None:
         job.plan = plan
@@ -119,7 +180,7 @@ class Run:
         job.todo = list(enumerate(plan.requests))
         job.outstanding = len(job.todo)
         job.retried = set()
-        job.rivals = {}
+        job.reranked = {}
         job.warnings.extend(plan.warnings)
 
     def record(self, job: Job, index: int, generation: Generation) -> None:
@@ -138,7 +199,7 @@ class Run:
         job.used_tokens += len(job.plan.requests[index].prompt_ids)
         job.output_tokens += generation.completion_tokens
         before = job.generations[index]
-        if before is None or index in job.rivals:
+        if before is None or index in job.reranked:
             job.generations[index] = generation
         elif not self._loops(job, index, generation.completions[0]):
             # A second try that loops as well would be no better than the first, plain one.
@@ -159,63 +220,89 @@ class Run:
             job.todo = [(index, request) for index, request in tries if request is not None]
             if job.todo:
                 return
-        for index in job.rivals:
+        for index in job.reranked:
             job.generations[index] = self._chosen(job, index)
         generations = [generation for generation in job.generations if generation is not None]
-        predictions, scores = self._merge(job, generations)
+        choices = self._choices(generations)
         for generation, request in zip(generations, job.plan.requests, strict=True):
             job.reasons.add(generation.completions[0].finish_reason)
             if generation.completions[0].finish_reason == "length":
                 job.limited.append(request.config.max_tokens)
-        following = self.task.reduce(predictions[0], job.example) if job.round < MAX_ROUNDS else None
+        following = None
+        if self.splits is not None and job.round < MAX_ROUNDS:
+            best = self._results(job, [completion for completion, _ in choices[0]])
+            following = self.splits.reduce(best, job.example, learned=job.learned, user_options=self.user_options)
         if following is not None:
             job.round += 1
-            self._enter(job, self.planner.plan(following, on_overflow="chunk"))
+            plan = self.planner.plan(following, learned=job.learned, seed=job.seed, on_overflow="chunk")
+            self._enter(job, plan)
             if not job.todo:
                 self.advance(job, retry=retry)
             return
+        predictions, scores = self._merge(job, choices)
         job.result = self._result(job, generations, predictions, scores)
 
-    def _merge(self, job: Job, generations: Sequence[Generation]) -> tuple[list[Prediction], list[float]]:
-        """Return the predictions, the best or first first, and the score of each, summed over chunks."""
+    def _choices(self, generations: Sequence[Generation]) -> list[list[tuple[Completion, float]]]:
+        """Return one completion a chunk, with its score, for each prediction of the whole: the best or first first."""
         wanted = self.planner.decoding.n
-        if self.task.combines and wanted > 1 and len(generations) > 1:
+        if self._combines and wanted > 1 and len(generations) > 1:
             ranked = [sorted(one.completions, key=_ranking, reverse=True) for one in generations]
-            choices = best_choices([[_ranking(one) for one in rivals] for rivals in ranked], wanted)
+            places = best_choices([[_ranking(one) for one in candidates] for candidates in ranked], wanted)
         else:
             ranked = [list(one.completions) for one in generations]
             n = min((len(one.completions) for one in generations), default=1)
-            choices = [(i,) * len(generations) for i in range(n)]
+            places = [(i,) * len(generations) for i in range(n)]
+        return [
+            [(candidates[index], _ranking(candidates[index])) for candidates, index in zip(ranked, place, strict=True)]
+            for place in places
+        ]
+
+    @property
+    def _combines(self) -> bool:
+        return self.splits is not None and self.splits.combines
+
+    @property
+    def _explains(self) -> bool:
+        return self.splits is not None and self.splits.explains
+
+    def _merge(
+        self, job: Job, choices: Sequence[Sequence[tuple[Completion, float]]]
+    ) -> tuple[list[Prediction], list[float]]:
+        """Return the predictions and the score of each, summed over chunks."""
         predictions: list[Prediction] = []
         scores: list[float] = []
         for choice in choices:
-            chosen = [rivals[place] for rivals, place in zip(ranked, choice, strict=True)]
-            parts = [self._part(job, index, completion) for index, completion in enumerate(chosen)]
-            prediction = self.task.merge(parts, job.example)
-            if self.task.combines and prediction.text in [known.text for known in predictions]:
+            results = self._results(job, [completion for completion, _ in choice])
+            if self.splits is not None:
+                prediction = self.splits.merge(results, job.example, learned=job.learned)
+            else:
+                prediction = results[0].prediction
+            if self._combines and prediction.text in [known.text for known in predictions]:
                 continue
             predictions.append(prediction)
-            scores.append(sum(map(_ranking, chosen)))
+            scores.append(sum(score for _, score in choice))
         return predictions, scores
 
-    def _part(self, job: Job, index: int, completion: Completion) -> Part:
-        chunk = job.plan.chunks[index]
-        return Part(
-            chunk,
-            self.task.parse(completion.text, chunk),
-            completion.mean_logprob,
-            completion.n_tokens,
-            completion.min_logprob,
-            completion.finish_reason,
-            self._loops(job, index, completion),
-        )
+    def _results(self, job: Job, completions: Sequence[Completion]) -> list[ChunkResult[Any]]:
+        return [
+            ChunkResult(
+                chunk=job.plan.chunks[index],
+                prediction=read_completion(self.task, completion.text, job.plan.chunks[index].example),
+                logprob=completion.mean_logprob,
+                n_tokens=completion.n_tokens,
+                min_logprob=completion.min_logprob,
+                finish_reason=completion.finish_reason,
+                loops=self._loops(job, index, completion),
+            )
+            for index, completion in enumerate(completions)
+        ]
 
     def _loops(self, job: Job, index: int, completion: Completion) -> bool:
         # Without a reference more is called a loop: only what that finds is worth tokenizing the text.
         if not is_loop(completion.token_ids):
             return False
-        text = str(job.plan.chunks[index].get(self.task.text_field, ""))
-        return is_loop(completion.token_ids, reference=self.lm.encode(text))
+        text = self.task.text(job.plan.chunks[index].example)
+        return is_loop(completion.token_ids, reference=self.encoder.text(text))
 
     def second_try(self, job: Job, index: int, *, loops: bool = True) -> Request | None:
         """Return a request that tries a finished one again, where that is called for.
@@ -228,55 +315,60 @@ class Run:
         generation, request = job.generations[index], job.plan.requests[index]
         if generation is None or index in job.retried:
             return None
-        completion = generation.completions[0]
-        options = self.task.second_try(completion.text, job.plan.chunks[index], completion.finish_reason)
-        greedy = request.config.temperature == 0
-        if not options and loops and greedy and self.task.retries_loops and self._loops(job, index, completion):
+        completion, example = generation.completions[0], job.plan.chunks[index].example
+        cleaning, config = self.task.cleaning, request.config
+        options: dict[str, Any] = {}
+        if cleaning.ended_too_soon(completion.text, completion.finish_reason, like=like_of(self.task, example)):
+            # What ended was no answer: it goes on after its first line.
+            options = {"stop": ()}
+        elif loops and config.temperature == 0 and cleaning.retries_loops and self._loops(job, index, completion):
             options = {"no_repeat_ngram": RETRY_NGRAM}
-        rivals = {} if options else self._rivals(request, completion, job.plan.chunks[index])
-        options = options or rivals
+        candidates = 0 if options else self._candidates(job, request, completion, example)
+        if candidates:
+            options = {"beam_size": candidates, "n": candidates, "length_penalty": 0.0}
         # What the user asked for is not second-guessed.
-        if not options or self.given & set(options):
+        if not options or not self.user_options.keys().isdisjoint(options):
             return None
         job.retried.add(index)
-        if rivals:
-            job.rivals[index] = completion
+        if candidates:
+            job.reranked[index] = completion
         job.outstanding += 1
-        return Request(prompt_ids=request.prompt_ids, config=request.config.replace(**options))
+        return Request(prompt_ids=request.prompt_ids, config=config.replace(**options))
 
-    def _rivals(self, request: Request, completion: Completion, chunk: Example) -> Mapping[str, Any]:
-        """Return options that find rivals of a completion, where the model can choose among them."""
-        config = request.config
-        plain = config.temperature == 0 and config.beam_size == 1 and not config.contrastive_alpha
-        if not plain or config.constraint is not None or config.logprobs is not None:
-            return {}
-        inverse = self.task.inverse(completion.text, chunk)
-        if inverse is None or brief_prompt(self.lm, self.task, inverse) is None:
-            return {}
-        return self.task.rivals(completion.logprob, chunk)
+    def _candidates(self, job: Job, request: Request, completion: Completion, example: Any) -> int:
+        """Return how many candidates to search for, where the model can choose among them."""
+        config, reranks = request.config, as_reranks(self.task)
+        greedy = config.temperature == 0 and config.beam_size == 1 and not config.contrastive_alpha
+        if reranks is None or not greedy or config.constraint is not None or config.logprobs is not None:
+            return 0
+        reverse = reranks.reverse(completion.text, example)
+        if reverse is None or self.encoder.short(self.task, reverse) is None:
+            return 0
+        return reranks.candidates(completion.logprob, example, learned=job.learned)
 
     def _chosen(self, job: Job, index: int) -> Generation | None:
-        """Return the generation that holds the best of a completion and its rivals alone."""
-        generation, chunk = job.generations[index], job.plan.chunks[index]
-        if generation is None:
-            return None
-        rivals = {one.text: one for one in (*reversed(generation.completions), job.rivals[index])}
+        """Return the generation that holds the best of a completion and its candidates alone."""
+        generation, example, reranks = job.generations[index], job.plan.chunks[index].example, as_reranks(self.task)
+        if generation is None or reranks is None:
+            return generation
+        candidates = {one.text: one for one in (*reversed(generation.completions), job.reranked[index])}
         known: list[Completion] = []
         pairs: list[tuple[list[int], list[int]]] = []
-        for one in rivals.values():
-            inverse = self.task.inverse(one.text, chunk)
-            target = None if inverse is None else self.task.target(inverse)
-            if inverse is None or target is None:
+        for one in candidates.values():
+            reverse = reranks.reverse(one.text, example)
+            target = None if reverse is None else reranks.target(reverse)
+            if reverse is None or target is None:
                 continue
-            pair = prompt_ids(self.lm, self.task, inverse), target_ids(self.lm, self.task, inverse, target)
-            if len(pair[0]) + len(pair[1]) <= self.lm.max_seq_len:
+            asked = self.encoder.ask(self.task, reverse)
+            ids = self.encoder.target(asked, target.text)
+            if len(asked.ids) + len(ids) <= self.lm.max_seq_len:
                 known.append(one)
-                pairs.append(pair)
-        best = job.rivals[index]
+                pairs.append((asked.ids, ids))
+        best = job.reranked[index]
         if best in known:
-            inverse_logprobs = [score.logprob for score in self.lm.score(pairs)]
-            predictions = [self.task.parse(one.text, chunk) for one in known]
-            best = known[self.task.choose(predictions, [one.logprob for one in known], inverse_logprobs)]
+            reverse_logprobs = [score.logprob for score in self.lm.score(pairs)]
+            predictions = [read_completion(self.task, one.text, example) for one in known]
+            best = known[reranks.choose(predictions, [one.logprob for one in known], reverse_logprobs)]
         job.finished = max(job.finished, time.perf_counter())
         return replace(generation, completions=(replace(best, index=0),))
 
@@ -290,10 +382,10 @@ class Run:
         first = job.first or job.plan
         loops = [i for i, generation in enumerate(generations) if self._loops(job, i, generation.completions[0])]
         warnings = [*job.warnings, *predictions[0].warnings]
-        if job.limited and (not self.task.explains or "max_tokens" in self.given):
+        if job.limited and (not self._explains or "max_tokens" in self.user_options):
             which = "the completion" if len(first.chunks) < 2 else f"{len(job.limited)} of the completions"
             warnings.append(f"{which} stopped at the limit of {max(job.limited)} tokens: use --max-tokens for more")
-        if loops and not self.task.explains:
+        if loops and not self._explains:
             which = "the completion" if len(generations) < 2 else f"{len(loops)} of {len(generations)} completions"
             warnings.append(f"{which} repeats itself over and over; it is not to be trusted")
         alternatives = [
@@ -301,7 +393,8 @@ class Run:
             for prediction, score in zip(predictions, scores, strict=True)
         ]
         wall = job.finished - job.admitted if generations else 0.0
-        return TaskResult(
+        return self._outcome(
+            job,
             prediction=predictions[0],
             completion="\n".join(generation.completions[0].text for generation in generations),
             finish_reason=next((reason for reason in ("length", "stop") if reason in job.reasons), "eos"),
@@ -311,32 +404,29 @@ class Run:
             truncated=first.truncated,
             chunks=len(first.chunks),
             degenerate=bool(loops),
-            model=self.lm.name,
-            adapter=self.lm.adapter,
-            adapter_sha256=self.lm.adapter_sha256,
             seconds=job.seconds + max(wall, 0.0),
             seed=generations[0].completions[0].seed if generations else None,
             alternatives=tuple(alternatives) if len(alternatives) > 1 else (),
             warnings=tuple(dict.fromkeys(warnings)),
-            example=job.row,
             completions=generations[0].completions if len(generations) == 1 else (),
         )
 
-    def fail(self, row: Mapping[str, Any], error: NlpkitError) -> Job:
-        """Return the finished job of a row that failed."""
-        return Job(row=row, result=self.failure(row, error))
-
-    def failure(self, row: Mapping[str, Any], error: NlpkitError) -> TaskResult:
-        """Return the result of a row that failed."""
+    def _outcome(self, job: Job, **values: Any) -> TaskResult:
         return TaskResult(
-            prediction=Prediction(""),
-            finish_reason="error",
+            example=job.row,
             model=self.lm.name,
             adapter=self.lm.adapter,
             adapter_sha256=self.lm.adapter_sha256,
-            error=str(error),
-            example=row,
+            **values,
         )
+
+    def fail(self, row: Row, error: NlpkitError) -> Job:
+        """Return the finished job of a row that failed."""
+        return Job(row=row, result=self.failure(row, error))
+
+    def failure(self, row: Row, error: NlpkitError) -> TaskResult:
+        """Return the result of a row that failed."""
+        return self._outcome(Job(row=row), prediction=Prediction(""), finish_reason="error", error=str(error))
 
 
 def best_choices(scores: Sequence[Sequence[float]], n: int) -> list[tuple[int, ...]]:

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.tasks.encoder import prompt_ids
-from nlpkit.apps.tasks.task import Budget, Example, Overflow, Task
+from nlpkit.apps.tasks.encoder import PromptEncoder, Solved
+from nlpkit.apps.tasks.task import Chunk, Learned, Overflow, Task, TaskDecoding, TextBudget, as_splits
 from nlpkit.apps.text.chunking import cut_to_fit
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.constraint import Constraint
@@ -41,15 +41,15 @@ class Plan:
         warnings: What a user should know.
     """
 
-    example: Example
-    chunks: tuple[Example, ...]
+    example: Any
+    chunks: tuple[Chunk[Any], ...]
     requests: tuple[Request, ...]
     input_tokens: int
     truncated: bool = False
     warnings: tuple[str, ...] = ()
 
 
-def build_decoding(task: Task, overrides: Mapping[str, Any]) -> DecodeConfig:
+def build_decoding(task: Task[Any], overrides: Mapping[str, Any]) -> DecodeConfig:
     """Combine a task's decoding options with the user's.
 
     Asking for several completions of a task that does not sample means beam search, and so does asking for words that
@@ -75,38 +75,50 @@ def build_decoding(task: Task, overrides: Mapping[str, Any]) -> DecodeConfig:
     if isinstance(changes.get("constraint"), Mapping):
         changes["constraint"] = Constraint.from_dict(changes["constraint"])
     if changes.get("must_include") and "beam_size" not in changes:
-        changes["beam_size"] = max(PHRASE_BEAMS, task.decoding.beam_size, changes.get("n", 1))
-    if changes.get("contrastive_alpha") and not changes.get("top_k", task.decoding.top_k):
+        changes["beam_size"] = max(PHRASE_BEAMS, task.options.beam_size, changes.get("n", 1))
+    if changes.get("contrastive_alpha") and not changes.get("top_k", task.options.top_k):
         changes["top_k"] = CANDIDATES
     beams = changes.get("beam_size", 1)
     if (beams > 1 or changes.get("contrastive_alpha")) and "temperature" not in changes:
         changes |= {"temperature": 0.0}
-    temperature = changes.get("temperature", task.decoding.temperature)
+    temperature = changes.get("temperature", task.options.temperature)
     if changes.get("n", 1) > 1 and temperature == 0 and "beam_size" not in changes:
         changes |= {"beam_size": changes["n"]}
-    if "max_tokens" not in changes and changes.get("min_tokens", 0) > task.decoding.max_tokens:
+    if "max_tokens" not in changes and changes.get("min_tokens", 0) > task.options.max_tokens:
         changes["max_tokens"] = changes["min_tokens"]
-    return task.decoding.replace(**changes)
+    return task.options.replace(**changes)
 
 
-def with_wishes(decoding: DecodeConfig, wishes: Mapping[str, Any], *, given: Collection[str]) -> DecodeConfig:
-    """Add the options that a task asks for by itself, where the user's leave room for them.
+def add_task_options(decoding: DecodeConfig, wanted: TaskDecoding, *, user_options: Collection[str]) -> DecodeConfig:
+    """Add the options that a task asks for by itself, where the user's leave room for them; not the limit.
 
     Args:
         decoding: Options from `build_decoding`.
-        wishes: What `Task.options` returned.
-        given: Names of the options that the user gave.
+        wanted: What `Task.decoding` returned.
+        user_options: Names of the options that the user gave.
     """
-    changes = dict(wishes)
-    words = tuple(dict.fromkeys((*decoding.must_include, *changes.pop("must_include", ()))))
+    changes: dict[str, Any] = {}
+    if wanted.no_repeat_ngram is not None:
+        changes["no_repeat_ngram"] = wanted.no_repeat_ngram
+    words = tuple(dict.fromkeys((*decoding.must_include, *wanted.must_include)))
     # Words are included by beam search, which other ways to decode rule out; then the result says what is missing.
     searches = decoding.temperature == 0 and not decoding.contrastive_alpha and decoding.constraint is None
-    beams = changes.pop("beam_size", 1)
     if words and searches and decoding.beam_groups == 1:
         changes |= {"must_include": words, "beam_size": max(PHRASE_BEAMS, decoding.beam_size)}
-    elif searches and not {"beam_size", "n", "logprobs"}.intersection(given):
-        changes |= {"beam_size": max(beams, decoding.beam_size)}
+    elif searches and not {"beam_size", "n", "logprobs"}.intersection(user_options):
+        changes |= {"beam_size": max(wanted.beam_size, decoding.beam_size)}
     return decoding.replace(**changes) if changes else decoding
+
+
+def encoder_of(lm: LanguageModel, solved: Solved | None = None) -> PromptEncoder:
+    """Return what makes the prompts that a model is asked with."""
+    return PromptEncoder(lm.tokenizer, lm.chat, lm.brief_tasks, solved)
+
+
+def learned_by(lm: LanguageModel) -> Learned:
+    """Return what a model learned, for examples that it is asked about with a short prompt."""
+    pairs = ({"source_lang": source, "target_lang": target} for source, target in lm.languages)
+    return Learned(tuple(pairs), lm.has_token)
 
 
 @dataclass(frozen=True)
@@ -116,24 +128,30 @@ class Planner:
     Attributes:
         lm: The model.
         task: The task.
+        encoder: Makes the prompts.
         decoding: Options from `build_decoding`.
         explicit_max_tokens: The user's own limit on the completion, or None for the task's.
         on_overflow: What to do with an input that does not fit.
-        given: Names of the decoding options that the user gave.
+        user_options: Names of the decoding options that the user gave.
     """
 
     lm: LanguageModel
-    task: Task
+    task: Task[Any]
+    encoder: PromptEncoder
     decoding: DecodeConfig
     explicit_max_tokens: int | None
     on_overflow: Overflow
-    given: frozenset[str] = frozenset()
+    user_options: frozenset[str] = frozenset()
 
-    def plan(self, example: Example, *, on_overflow: Overflow | None = None) -> Plan:
+    def plan(
+        self, example: Any, *, learned: Learned | None, seed: int | None = None, on_overflow: Overflow | None = None
+    ) -> Plan:
         """Plan one prepared example.
 
         Args:
             example: The example.
+            learned: What the model learned, where it is asked with the short prompt; else None.
+            seed: Seed of the sampler, where the user gave none; None draws one.
             on_overflow: Overrides the planner's own policy.
 
         Raises:
@@ -141,8 +159,8 @@ class Planner:
         """
         policy = on_overflow or self.on_overflow
         whole = self.render(example)
-        limit = self.max_prompt_tokens(example)
-        decoding = self._seeded(example)
+        limit = self.max_prompt_tokens(example, learned)
+        decoding = self._seeded(seed)
         warnings: tuple[str, ...] = ()
         truncated = False
         cut = example
@@ -152,11 +170,11 @@ class Planner:
             if policy == "truncate":
                 cut, kept = self._truncate(example, limit)
                 truncated = True
-                total = self.lm.count_tokens(str(example[self.task.text_field]))
+                total = self.lm.count_tokens(self.task.text(example))
                 warnings = (f"the {self.task.text_field} was cut to its first {kept} of {total} tokens",)
-        chunks, prompts = self._split(cut, limit, whole=None if truncated else whole)
+        chunks, prompts = self._split(cut, limit, learned, whole=None if truncated else whole)
         requests = tuple(
-            Request(prompt_ids=tuple(prompt), config=self._configure(decoding, chunk, len(prompt)))
+            Request(prompt_ids=tuple(prompt), config=self._configure(decoding, chunk.example, learned, len(prompt)))
             for chunk, prompt in zip(chunks, prompts, strict=True)
         )
         return Plan(
@@ -168,11 +186,11 @@ class Planner:
             warnings=warnings,
         )
 
-    def render(self, example: Example) -> list[int]:
+    def render(self, example: Any) -> list[int]:
         """Return the token ids of an example's prompt."""
-        return prompt_ids(self.lm, self.task, example)
+        return self.encoder.prompt(self.task, example)
 
-    def max_prompt_tokens(self, example: Example) -> int:
+    def max_prompt_tokens(self, example: Any, learned: Learned | None) -> int:
         """Return the longest prompt that leaves room for the completion.
 
         Raises:
@@ -186,53 +204,59 @@ class Planner:
                     f"the context of {self.lm.name} has {context} tokens. Lower --max-tokens."
                 )
             return context - self.explicit_max_tokens
+        wanted = self.task.decoding(example, learned=learned)
         low, high = 1, context - 1
         while low < high:
             middle = (low + high + 1) // 2
-            if middle + self._default_max_tokens(example, middle) <= context:
+            if middle + self._default_max_tokens(wanted, middle) <= context:
                 low = middle
             else:
                 high = middle - 1
         return low
 
-    def _default_max_tokens(self, example: Example, prompt_tokens: int) -> int:
+    def _default_max_tokens(self, wanted: TaskDecoding, prompt_tokens: int) -> int:
         # In a small context a task's generous default must not crowd out the prompt.
-        wanted = min(self.task.max_tokens(example, prompt_tokens), 2 * self.lm.max_seq_len // 3)
-        return max(1, wanted, self.decoding.min_tokens)
+        limit = min(wanted.limit(prompt_tokens), 2 * self.lm.max_seq_len // 3)
+        return max(1, limit, self.decoding.min_tokens)
 
-    def _configure(self, decoding: DecodeConfig, chunk: Example, prompt_tokens: int) -> DecodeConfig:
-        decoding = with_wishes(decoding, self.task.options(chunk), given=self.given)
+    def _configure(
+        self, decoding: DecodeConfig, example: Any, learned: Learned | None, prompt_tokens: int
+    ) -> DecodeConfig:
+        wanted = self.task.decoding(example, learned=learned)
+        decoding = add_task_options(decoding, wanted, user_options=self.user_options)
         room = self.lm.max_seq_len - prompt_tokens
         if self.explicit_max_tokens is not None:
             return decoding
-        wanted = self._default_max_tokens(chunk, prompt_tokens)
-        return decoding.replace(max_tokens=max(min(wanted, room), decoding.min_tokens))
+        limit = self._default_max_tokens(wanted, prompt_tokens)
+        return decoding.replace(max_tokens=max(min(limit, room), decoding.min_tokens))
 
-    def _seeded(self, example: Example) -> DecodeConfig:
+    def _seeded(self, seed: int | None) -> DecodeConfig:
         # One seed for all chunks, drawn here, so that the one reported seed reproduces the whole example.
         if self.decoding.temperature > 0 and self.decoding.seed is None:
-            own = example.get("_seed")
-            return self.decoding.replace(seed=own if isinstance(own, int) else secrets.randbits(31))
+            return self.decoding.replace(seed=secrets.randbits(31) if seed is None else seed)
         return self.decoding
 
-    def _overhead(self, example: Example) -> int:
-        return len(self.render({**example, self.task.text_field: ""}))
+    def _overhead(self, example: Any) -> int:
+        return len(self.render(self.task.with_text(example, "")))
 
-    def _split(self, example: Example, limit: int, *, whole: list[int] | None) -> tuple[list[Example], list[list[int]]]:
+    def _split(
+        self, example: Any, limit: int, learned: Learned | None, *, whole: list[int] | None
+    ) -> tuple[list[Chunk[Any]], list[list[int]]]:
         """Return the parts of an example and their prompts; `whole` is the prompt of all of it, where it is known."""
         overhead = self._overhead(example)
+        splits = as_splits(self.task)
         longest = 0
         for attempt in range(SPLIT_ATTEMPTS):
-            budget = Budget(
+            budget = TextBudget(
                 count_tokens=self.lm.count_tokens,
                 max_prompt_tokens=max(1, limit - (attempt * (limit - overhead)) // (2 * SPLIT_ATTEMPTS)),
                 overhead=overhead,
             )
-            chunks = self.task.split(example, budget)
-            if whole is not None and len(chunks) == 1 and chunks[0] is example:
+            chunks = [Chunk(example)] if splits is None else splits.split(example, budget, learned=learned)
+            if whole is not None and len(chunks) == 1 and chunks[0].example is example:
                 prompts = [whole]
             else:
-                prompts = [self.render(chunk) for chunk in chunks]
+                prompts = [self.render(chunk.example) for chunk in chunks]
             longest = max(map(len, prompts), default=0)
             if longest <= limit:
                 return chunks, prompts
@@ -245,14 +269,14 @@ class Planner:
             "--max-tokens, or use a model with a longer context."
         )
 
-    def _truncate(self, example: Example, limit: int) -> tuple[Example, int]:
-        text = str(example[self.task.text_field])
+    def _truncate(self, example: Any, limit: int) -> tuple[Any, int]:
+        text = self.task.text(example)
         room = limit - self._overhead(example)
         for _ in range(SPLIT_ATTEMPTS):
             if room < 1:
                 break
             kept = cut_to_fit(text, room, self.lm.count_tokens)
-            cut = {**example, self.task.text_field: kept}
+            cut = self.task.with_text(example, kept)
             excess = len(self.render(cut)) - limit
             if kept and excess <= 0:
                 return cut, self.lm.count_tokens(kept)
@@ -265,12 +289,18 @@ class Planner:
 
     def _overflow_message(self, measured: int, limit: int) -> str:
         fixes: Sequence[str] = ("--on-overflow truncate to cut it",)
-        if self.task.on_overflow == "chunk":
+        if default_overflow(self.task) == "chunk":
             fixes = ("--on-overflow chunk to read it in pieces", *fixes)
         return (
             f"The input is too long: its prompt has {measured} tokens, and {limit} fit beside the completion in the "
             f"context of {self.lm.name} ({self.lm.max_seq_len} tokens). Use {', or '.join(fixes)}."
         )
+
+
+def default_overflow(task: Task[Any]) -> Overflow:
+    """Return what happens to inputs that do not fit, unless the user says otherwise."""
+    splits = as_splits(task)
+    return "error" if splits is None else splits.on_overflow
 
 
 def explicit_limit(overrides: Mapping[str, Any]) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nlpkit.apps.models.adapters import Choice, TaskAdapter
 from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.pipeline.run import run_task, stream_task
-from nlpkit.apps.tasks.task import Example, Overflow, Task
+from nlpkit.apps.tasks.task import Overflow, Prepared, Row, Task
 from nlpkit.core.errors import NlpkitError
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class ModelPool:
 
     def run(
         self,
-        task: Task,
-        rows: Sequence[tuple[Example | NlpkitError, Choice]],
+        task: Task[Any],
+        rows: Sequence[tuple[Row | Prepared[Any] | NlpkitError, Choice]],
         *,
         overrides: Mapping[str, Any] | None = None,
         on_overflow: Overflow | None = None,
@@ -73,7 +73,7 @@ class ModelPool:
         Raises:
             NlpkitError: As `run_task`, or a model cannot be loaded.
         """
-        groups: dict[TaskAdapter | None, list[Example | NlpkitError]] = {}
+        groups: dict[TaskAdapter | None, list[Row | Prepared[Any] | NlpkitError]] = {}
         for row, choice in rows:
             groups.setdefault(choice.adapter, []).append(row)
         counts = _Sum(progress)
@@ -94,8 +94,8 @@ class ModelPool:
 
     def stream(
         self,
-        task: Task,
-        row: Example,
+        task: Task[Any],
+        row: Row | Prepared[Any],
         choice: Choice,
         *,
         overrides: Mapping[str, Any] | None = None,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.pipeline.job import Job, Run
+from nlpkit.apps.pipeline.job import Job, TaskRun
 from nlpkit.apps.pipeline.result import Alternative, TaskResult
-from nlpkit.apps.tasks.task import Example, Overflow, Task
+from nlpkit.apps.tasks.encoder import Solved
+from nlpkit.apps.tasks.task import Overflow, Prepared, Row, Task, like_of, read_completion
 from nlpkit.core.decode.request import Completion, Generation, Request
 from nlpkit.core.errors import NlpkitError
 
@@ -25,8 +25,8 @@ WINDOW = 256
 
 def run_task(
     lm: LanguageModel,
-    task: Task,
-    examples: Iterable[Example | NlpkitError],
+    task: Task[Any],
+    rows: Iterable[Row | Prepared[Any] | NlpkitError],
     *,
     overrides: Mapping[str, Any] | None = None,
     on_overflow: Overflow | None = None,
@@ -34,16 +34,19 @@ def run_task(
     keep_going: bool = False,
     progress: Callable[[int, int], None] | None = None,
     window: int = WINDOW,
+    seeds: Sequence[int] = (),
+    solved: Solved | None = None,
 ) -> Iterator[TaskResult]:
-    """Run a task over many examples.
+    """Run a task over many rows.
 
-    Examples are read a window at a time, so that input of any length takes bounded memory; chunks of all examples in
+    Rows are read a window at a time, so that input of any length takes bounded memory; chunks of all rows in
     a window share the engine's batches.
 
     Args:
         lm: The model.
         task: The task.
-        examples: Rows. An error in place of a row (from a reader that keeps going) is raised, or recorded.
+        rows: Rows, or what was prepared of them. An error in place of one (from a reader that keeps going) is raised,
+            or recorded.
         overrides: `DecodeConfig` fields that the user set. `max_tokens` holds for each chunk.
         on_overflow: What to do with inputs that do not fit the context; None is the task's own default.
         batch_tokens: Token budget of the engine's batches; None lets the engine choose.
@@ -51,6 +54,8 @@ def run_task(
         progress: Called with the numbers of finished and of expected model requests; the latter is an estimate
             until all rows are planned.
         window: Requests to plan ahead.
+        seeds: One for each row, for tasks that sample and where the user gave none.
+        solved: Solved examples before each prompt.
 
     Yields:
         One result a row, in input order.
@@ -58,16 +63,16 @@ def run_task(
     Raises:
         NlpkitError: An option is wrong, or a row cannot be used and `keep_going` is off.
     """
-    run = Run(lm, task, overrides or {}, on_overflow)
-    return _Windows(run, batch_tokens, keep_going, _Progress(progress, examples), window).results(examples)
+    run = TaskRun(lm, task, overrides or {}, on_overflow, solved)
+    return _Windows(run, batch_tokens, keep_going, _Progress(progress, rows), window).results(rows, seeds)
 
 
 class _Progress:
     """Counts requests, finished and expected."""
 
-    def __init__(self, report: Callable[[int, int], None] | None, examples: Iterable[object]) -> None:
+    def __init__(self, report: Callable[[int, int], None] | None, rows: Iterable[object]) -> None:
         self._report = report
-        self._rows = len(examples) if isinstance(examples, Sized) else 0
+        self._rows = len(rows) if isinstance(rows, Sized) else 0
         self._rows_planned = 0
         self._planned = 0
         self._done = 0
@@ -86,7 +91,9 @@ class _Progress:
 class _Windows:
     """Runs rows a window at a time."""
 
-    def __init__(self, run: Run, batch_tokens: int | None, keep_going: bool, progress: _Progress, window: int) -> None:
+    def __init__(
+        self, run: TaskRun, batch_tokens: int | None, keep_going: bool, progress: _Progress, window: int
+    ) -> None:
         self.run = run
         self.batch_tokens = batch_tokens
         self.keep_going = keep_going
@@ -94,18 +101,19 @@ class _Windows:
         self.window = max(1, window)
         self.pending: deque[Job] = deque()
 
-    def results(self, examples: Iterable[Example | NlpkitError]) -> Iterator[TaskResult]:
+    def results(self, rows: Iterable[Row | Prepared[Any] | NlpkitError], seeds: Sequence[int]) -> Iterator[TaskResult]:
         planned = 0
-        for number, row in enumerate(examples, start=1):
+        for number, row in enumerate(rows, start=1):
             try:
                 if isinstance(row, NlpkitError):
                     raise row
-                job = self.run.start(row, where=f"row {number}")
+                seed = seeds[number - 1] if seeds else None
+                job = self.run.start(row, where=f"row {number}", seed=seed)
             except NlpkitError as error:
                 if not self.keep_going:
                     yield from self._drain()
                     raise
-                job = self.run.fail({} if isinstance(row, NlpkitError) else row, error)
+                job = self.run.fail(_row_of(row), error)
             self.progress.plan(len(job.todo), new_row=True)
             planned += len(job.todo)
             self.pending.append(job)
@@ -172,15 +180,21 @@ class _Windows:
             yield job, index, outcome
 
 
+def _row_of(row: Row | Prepared[Any] | NlpkitError) -> Row:
+    if isinstance(row, NlpkitError):
+        return {}
+    return row.row if isinstance(row, Prepared) else row
+
+
 def stream_task(
     lm: LanguageModel,
-    task: Task,
-    example: Example,
+    task: Task[Any],
+    row: Row | Prepared[Any],
     *,
     overrides: Mapping[str, Any] | None = None,
     on_overflow: Overflow | None = None,
 ) -> Iterator[str | TaskResult]:
-    """Run a task on one example, showing its text as it grows.
+    """Run a task on one row, showing its text as it grows.
 
     The pieces, joined, are the result's text. Rounds that only prepare the last one (summaries of chunks) and tasks
     whose completion is no text to show are not streamed. A completion that runs in circles is flagged, but not tried
@@ -189,7 +203,7 @@ def stream_task(
     Args:
         lm: The model.
         task: The task.
-        example: One row.
+        row: The row, or what was prepared of it.
         overrides: `DecodeConfig` fields that the user set.
         on_overflow: What to do with an input that does not fit; None is the task's own default.
 
@@ -197,37 +211,35 @@ def stream_task(
         Pieces of text, then the result.
 
     Raises:
-        NlpkitError: An option or the example cannot be used.
+        NlpkitError: An option or the row cannot be used.
     """
-    run = Run(lm, task, overrides or {}, on_overflow)
-    return _stream(run, run.start(example, where="the input"))
+    run = TaskRun(lm, task, overrides or {}, on_overflow)
+    return _stream(run, run.start(row, where="the input"))
 
 
-def _stream(run: Run, job: Job) -> Iterator[str | TaskResult]:
+def _stream(run: TaskRun, job: Job) -> Iterator[str | TaskResult]:
     shown = ""
     while job.result is None:
         todo, job.todo = job.todo, []
-        frames = _frames(run, job)
-        if frames is None:
+        if not _shows(run, job):
             for place, generation in run.lm.generate([request for _, request in todo]):
                 run.record(job, todo[place][0], generation)
             run.advance(job)
             continue
-        for (index, request), (before, after) in zip(todo, frames, strict=True):
-            for piece in chain([before], _stream_chunk(run, job, index, request), [after]):
+        for index, request in todo:
+            for piece in filter(None, _stream_chunk(run, job, index, request)):
                 shown += piece
-                if piece:
-                    yield piece
+                yield piece
         run.advance(job, retry=False)
     rest = job.result.text[len(shown) :] if job.result.text.startswith(shown) else ""
     yield from filter(None, [rest])
     yield job.result
 
 
-def _stream_chunk(run: Run, job: Job, index: int, request: Request) -> Iterator[str]:
+def _stream_chunk(run: TaskRun, job: Job, index: int, request: Request) -> Iterator[str]:
     """Yield one chunk's prediction in pieces; a completion of which nothing was shown may be tried again."""
     attempt: Request | None = request
-    growing = _Growing(run.task, job.plan.chunks[index])
+    growing = _Growing(run.task, job.plan.chunks[index].example)
     while attempt is not None:
         growing.restart()
         began = time.perf_counter()
@@ -247,24 +259,20 @@ def _stream_chunk(run: Run, job: Job, index: int, request: Request) -> Iterator[
         yield growing.finish(final.completions[0])
 
 
-def _frames(run: Run, job: Job) -> list[tuple[str, str]] | None:
-    """Return what stands around each chunk's text, or None if this round is not to be shown."""
+def _shows(run: TaskRun, job: Job) -> bool:
+    """Tell whether a round is shown as it grows: that of one chunk, of which one text is written from left to right."""
     config = run.planner.decoding
-    if not run.task.streams or config.n > 1 or any(request.config.beam_size > 1 for request in job.plan.requests):
-        return None
-    frames = [run.task.frame(chunk) for chunk in job.plan.chunks]
-    if len(frames) == 1:
-        return [frames[0] or ("", "")]
-    known = [frame for frame in frames if frame is not None]
-    return known if len(known) == len(frames) else None
+    one = len(job.plan.chunks) == 1 and config.n == 1 and job.plan.requests[0].config.beam_size == 1
+    return run.task.cleaning.shows and one
 
 
 class _Growing:
     """Turns a growing completion into pieces of its final prediction."""
 
-    def __init__(self, task: Task, chunk: Example) -> None:
+    def __init__(self, task: Task[Any], example: Any) -> None:
         self._task = task
-        self._chunk = chunk
+        self._example = example
+        self._like = like_of(task, example)
         self._completion = ""
         self.shown = ""
 
@@ -275,10 +283,10 @@ class _Growing:
         if not text:
             return ""
         self._completion += text
-        return self._show(self._task.preview(self._completion, self._chunk))
+        return self._show(self._task.cleaning.preview(self._completion, like=self._like))
 
     def finish(self, completion: Completion) -> str:
-        return self._show(self._task.parse(completion.text, self._chunk).text)
+        return self._show(read_completion(self._task, completion.text, self._example).text)
 
     def _show(self, text: str) -> str:
         if not text.startswith(self.shown):

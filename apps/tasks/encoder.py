@@ -1,109 +1,136 @@
-"""How a model is asked about an example: with the task's brief prompt if it was tuned for that, else as it is chatted.
+"""How an example becomes token ids: asked, learned from and scored alike.
 
-Tasks, evaluation and scoring all come here, so that a prompt, its hash and the likelihood after it are of one kind.
+A model is asked with a task's short prompt where it learned that, else as it is chatted with. Everything that needs the
+ids of a prompt or of what follows it holds a `PromptEncoder`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.tasks.task import BRIEF, LEARNED, MASKS, BaseTask, Example, Task
+from nlpkit.apps.tasks.task import E, Prompt, Row, Target, Task
 from nlpkit.core.chat.message import Message
 from nlpkit.core.errors import InputError, NlpkitError, TokenizerError
 from nlpkit.core.tokenizers.tokenizer import Tokenizer, encode_behind
-from nlpkit.core.train.data.store import TokenRow
 
 if TYPE_CHECKING:
     from nlpkit.core.chat.template import ChatTemplate
-    from nlpkit.core.language_model import LanguageModel
-
 
 FORMER = ".1"
-"""Behind a brief prompt's name: the model learned the form that it had before."""
+"""Behind a short prompt's name: the model learned the form that it had before."""
 
 
-def brief_prompt(lm: LanguageModel, task: Task, example: Example) -> str | None:
-    """Return the brief prompt of a prepared example, or None where the model is asked as any other."""
-    name = task.brief_name(example)
-    if name not in lm.brief_tasks:
-        return None
-    former: Callable[[Example], str | None] | None = getattr(task, "former_brief", None)
-    return former(example) if former is not None and name + FORMER in lm.brief_tasks else task.brief(example)
+class _Every:
+    """The short prompts that a model in training learns: those of all its rows, in the form that they have now."""
+
+    def __contains__(self, name: object) -> bool:
+        return not str(name).endswith(FORMER)
 
 
-def note_prompt(lm: LanguageModel, task: Task, example: Example) -> Example:
-    """Note in a prepared example whether it is asked briefly, and then what the model learned.
+EVERY: Container[str] = _Every()
+"""What a model in training learns with short prompts."""
 
-    Tasks cut, merge and warn by that.
-    """
-    if brief_prompt(lm, task, example) is None:
-        return example
-    from nlpkit.apps.text.translation.protected import MAX_MASKS
-
-    masks = all(lm.has_token(f"⟦{number}⟧") for number in range(1, MAX_MASKS + 1))
-    return {**example, BRIEF: True, LEARNED: lm.languages, MASKS: masks}
-
-
-def prompt_ids(lm: LanguageModel, task: Task, example: Example) -> list[int]:
-    """Return the token ids of a prepared example's prompt."""
-    brief = brief_prompt(lm, task, example)
-    if brief is not None:
-        return lm.encode(brief)
-    messages = task.prompt(example)
-    if task.raw:
-        return lm.encode("\n\n".join(message.content for message in messages))
-    return lm.render(messages)
-
-
-def target_ids(lm: LanguageModel, task: Task, example: Example, target: str) -> list[int]:
-    """Return the token ids of a target behind a prepared example's prompt.
-
-    It is tokenized as what continues the prompt, and the prompt on its own. Behind a brief prompt the target begins
-    with a space; training does the same (`nlpkit.apps.tasks.encoder.Coder.row`).
-    """
-    text = target if brief_prompt(lm, task, example) is None else f" {target}"
-    return encode_behind(lm.tokenizer, prompt_ids(lm, task, example), text)
-
-
-def describe_prompt(lm: LanguageModel, task: Task, example: Example) -> list[dict[str, str]]:
-    """Return a prepared example's prompt as a run record shows and hashes it.
-
-    Returns:
-        Chat messages, or one entry with the role ``brief``.
-    """
-    brief = brief_prompt(lm, task, example)
-    if brief is not None:
-        return [{"role": "brief", "content": brief}]
-    return [{"role": message.role, "content": message.content} for message in task.prompt(example)]
-
-
-def has_brief_prompts(task: Task) -> bool:
-    """Tell whether a task has brief prompts, at least for some of its rows."""
-    return getattr(type(task), "brief", BaseTask.brief) is not BaseTask.brief
-
-
-def _prepared(task: Task, example: Example, where: str) -> Example:
-    try:
-        return task.prepare(example)
-    except NlpkitError as error:
-        raise type(error)(f"{where}: {error}") from error
+Solved = Callable[[Any], Sequence[tuple[Prompt, Target]]]
+"""Returns the solved examples that stand before a prepared one, each with what should come out for it."""
 
 
 @dataclass(frozen=True)
-class Coder:
-    """Turns rows into tokens, exactly as the task's command would ask and the model should answer.
+class Asked:
+    """A prompt in token ids.
+
+    Attributes:
+        ids: The ids.
+        short: Whether it is the short prompt.
+        raw: Whether it goes without the chat template, whatever the model.
+    """
+
+    ids: list[int]
+    short: bool
+    raw: bool
+
+
+@dataclass(frozen=True)
+class PromptEncoder:
+    """Turns prepared examples into token ids.
 
     Attributes:
         tokenizer: Text to ids.
         chat: The chat template, or None for a base model.
-        brief: Whether to use the tasks' brief prompts.
+        learned: Names of the short prompts that the model learned, see `Prompt.name`.
+        solved: Solved examples before each prompt, if there are any. With a chat template they are turns of the
+            conversation; else, and before a short prompt, texts a blank line apart.
     """
 
     tokenizer: Tokenizer
     chat: ChatTemplate | None
-    brief: bool = False
+    learned: Container[str] = frozenset()
+    solved: Solved | None = None
+
+    def short(self, task: Task[E], example: E) -> str | None:
+        """Return the short prompt of an example, or None where the model is asked as any other.
+
+        So it is, too, where a solved example before it has no short prompt.
+        """
+        return self._short(task, task.prompt(example), example)
+
+    def _short(self, task: Task[E], own: Prompt, example: E) -> str | None:
+        name = short_name(task, own)
+        if name not in self.learned:
+            return None
+        former = name + FORMER in self.learned
+        texts = []
+        for prompt, target in self._solved(example):
+            text = prompt.former if former and prompt.former is not None else prompt.short
+            if text is None:
+                return None
+            texts.append(f"{text} {target.text}")
+        text = own.former if former and own.former is not None else own.short
+        return None if text is None else "\n\n".join([*texts, text])
+
+    def _messages(self, own: Prompt, example: E) -> list[Message]:
+        turns = [message for message in own.messages if message.role == "system"]
+        for prompt, target in self._solved(example):
+            turns += [message for message in prompt.messages if message.role != "system"]
+            turns.append(Message("assistant", target.text))
+        return turns + [message for message in own.messages if message.role != "system"]
+
+    def _solved(self, example: Any) -> Sequence[tuple[Prompt, Target]]:
+        return () if self.solved is None else self.solved(example)
+
+    def ask(self, task: Task[E], example: E) -> Asked:
+        """Turn an example into the prompt that a model is asked with.
+
+        Raises:
+            InputError: There are no messages.
+        """
+        own = task.prompt(example)
+        short = self._short(task, own, example)
+        if short is not None:
+            return Asked(self.text(short), True, own.raw)
+        messages = self._messages(own, example)
+        if not messages:
+            raise InputError("There are no messages to answer.")
+        if self.chat is None or own.raw:
+            return Asked(self.text("\n\n".join(message.content for message in messages)), False, own.raw)
+        return Asked(self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True), False, own.raw)
+
+    def prompt(self, task: Task[E], example: E) -> list[int]:
+        """Return the ids of an example's prompt, as `ask` does."""
+        return self.ask(task, example).ids
+
+    def text(self, text: str) -> list[int]:
+        """Tokenize a raw prompt, with the beginning-of-sequence token where the tokenizer uses one."""
+        return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)
+
+    def target(self, asked: Asked, text: str) -> list[int]:
+        """Return the ids of an answer, tokenized as what continues the prompt; behind a short one after a space."""
+        return encode_behind(self.tokenizer, asked.ids, f" {text}" if asked.short else text)
+
+    def end(self, asked: Asked) -> int:
+        """Return the id that ends an answer."""
+        return self.end_id(chat=not asked.raw and not asked.short)
 
     def end_id(self, *, chat: bool) -> int:
         """Return the id that ends a completion: of the chat's turn, or of a text.
@@ -125,41 +152,55 @@ class Coder:
         stated: int | None = getattr(self.tokenizer, "eos_id", None)
         return min(ends) if stated is None else stated
 
-    def prompt_ids(self, task: Task, example: Example) -> list[int]:
-        """Return the prompt as the task's command renders it."""
-        if self.brief and (text := task.brief(example)) is not None:
-            return self._start(text)
-        messages = task.prompt(example)
-        if self.chat is not None and not task.raw:
-            return self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True)
-        return self._start("\n\n".join(message.content for message in messages))
-
-    def _start(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)
-
-    def row(self, task: Task | None, example: Example, where: str) -> TokenRow:
-        """Tokenize one checked row.
+    def lesson(self, task: Task[E], row: Row, where: str) -> tuple[list[int], int]:
+        """Tokenize one checked row to learn from.
 
         Args:
-            task: Its task; None for language modelling.
-            example: The row.
-            where: Where it came from.
+            task: Its task.
+            row: The row.
+            where: Where it came from, for errors.
 
         Returns:
-            Prompt, target and end, with the prompt's length.
+            Prompt, target and end, and the prompt's length.
 
         Raises:
             InputError: The row has no target.
         """
-        if task is None:
-            return TokenRow([*self._start(str(example["text"])), self.end_id(chat=False)], 0, where)
-        prepared = _prepared(task, example, where)
-        target = task.target(prepared)
-        if target is None or not target.strip():
+        example = prepare_at(task, row, where)
+        target = task.target(example)
+        if target is None or not target.text.strip():
             raise InputError(
-                f"{where}: the row has nothing to learn: no {task.name} target in it. It has: {', '.join(example)}."
+                f"{where}: the row has nothing to learn: no {task.name} target in it. It has: {', '.join(row)}."
             )
-        prompt = self.prompt_ids(task, prepared)
-        brief = self.brief and task.brief(prepared) is not None
-        answer = encode_behind(self.tokenizer, prompt, f" {target}" if brief else target)
-        return TokenRow([*prompt, *answer, self.end_id(chat=not (task.raw or brief))], len(prompt), where)
+        asked = self.ask(task, example)
+        return [*asked.ids, *self.target(asked, target.text), self.end(asked)], len(asked.ids)
+
+    def describe(self, task: Task[E], example: E) -> list[dict[str, str]]:
+        """Return an example's prompt as a run record shows and hashes it.
+
+        Returns:
+            Chat messages, or one entry with the role ``brief``.
+        """
+        own = task.prompt(example)
+        short = self._short(task, own, example)
+        if short is not None:
+            return [{"role": "brief", "content": short}]
+        return [{"role": message.role, "content": message.content} for message in self._messages(own, example)]
+
+
+def short_name(task: Task[E], prompt: Prompt) -> str:
+    """Return the name under which a model says that it learned a short prompt."""
+    return prompt.name or task.name
+
+
+def short_names(task: Task[Any], rows: Iterable[Row]) -> frozenset[str]:
+    """Return the names of the short prompts that rows of a task teach."""
+    return frozenset(short_name(task, task.prompt(task.prepare(row))) for row in rows)
+
+
+def prepare_at(task: Task[E], row: Row, where: str) -> E:
+    """Prepare a row, naming where it came from if it cannot be used."""
+    try:
+        return task.prepare(row)
+    except NlpkitError as error:
+        raise type(error)(f"{where}: {error}") from error

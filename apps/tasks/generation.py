@@ -1,43 +1,36 @@
-"""Raw text generation: the prompt as it is, the completion as it is."""
+"""Text generation: the completion as it is, of a raw prompt or of one that is put to an instruct model."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from nlpkit.apps.tasks.task import BaseTask, Example, Field, Prediction
-from nlpkit.core.chat.message import Message
+from nlpkit.apps.tasks.task import Field, Prompt, Row, Target, Task
+from nlpkit.apps.text.cleaning import Cleaning
 
 
-class TextGeneration(BaseTask):
-    """Continues a prompt. Nothing is wrapped around it and nothing is stripped from what the model writes."""
+class TextGeneration(Task[Row]):
+    """Continues a prompt, without any template around it."""
 
     name = "generation"
     fields: ClassVar[tuple[Field, ...]] = (
         Field("prompt", help="text to continue"),
-        Field("text", required=False, help="a reference continuation"),
+        Field("text", required=False, role="reference", help="a reference continuation"),
     )
     metrics: ClassVar[tuple[str, ...]] = ("distinct2", "repetition", "length_words")
-    raw = True
-    text_field = "prompt"
+    cleaning = Cleaning(strip=False)
+    raw: ClassVar[bool] = True
 
-    def prompt(self, example: Example) -> list[Message]:
+    def prompt(self, example: Row) -> Prompt:
         """Return the prompt itself."""
-        return [Message("user", str(example["prompt"]))]
+        return Prompt(str(example["prompt"]), raw=self.raw)
 
-    def parse(self, completion: str, example: Example) -> Prediction:
-        """Take the completion as it is."""
-        return Prediction(completion)
-
-    def preview(self, partial: str, example: Example) -> str:
-        """Show everything."""
-        return partial
-
-    def references(self, example: Example) -> list[str]:
+    def target(self, example: Row) -> Target | None:
         """Return the reference continuation, where there is one."""
-        return [str(example["text"])] if example.get("text") else []
+        return Target(str(example["text"])) if example.get("text") else None
 
 
 class Chat(TextGeneration):
     """Puts the prompt to an instruct model as a user's message."""
 
+    name = "chat"
     raw = False

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from nlpkit.apps.tasks.task import BRIEF, INVERSE, BaseTask, Budget, Example, Field, Overflow, Part, Prediction
+from nlpkit.apps.tasks.task import (
+    Chunk,
+    ChunkResult,
+    Field,
+    Learned,
+    Prediction,
+    Prompt,
+    Reranks,
+    Row,
+    Splits,
+    Target,
+    TextBudget,
+)
 from nlpkit.apps.text.answer_spans import find_span, overlap, sentence_around
 from nlpkit.apps.text.chunking import pack, split_sentences
-from nlpkit.apps.text.cleaning import LINE_BREAK, clean, ends_too_soon, strip_quotes
-from nlpkit.core.chat.message import Message
+from nlpkit.apps.text.cleaning import LINE_BREAK, Cleaning, strip_quotes
 from nlpkit.core.decode.config import DecodeConfig
+
+REVERSE = "inverse"
+"""Field of rows that are learned the other way round, and the end of the name of their short prompt."""
 
 NO_ANSWER = "unanswerable"
 """What the model is told to write, and learns to write, where the text holds no answer."""
@@ -20,17 +34,17 @@ NO_ANSWER = "unanswerable"
 SURE = 0.8
 """Probability from which on a tuned model's first answer is taken as it is."""
 
-RIVALS = 4
+CANDIDATES = 4
 """Answers to choose from where the first one is not sure."""
 
-INVERSE_WEIGHT = 0.4
+REVERSE_WEIGHT = 0.4
 """Weight of the question's log-likelihood beside the answer's. Chosen on held-out questions; 1 trusts it too much."""
 
 WINDOW_TOKENS = 1024
 """Most context tokens of one window: small models lose the thread in longer ones."""
 
 LEARNED_TOKENS = 450
-"""Longest context that a model tuned with brief prompts reads whole: about the longest it learned from."""
+"""Longest context that a model with the short prompt reads whole: about the longest it learned from."""
 
 LEARNED_WINDOW_TOKENS = 350
 """Most context tokens of one of its windows, where the context is longer: about what it learned most from."""
@@ -51,7 +65,7 @@ _DENIAL = re.compile(
 _LABEL = re.compile(r"^[*_\s]*(?:the )?answer(?: is)?\s*:?[*_]*\s*", re.IGNORECASE)
 
 
-class QuestionAnswering(BaseTask):
+class QuestionAnswering(Splits[Row], Reranks[Row]):
     """Answers a question with words of the context.
 
     Fields of a prediction: ``answer`` (also the text), ``start`` and ``end`` (``context[start:end] == answer``),
@@ -59,7 +73,7 @@ class QuestionAnswering(BaseTask):
     words were found in the context, or only some). Where the model's words do not occur in the context, the question
     counts as unanswerable.
 
-    ``score``, from 0 to 1, is the probability of the model's whole answer for a model tuned with brief prompts, which
+    ``score``, from 0 to 1, is the probability of the whole answer of a model that learned the short prompt, which
     writes an answer or `NO_ANSWER` and ends. Any other model may go on and explain itself: there it is the geometric
     mean probability of its tokens.
 
@@ -75,42 +89,48 @@ class QuestionAnswering(BaseTask):
     fields: ClassVar[tuple[Field, ...]] = (
         Field("context", may_be_empty=True, help="text that holds the answer"),
         Field("question", help="question about it"),
-        Field("answers", list, required=False, help="acceptable answers; an empty list means there is none"),
-        Field("id", required=False, help="name of the row"),
-        Field(INVERSE, int, required=False, help="1 to learn the question that the first answer is to, not the answer"),
+        Field(
+            "answers",
+            list,
+            required=False,
+            role="reference",
+            help="acceptable answers; an empty list means there is none",
+        ),
+        Field("id", required=False, role="option", help="name of the row"),
+        Field(
+            REVERSE,
+            int,
+            required=False,
+            role="option",
+            help="1 to learn the question that the first answer is to, not the answer",
+        ),
     )
     metrics: ClassVar[tuple[str, ...]] = ("squad_f1", "exact_match")
-    decoding = DecodeConfig(max_tokens=48, stop=("\n",), speculation="prompt")
-    streams = False
-    text_field = "context"
-    on_overflow: ClassVar[Overflow] = "chunk"
+    options = DecodeConfig(max_tokens=48, stop=("\n",), speculation="prompt")
+    cleaning = Cleaning(announcements=True, first_line=True, shows=False)
 
-    def prompt(self, example: Example) -> list[Message]:
-        """Give the context, then the question; of an inverse row the answer."""
+    def prompt(self, example: Row) -> Prompt:
+        """Give the context, then the question; of a reverse row the answer."""
         context, question = str(example["context"]).strip(), str(example["question"]).strip()
-        if _is_inverse(example):
-            return [Message("user", f"{context}\n\nAnswer: {_first_answer(example)}\nQuestion that it answers:")]
-        text = f'{context}\n\nQuestion: {question}\nShort answer, or "{NO_ANSWER}":'
-        return [Message("user", text)]
+        if _is_reverse(example):
+            # A model may have learned only one of the two.
+            answer, name = _first_answer(example), f"{self.name}-{REVERSE}"
+            return Prompt(
+                f"{context}\n\nAnswer: {answer}\nQuestion that it answers:",
+                short=f"{context}\nAnswer: {answer}\nQuestion:",
+                name=name,
+            )
+        return Prompt(
+            f'{context}\n\nQuestion: {question}\nShort answer, or "{NO_ANSWER}":',
+            short=f"{context}\nQuestion: {question}\nAnswer:",
+        )
 
-    def brief(self, example: Example) -> str | None:
-        """Give the context and the question, with a label each; of an inverse row the answer."""
-        context = str(example["context"]).strip()
-        if _is_inverse(example):
-            return f"{context}\nAnswer: {_first_answer(example)}\nQuestion:"
-        return f"{context}\nQuestion: {str(example['question']).strip()}\nAnswer:"
-
-    def brief_name(self, example: Example) -> str:
-        """Tell inverse rows from others: a model may have learned only one of the two."""
-        return f"{self.name}-{INVERSE}" if _is_inverse(example) else self.name
-
-    def parse(self, completion: str, example: Example) -> Prediction:
-        """Find the words of the first line, or else of its first sentence, in the context."""
+    def parse(self, text: str, example: Row) -> Prediction:
+        """Find the words of the answer, or else of its first sentence, in the context."""
         context = str(example.get("context", ""))
-        line = LINE_BREAK.split(clean(completion), maxsplit=1)[0]
-        if _is_inverse(example):
-            return Prediction(line.strip(), _fields(None, None, "", exact=False))
-        said = strip_quotes(_LABEL.sub("", line).strip())
+        if _is_reverse(example):
+            return Prediction(text.strip(), _fields(None, None, "", exact=False))
+        said = strip_quotes(_LABEL.sub("", text).strip())
         question = str(example.get("question", ""))
         span = find_span(context, said, question=question)
         if span is None or not span.exact:
@@ -129,23 +149,19 @@ class QuestionAnswering(BaseTask):
             ),
         )
 
-    def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
-        """Go on after the first line if that was empty, an announcement or reasoning."""
-        return {"stop": ()} if ends_too_soon(completion, finish_reason) else {}
-
-    def rivals(self, logprob: float, example: Example) -> Mapping[str, Any]:
+    def candidates(self, logprob: float, example: Row, *, learned: Learned | None) -> int:
         """Search for other answers where the probability of the first one is below `SURE`."""
-        unsure = bool(example.get(BRIEF)) and not _is_inverse(example) and logprob < math.log(SURE)
-        return {"beam_size": RIVALS, "n": RIVALS, "length_penalty": 0.0} if unsure else {}
+        unsure = learned is not None and not _is_reverse(example) and logprob < math.log(SURE)
+        return CANDIDATES if unsure else 0
 
-    def inverse(self, completion: str, example: Example) -> Example | None:
+    def reverse(self, completion: str, example: Row) -> Row | None:
         """Ask which question the completion is the answer to."""
         answer = LINE_BREAK.split(completion.strip(), maxsplit=1)[0].strip()
-        return {**example, INVERSE: 1, "answers": [answer]} if answer else None
+        return {**example, REVERSE: 1, "answers": [answer]} if answer else None
 
-    def choose(self, predictions: Sequence[Prediction], logprobs: Sequence[float], inverse: Sequence[float]) -> int:
+    def choose(self, predictions: Sequence[Prediction], logprobs: Sequence[float], reverse: Sequence[float]) -> int:
         """Take the answer with the largest expected overlap; no answer overlaps with itself alone."""
-        values = [a + INVERSE_WEIGHT * b for a, b in zip(logprobs, inverse, strict=True)]
+        values = [a + REVERSE_WEIGHT * b for a, b in zip(logprobs, reverse, strict=True)]
         likeliest: dict[str, int] = {}
         for index, prediction in enumerate(predictions):
             if prediction.text not in likeliest or values[index] > values[likeliest[prediction.text]]:
@@ -155,36 +171,35 @@ class QuestionAnswering(BaseTask):
         best = max(weights, key=lambda text: sum(weight * overlap(text, other) for other, weight in weights.items()))
         return likeliest[best]
 
-    def split(self, example: Example, budget: Budget) -> list[Example]:
-        """Cut a long context into overlapping windows of whole sentences; each notes its ``_offset``.
+    def split(self, example: Row, budget: TextBudget, *, learned: Learned | None) -> list[Chunk[Row]]:
+        """Cut a long context into overlapping windows of whole sentences.
 
-        Windows for a model tuned with brief prompts are of the length that it learned from.
+        Windows for a model that learned the short prompt are of the length that it learned from.
         """
         context = str(example["context"])
         if not context.strip():
             return []
-        brief = bool(example.get(BRIEF))
-        whole = min(budget.max_text_tokens, LEARNED_TOKENS if brief else WINDOW_TOKENS)
+        whole = min(budget.max_text_tokens, LEARNED_TOKENS if learned else WINDOW_TOKENS)
         if budget.count_tokens(context) <= max(1, whole):
-            return [example]
-        limit = max(1, min(whole, LEARNED_WINDOW_TOKENS if brief else WINDOW_TOKENS))
+            return [Chunk(example)]
+        limit = max(1, min(whole, LEARNED_WINDOW_TOKENS if learned else WINDOW_TOKENS))
         stride = max(1, int(limit * OVERLAP))
         pieces = pack(split_sentences(context), stride, budget.count_tokens)
-        windows: list[Example] = []
+        windows: list[Chunk[Row]] = []
         begin = offset = 0
         while True:
             end, used = begin, 0
             while end < len(pieces) and (end == begin or used + budget.count_tokens(pieces[end]) <= limit):
                 used += budget.count_tokens(pieces[end])
                 end += 1
-            windows.append({**example, "context": "".join(pieces[begin:end]), "_offset": offset})
+            windows.append(Chunk({**example, "context": "".join(pieces[begin:end])}, offset=offset))
             if end == len(pieces):
                 return windows
             following = max(begin + 1, end - 1)
             offset += sum(len(piece) for piece in pieces[begin:following])
             begin = following
 
-    def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
+    def merge(self, results: Sequence[ChunkResult[Row]], example: Row, *, learned: Learned | None) -> Prediction:
         """Take the surest answer of all windows, whole answers before partial ones.
 
         An answer from one window wins over all windows that have none, however sure those are: each speaks of its own
@@ -195,21 +210,19 @@ class QuestionAnswering(BaseTask):
         There is no answer in the whole only if no window has one: the least sure of them gives the score, an upper
         bound of the probability that all are right.
         """
-        if _is_inverse(example):
-            return parts[0].prediction if parts else _no_answer("there is no text to ask about")
+        if _is_reverse(example):
+            return results[0].prediction if results else _no_answer("there is no text to ask about")
 
-        def sureness(part: Part) -> float:
-            return part.total_logprob if example.get(BRIEF) else part.logprob
+        def sureness(result: ChunkResult[Row]) -> float:
+            return result.total_logprob if learned else result.logprob
 
-        found = [part for part in parts if part.prediction.text]
+        found = [result for result in results if result.prediction.text]
         if not found:
-            said = dict.fromkeys(warning for part in parts for warning in part.prediction.warnings)
-            return _no_answer(
-                *(said or ("there is no text to look for an answer in",)), score=min(map(sureness, parts), default=None)
-            )
-        best = max(found, key=lambda part: (bool(part.prediction.fields["exact"]), sureness(part)))
-        offset = int(best.example.get("_offset", 0))
-        start, end = (best.prediction.fields[key] + offset for key in ("start", "end"))
+            said = dict.fromkeys(warning for result in results for warning in result.prediction.warnings)
+            least = min(map(sureness, results), default=None)
+            return _no_answer(*(said or ("there is no text to look for an answer in",)), score=least)
+        best = max(found, key=lambda result: (bool(result.prediction.fields["exact"]), sureness(result)))
+        start, end = (best.prediction.fields[key] + best.chunk.offset for key in ("start", "end"))
         fields = _fields(
             start,
             end,
@@ -220,28 +233,23 @@ class QuestionAnswering(BaseTask):
         )
         return Prediction(best.prediction.text, fields)
 
-    def target(self, example: Example) -> str | None:
-        """Return the first answer, or `NO_ANSWER` for an empty list; of an inverse row the question."""
-        if _is_inverse(example):
-            return str(example["question"]).strip() if example.get("answers") is not None else None
+    def target(self, example: Row) -> Target | None:
+        """Return the answers, or `NO_ANSWER` to learn where there is none; of a reverse row the question."""
         answers = example.get("answers")
         if answers is None:
             return None
-        return str(answers[0]) if answers else NO_ANSWER
-
-    def references(self, example: Example) -> list[str]:
-        """Return the acceptable answers, none for an unanswerable question; of an inverse row the question."""
-        if _is_inverse(example):
-            return [str(example["question"]).strip()]
-        return [str(answer) for answer in example.get("answers") or []]
+        if _is_reverse(example):
+            return Target(str(example["question"]).strip())
+        accepted = tuple(str(answer) for answer in answers)
+        return Target(accepted[0] if accepted else NO_ANSWER, accepted)
 
 
-def _is_inverse(example: Example) -> bool:
+def _is_reverse(example: Row) -> bool:
     # Tables hold digits as text.
-    return int(example.get(INVERSE) or 0) != 0
+    return int(example.get(REVERSE) or 0) != 0
 
 
-def _first_answer(example: Example) -> str:
+def _first_answer(example: Row) -> str:
     answers = example.get("answers")
     return str(answers[0]).strip() if answers else NO_ANSWER
 

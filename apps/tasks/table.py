@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
 
-from nlpkit.apps.tasks.generation import Chat
-from nlpkit.apps.tasks.task import Task
+from nlpkit.apps.tasks.task import Task, check_task
 from nlpkit.core.errors import ConfigError, did_you_mean
 
 TASKS: dict[str, str] = {
@@ -15,6 +20,7 @@ TASKS: dict[str, str] = {
     "summarization": "nlpkit.apps.tasks.summarization:Summarization",
     "writing": "nlpkit.apps.tasks.writing:Writing",
     "generation": "nlpkit.apps.tasks.generation:TextGeneration",
+    "chat": "nlpkit.apps.tasks.generation:Chat",
 }
 """The built-in tasks. Others register an entry point in the group ``nlpkit.tasks``."""
 ALIASES: dict[str, str] = {
@@ -27,32 +33,93 @@ ALIASES: dict[str, str] = {
 """Command names that may stand for a task's name."""
 
 
+_FILES: dict[str, tuple[type[Task[Any]], str]] = {}
+"""Tasks from files that the user named on the command line, by path, with the sha256 of the file."""
+
+
 def task_names() -> list[str]:
     """Return the names of all tasks, built in and installed, sorted."""
     return sorted({*TASKS, *(entry.name for entry in entry_points(group="nlpkit.tasks"))})
 
 
-def load_task(name: str) -> Task:
-    """Return one task by name.
+def load_task(name: str) -> Task[Any]:
+    """Return one task by name, or by the path of a file that `run_task_file` ran.
 
     Raises:
         ConfigError: There is no such task, or an installed one cannot be imported.
     """
     name = ALIASES.get(name, name)
+    if name in _FILES:
+        return _FILES[name][0]()
+    if is_task_file(name):
+        raise ConfigError(
+            f"The task file {name} is not run here: only a file that is named on the command line is, as in "
+            f"nlpkit train --task {name}."
+        )
     if name in TASKS:
         module, _, attribute = TASKS[name].partition(":")
-        task: Task = getattr(import_module(module), attribute)()
+        task: Task[Any] = getattr(import_module(module), attribute)()
         return task
     for entry in entry_points(group="nlpkit.tasks"):
         if entry.name == name:
             try:
-                loaded: Task = entry.load()()
+                loaded = entry.load()()
             except Exception as error:
                 raise ConfigError(f"The installed task {name!r} ({entry.value}) cannot be loaded: {error}") from error
-            return loaded
+            return check_task(loaded, where=entry.value)
     raise ConfigError(f"There is no task {name!r}. {did_you_mean(name, task_names())}")
 
 
-def build_task(name: str) -> Task:
-    """Return a task by name; ``chat`` is generation through the chat template."""
-    return Chat() if name == "chat" else load_task(name)
+def is_task_file(name: str) -> bool:
+    """Tell whether a user named a file instead of a task."""
+    return name.endswith(".py")
+
+
+def file_sha256(task: Task[Any]) -> str | None:
+    """Return the hex sha256 of a task's file; None where it is no task from a file."""
+    return next((sha256 for known, sha256 in _FILES.values() if known is type(task)), None)
+
+
+def run_task_file(path: str) -> Task[Any]:
+    """Run a Python file that the user named, and return the task in it.
+
+    This is the only place that runs a file of the user's. From then on `load_task` knows the task by the path.
+
+    Args:
+        path: A Python file with one task: a class of its own that no other class in it builds on.
+
+    Raises:
+        ConfigError: There is no such file, it fails, or it does not hold one complete task.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The task file {path} cannot be read: {getattr(error, 'strerror', error)}.") from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    # A name of its own for each file and content: dataclasses look their module up.
+    name = f"nlpkit_task_{sha256[:16]}"
+    spec: ModuleSpec | None = spec_from_file_location(name, path, loader=SourceFileLoader(name, path))
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is no Python file.")
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"The task file {path} cannot be run: {type(error).__name__}: {error}") from error
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == name]
+    tasks = [value for value in own if issubclass(value, Task)]
+    found = [one for one in tasks if not any(one is not other and issubclass(other, one) for other in tasks)]
+    if len(found) != 1:
+        names = ", ".join(one.__name__ for one in found) or "none"
+        raise ConfigError(
+            f"The task file {path} must hold one task, a class that builds on nlpkit.Task; it has {names}."
+        )
+    task = check_task(found[0](), where=f"{found[0].__name__} in {path}")
+    if task.name in TASKS:
+        raise ConfigError(
+            f"The task in {path} is called {task.name!r}, as one of nlpkit's own is. Give it another name."
+        )
+    _FILES[path] = found[0], sha256
+    return task

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
+from nlpkit.apps.text.cleaning import Cleaning
 from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.config import DecodeConfig
-from nlpkit.core.errors import InputError, shown
+from nlpkit.core.errors import ConfigError, InputError, shown
 
-Example = Mapping[str, Any]
-"""One data row, with the task's field names as keys. Keys that start with ``_`` are a task's own notes."""
+Row = Mapping[str, Any]
+"""One data row, with the task's field names as keys."""
 
-BRIEF = "_brief"
-"""Note in an example whose prompt is the brief one, see `Task.brief`."""
-
-LEARNED = "_learned"
-"""Note in such an example: the pairs of languages that the model learned to translate."""
-
-MASKS = "_masks"
-"""Note in such an example whose model has masks for protected spans in its vocabulary."""
-
-SEVERAL = "_several"
-"""Note in an example of which several predictions are wanted."""
-
-ORDERED = "_ordered"
-"""Note in an example for which the user gave decoding options, which are not second-guessed."""
-
-INVERSE = "inverse"
-"""Field of rows that are learned the other way round, and the end of their brief prompt's name."""
+E = TypeVar("E")
+"""A prepared example: a row, or a task's own frozen dataclass. Code that serves all tasks never looks inside."""
 
 Overflow = Literal["error", "chunk", "truncate"]
 """What to do with an input that does not fit the model's context."""
+
+Role = Literal["text", "option", "reference"]
+"""What a field is for: what the model reads, how it is to work on that, or what should come out."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +34,8 @@ class Field:
         required: Whether a row without it is refused when the task runs. Reference columns are not required then.
         help: What it holds.
         may_be_empty: Whether a required string may be blank.
+        role: What it is for. The first field that is a text is the one that commands fill, and that is cut to fit.
+        aliases: Names that other people's data give to it, tried where its own is missing.
     """
 
     name: str
@@ -52,6 +43,53 @@ class Field:
     required: bool = True
     help: str = ""
     may_be_empty: bool = False
+    role: Role = "text"
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked.
+
+    Attributes:
+        text: The conversation so far, or one user's message.
+        raw: Whether the text goes to the model as it is, without the chat template.
+        short: The same for a model that was tuned for the task, as short as can be: the answer follows after a space.
+            None where such a model is asked as any other, which may depend on an example's options, not on its text.
+        name: Under which a model says that it learned the short prompt; None takes the task's name.
+        former: The short prompt that models learned under this name before.
+        form: The form of text that is asked for, as the metric ``form`` spells it; empty where there is none.
+    """
+
+    text: str | tuple[Message, ...]
+    raw: bool = False
+    short: str | None = None
+    name: str | None = None
+    former: str | None = None
+    form: str = ""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation so far."""
+        return (Message("user", self.text),) if isinstance(self.text, str) else self.text
+
+
+@dataclass(frozen=True)
+class Target:
+    """What should come out for an example.
+
+    Attributes:
+        text: What to learn to write.
+        references: Acceptable answers to score against; None takes the text.
+    """
+
+    text: str
+    references: tuple[str, ...] | None = None
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The acceptable answers."""
+        return (self.text,) if self.references is None else self.references
 
 
 @dataclass(frozen=True)
@@ -69,12 +107,82 @@ class Prediction:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Part:
-    """One chunk's outcome, as `Task.merge` sees it.
+@dataclass(frozen=True, kw_only=True)
+class TaskDecoding:
+    """What a task asks for where the user says nothing.
 
     Attributes:
-        example: The chunk.
+        max_tokens: Limit of the completion.
+        per_prompt_token: Tokens by which each token of the prompt raises the limit.
+        beam_size: Beams to search with; 1 does not search.
+        must_include: Words that the text must hold.
+        no_repeat_ngram: Length of token n-grams that must not occur twice; None says nothing.
+    """
+
+    max_tokens: int
+    per_prompt_token: int = 0
+    beam_size: int = 1
+    must_include: tuple[str, ...] = ()
+    no_repeat_ngram: int | None = None
+
+    def limit(self, prompt_tokens: int) -> int:
+        """Return the limit of the completion of a prompt."""
+        return self.max_tokens + self.per_prompt_token * prompt_tokens
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the model learned that is asked with a short prompt.
+
+    Attributes:
+        options: Values of options that its rows had, a mapping each; an option that none of them names was left open.
+        has_token: Tells whether a text is one entry of its vocabulary.
+    """
+
+    options: tuple[Mapping[str, str], ...] = ()
+    has_token: Callable[[str], bool] = field(default=lambda text: False, compare=False, repr=False)
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Return the values of one option, in order."""
+        return tuple(dict.fromkeys(values[name] for values in self.options if name in values))
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What weights that were tuned for a task did not learn of it.
+
+    Attributes:
+        text: The end of a sentence about them, such as ``learned the forms haiku and poem, not sonnet``.
+        refused: Whether an untuned model would be no help: then the example is refused.
+    """
+
+    text: str
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Chunk(Generic[E]):
+    """A part of an example.
+
+    Attributes:
+        example: The part, as an example.
+        before: What stands in front of its text in the whole.
+        after: What stands behind it.
+        offset: Where its text begins in the whole, in characters.
+    """
+
+    example: E
+    before: str = ""
+    after: str = ""
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class ChunkResult(Generic[E]):
+    """One chunk's outcome.
+
+    Attributes:
+        chunk: The chunk.
         prediction: What was parsed from its completion.
         logprob: Mean log-probability per generated token, in nats.
         n_tokens: Generated tokens.
@@ -83,7 +191,7 @@ class Part:
         loops: Whether it runs in circles.
     """
 
-    example: Example
+    chunk: Chunk[E]
     prediction: Prediction
     logprob: float
     n_tokens: int = 1
@@ -98,7 +206,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Budget:
+class TextBudget:
     """How much text fits one prompt.
 
     Attributes:
@@ -117,228 +225,250 @@ class Budget:
         return max(1, self.max_prompt_tokens - self.overhead)
 
 
-class Task(Protocol):
-    """What a task must offer. `BaseTask` has the usual defaults.
+class Task(Generic[E]):
+    """A task. A subclass has a name, fields, metrics and `prompt`; all else has a default.
 
     Attributes:
         name: Name on the command line and in run records.
         version: Raised when the prompt or the parsing changes.
         fields: Columns of its data rows.
         metrics: Names of its metrics, the main one first.
-        decoding: Default decoding options.
-        streams: Whether showing the completion as it grows makes sense.
-        raw: Whether the prompt's text goes to the model as it is, without the chat template.
-        text_field: The field that holds the long text, which chunking and truncation cut.
-        on_overflow: What to do with inputs that do not fit, unless the user says otherwise.
-        retries_loops: Whether a greedy completion that runs in circles is decoded once more without repeats.
-        combines: Whether the best predictions of several chunks may be combined freely into predictions of the whole.
-        explains: Whether the predictions themselves say where completions were cut off or run in circles.
+        options: Decoding options of all its examples.
+        cleaning: What to take off a completion before it is parsed, and whether it can be shown as it grows.
     """
-
-    name: ClassVar[str]
-    version: ClassVar[int]
-    fields: ClassVar[tuple[Field, ...]]
-    metrics: ClassVar[tuple[str, ...]]
-    decoding: ClassVar[DecodeConfig]
-    streams: ClassVar[bool]
-    raw: ClassVar[bool]
-    text_field: ClassVar[str]
-    on_overflow: ClassVar[Overflow]
-    retries_loops: ClassVar[bool]
-    combines: ClassVar[bool]
-    explains: ClassVar[bool]
-
-    def prepare(self, example: Example) -> Example:
-        """Normalise an example once, before anything else: names to codes, defaults filled in. Idempotent.
-
-        Raises:
-            NlpkitError: A value cannot be used.
-        """
-        ...
-
-    def prompt(self, example: Example) -> list[Message]:
-        """Render the chat messages of one prepared example. Deterministic."""
-        ...
-
-    def brief(self, example: Example) -> str | None:
-        """Render one prepared example for a model that was tuned for the task: as short as can be, without template.
-
-        Where it is used, the example that the other methods get has the note `BRIEF`. Whether there is a brief prompt
-        may depend on the options in an example, not on its text.
-
-        Returns:
-            The prompt's text, which the answer follows after a space; None where such a model is asked as any other.
-        """
-        ...
-
-    def brief_name(self, example: Example) -> str:
-        """Return the name under which a model says that it learned this example's brief prompt."""
-        ...
-
-    def parse(self, completion: str, example: Example) -> Prediction:
-        """Read a completion. Pure; never raises, whatever the model wrote."""
-        ...
-
-    def preview(self, partial: str, example: Example) -> str:
-        """Return text that `parse` is sure to begin with, whatever follows the partial completion."""
-        ...
-
-    def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
-        """Return decoding options for one more try at a completion that is no answer; empty where it is one.
-
-        Where the task streams, `preview` must be empty for such a completion, so that nothing of it was shown.
-        """
-        ...
-
-    def rivals(self, logprob: float, example: Example) -> Mapping[str, Any]:
-        """Return decoding options that find rivals of a greedy completion, or none where it is sure enough.
-
-        `choose` then takes one of them. Asked only of models that learned the brief prompt of `inverse`.
-
-        Args:
-            logprob: Log-probability of the whole completion, in nats.
-            example: One chunk.
-        """
-        ...
-
-    def inverse(self, completion: str, example: Example) -> Example | None:
-        """Return an example whose target is the likelier, the better the completion; None where there is none."""
-        ...
-
-    def choose(self, predictions: Sequence[Prediction], logprobs: Sequence[float], inverse: Sequence[float]) -> int:
-        """Choose among rivals.
-
-        Args:
-            predictions: What was parsed from each, at least one.
-            logprobs: Log-probability of each completion, in nats.
-            inverse: Log-probability of the target of each one's `inverse` example, in nats.
-
-        Returns:
-            The index of the best.
-        """
-        ...
-
-    def options(self, chunk: Example) -> Mapping[str, Any]:
-        """Return decoding options that one chunk asks for; where the user's are at odds with them, the user's count."""
-        ...
-
-    def split(self, example: Example, budget: Budget) -> list[Example]:
-        """Cut an example into chunks that each fit the budget, losing nothing.
-
-        Returns:
-            The chunks; just the example where it fits; none where there is nothing to ask the model.
-        """
-        ...
-
-    def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
-        """Join the chunks' predictions. Called for one chunk, and for none, as well."""
-        ...
-
-    def frame(self, chunk: Example) -> tuple[str, str] | None:
-        """Return what `merge` puts before and after this chunk's text, or None if it does more than concatenate."""
-        ...
-
-    def reduce(self, prediction: Prediction, example: Example) -> Example | None:
-        """Return a further example to run on the merged prediction (a summary of summaries), or None."""
-        ...
-
-    def target(self, example: Example) -> str | None:
-        """Return the text to learn from one example, or None where it has none."""
-        ...
-
-    def references(self, example: Example) -> list[str]:
-        """Return the acceptable answers to score against; may be empty."""
-        ...
-
-    def max_tokens(self, example: Example, prompt_tokens: int) -> int:
-        """Return how many tokens the completion of one chunk may have, unless the user says otherwise."""
-        ...
-
-
-class BaseTask:
-    """Defaults of `Task`: one chunk, no merge, no reduction."""
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     fields: ClassVar[tuple[Field, ...]]
     metrics: ClassVar[tuple[str, ...]]
-    decoding: ClassVar[DecodeConfig] = DecodeConfig()
-    streams: ClassVar[bool] = True
-    raw: ClassVar[bool] = False
-    text_field: ClassVar[str] = "text"
-    on_overflow: ClassVar[Overflow] = "error"
-    retries_loops: ClassVar[bool] = False
+    options: ClassVar[DecodeConfig] = DecodeConfig()
+    cleaning: ClassVar[Cleaning] = Cleaning()
+
+    def prepare(self, row: Row) -> E:
+        """Normalise a row, once, before anything else: names to codes, defaults filled in, values checked.
+
+        Raises:
+            NlpkitError: A value cannot be used.
+        """
+        return cast("E", row)
+
+    def prompt(self, example: E) -> Prompt:
+        """Say what the model is asked. Deterministic."""
+        raise NotImplementedError(f"The task {self.name} has no prompt.")
+
+    def decoding(self, example: E, *, learned: Learned | None) -> TaskDecoding:
+        """Return what one example or chunk asks for; where the user's options are at odds with it, those count.
+
+        Args:
+            example: The example.
+            learned: What the model learned, where it is asked with the short prompt; else None.
+        """
+        return TaskDecoding(max_tokens=self.options.max_tokens)
+
+    def parse(self, text: str, example: E) -> Prediction:
+        """Read a completion that was cleaned. Pure; never raises, whatever the model wrote.
+
+        Where the task's text is shown as it grows, the prediction's text must be the text itself.
+        """
+        return Prediction(text)
+
+    def target(self, example: E) -> Target | None:
+        """Return what should come out, or None where the example does not say it."""
+        return None
+
+    def teaches(self, example: E) -> Mapping[str, str]:
+        """Return the options of an example that decide what a model learns from it, for `lack` to compare."""
+        return {}
+
+    def lack(self, example: E, learned: Learned) -> Lack | None:
+        """Say what of an example tuned weights did not learn: by default the values of options that are not theirs."""
+        for column in self.fields:
+            known, value = learned.values(column.name), value_of(example, column.name)
+            if column.role == "option" and known and value and str(value) not in known:
+                return Lack(f"learned the {column.name}s {', '.join(sorted(known))}, not {value}")
+        return None
+
+    @property
+    def text_field(self) -> str:
+        """Name of the field that commands fill, and that is cut to fit: the first one that is a text."""
+        return next(column.name for column in self.fields if column.role == "text")
+
+    def text(self, example: E) -> str:
+        """Return the text of that field."""
+        return str(value_of(example, self.text_field) or "")
+
+    def with_text(self, example: E, text: str) -> E:
+        """Return an example with another text."""
+        if isinstance(example, Mapping):
+            return cast("E", {**example, self.text_field: text})
+        return cast("E", replace(cast("Any", example), **{self.text_field: text}))
+
+
+class Splits(Task[E]):
+    """A task whose long texts are read in chunks.
+
+    Attributes:
+        on_overflow: What to do with inputs that do not fit, unless the user says otherwise.
+        combines: Whether the best predictions of several chunks may be combined freely into predictions of the whole.
+        explains: Whether the predictions themselves say where completions were cut off or run in circles.
+    """
+
+    on_overflow: ClassVar[Overflow] = "chunk"
     combines: ClassVar[bool] = False
     explains: ClassVar[bool] = False
 
-    def prepare(self, example: Example) -> Example:
-        """Change nothing."""
-        return example
+    def split(self, example: E, budget: TextBudget, *, learned: Learned | None) -> list[Chunk[E]]:
+        """Cut an example into chunks that each fit the budget, losing nothing.
 
-    def brief(self, example: Example) -> str | None:
-        """Know no brief form."""
+        Returns:
+            The chunks; just the example where it fits; none where there is nothing to ask the model.
+        """
+        raise NotImplementedError(f"The task {self.name} cannot be split.")
+
+    def merge(self, results: Sequence[ChunkResult[E]], example: E, *, learned: Learned | None) -> Prediction:
+        """Join the chunks' predictions. Called for one chunk, and for none, as well.
+
+        By default the texts are joined, with what stood around each.
+        """
+        return Prediction("".join(one.chunk.before + one.prediction.text + one.chunk.after for one in results))
+
+    def reduce(
+        self, results: Sequence[ChunkResult[E]], example: E, *, learned: Learned | None, user_options: Mapping[str, Any]
+    ) -> E | None:
+        """Return a further example to run instead of merging (a summary of summaries), or None.
+
+        Args:
+            results: The chunks' outcomes.
+            example: The whole.
+            learned: As in `decoding`.
+            user_options: Decoding options that the user gave; what they ask for is not second-guessed.
+        """
         return None
 
-    def brief_name(self, example: Example) -> str:
-        """Take the task's name."""
-        return self.name
 
-    def parse(self, completion: str, example: Example) -> Prediction:
-        """Take the stripped completion as it is."""
-        return Prediction(completion.strip())
+class Reranks(Task[E]):
+    """A task whose answers a model can judge the other way round, if it learned that, too."""
 
-    def preview(self, partial: str, example: Example) -> str:
-        """Strip the partial completion: right for every `parse` that only strips."""
-        return partial.strip()
+    def candidates(self, logprob: float, example: E, *, learned: Learned | None) -> int:
+        """Return how many candidates to search for beside a greedy completion; 0 where it is sure enough.
 
-    def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
-        """Take every completion."""
-        return {}
+        Args:
+            logprob: Log-probability of the whole completion, in nats.
+            example: One chunk.
+            learned: As in `decoding`.
+        """
+        raise NotImplementedError
 
-    def rivals(self, logprob: float, example: Example) -> Mapping[str, Any]:
-        """Keep the first completion."""
-        return {}
+    def reverse(self, completion: str, example: E) -> E | None:
+        """Return an example whose target is the likelier, the better the completion; None where there is none."""
+        raise NotImplementedError
 
-    def inverse(self, completion: str, example: Example) -> Example | None:
-        """Know none."""
-        return None
+    def choose(self, predictions: Sequence[Prediction], logprobs: Sequence[float], reverse: Sequence[float]) -> int:
+        """Choose among candidates.
 
-    def choose(self, predictions: Sequence[Prediction], logprobs: Sequence[float], inverse: Sequence[float]) -> int:
-        """Take the one that makes both together the likeliest."""
-        return max(range(len(predictions)), key=lambda i: logprobs[i] + inverse[i])
+        Args:
+            predictions: What was parsed from each, at least one.
+            logprobs: Log-probability of each completion, in nats.
+            reverse: Log-probability of the target of each one's `reverse` example, in nats.
 
-    def options(self, chunk: Example) -> Mapping[str, Any]:
-        """Ask for nothing beyond `decoding`."""
-        return {}
+        Returns:
+            The index of the best: by default that of the one that makes both together the likeliest.
+        """
+        return max(range(len(predictions)), key=lambda i: logprobs[i] + reverse[i])
 
-    def split(self, example: Example, budget: Budget) -> list[Example]:
-        """Keep the example whole."""
-        return [example]
 
-    def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
-        """Take the only part's prediction."""
-        return parts[0].prediction if parts else Prediction("")
+class Scores(Task[E]):
+    """A task with a closed set of answers: they are scored by likelihood, and none is written."""
 
-    def frame(self, chunk: Example) -> tuple[str, str] | None:
-        """Say that merging is more than concatenation."""
-        return None
+    def answers(self, example: E) -> Sequence[str]:
+        """Return the answers to choose from, at least one."""
+        raise NotImplementedError
 
-    def reduce(self, prediction: Prediction, example: Example) -> Example | None:
-        """Reduce nothing."""
-        return None
 
-    def target(self, example: Example) -> str | None:
-        """Take the first reference."""
-        references = self.references(example)
-        return references[0] if references else None
+def as_splits(task: Task[E]) -> Splits[E] | None:
+    """Return the task if its texts can be read in chunks."""
+    return task if isinstance(task, Splits) else None
 
-    def references(self, example: Example) -> list[str]:
-        """Have none."""
-        return []
 
-    def max_tokens(self, example: Example, prompt_tokens: int) -> int:
-        """Take the default of `decoding`."""
-        return self.decoding.max_tokens
+def as_reranks(task: Task[E]) -> Reranks[E] | None:
+    """Return the task if it can choose among candidates."""
+    return task if isinstance(task, Reranks) else None
+
+
+def as_scores(task: Task[E]) -> Scores[E] | None:
+    """Return the task if it has a closed set of answers."""
+    return task if isinstance(task, Scores) else None
+
+
+def value_of(example: Any, name: str) -> Any:
+    """Return a field's value in a row or a prepared example; None where it has none."""
+    return example.get(name) if isinstance(example, Mapping) else getattr(example, name, None)
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[E]):
+    """A row that was checked and prepared.
+
+    Attributes:
+        row: As it was given.
+        example: Prepared.
+    """
+
+    row: Row
+    example: E
+
+
+def prepare_row(task: Task[E], row: Row, *, where: str, columns: Iterable[str] | None = None) -> Prepared[E]:
+    """Check and prepare one row.
+
+    Args:
+        task: The task.
+        row: The row.
+        where: Where it came from, such as ``data.jsonl:7``, for errors.
+        columns: Names of its own columns, where others were added to it.
+
+    Raises:
+        NlpkitError: It cannot be used.
+    """
+    check_row(task, row, where=where, columns=columns)
+    return Prepared(row, task.prepare(row))
+
+
+def read_completion(task: Task[E], completion: str, example: E) -> Prediction:
+    """Clean and parse what a model wrote."""
+    return task.parse(task.cleaning.clean(completion, like=like_of(task, example)), example)
+
+
+def like_of(task: Task[E], example: E) -> str:
+    """Return the input by which a completion is cleaned."""
+    return task.text(example) if task.cleaning.by_input else ""
+
+
+def resolve_aliases(fields: Iterable[Field], row: Row) -> dict[str, Any]:
+    """Return a row with the values of fields that stand under another name, where that can mean one thing only."""
+    values = dict(row)
+    for column in fields:
+        if column.name not in values:
+            found = [name for name in column.aliases if isinstance(row.get(name), str)]
+            if len(found) == 1:
+                values[column.name] = row[found[0]]
+    return values
+
+
+def check_task(task: Any, *, where: str) -> Task[Any]:
+    """Check that an object is a task with all that it must have.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not isinstance(task, Task):
+        raise ConfigError(f"{where} is no task: it must be a subclass of nlpkit.Task.")
+    lacking = [name for name in ("name", "fields", "metrics") if not getattr(task, name, None)]
+    if lacking:
+        raise ConfigError(f"The task {where} has no {' and no '.join(lacking)}. Every task needs them.")
+    if not any(column.role == "text" for column in task.fields):
+        raise ConfigError(f"The task {where} has no field with the role text, so a model would have nothing to read.")
+    return task
 
 
 def _strings(values: Any) -> bool:
@@ -366,12 +496,12 @@ _KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_example(task: Task, example: Example, *, where: str, columns: Iterable[str] | None = None) -> None:
+def check_row(task: Task[Any], row: Row, *, where: str, columns: Iterable[str] | None = None) -> None:
     """Check one data row against the task's fields.
 
     Args:
         task: The task it is meant for.
-        example: The row.
+        row: The row.
         where: Where it came from, such as ``data.jsonl:7``, for the error.
         columns: Names of its own columns, where others were added to it.
 
@@ -379,15 +509,15 @@ def check_example(task: Task, example: Example, *, where: str, columns: Iterable
         InputError: A required field is missing, empty or of the wrong type.
     """
     for column in task.fields:
-        if column.name not in example or example[column.name] is None:
+        if column.name not in row or row[column.name] is None:
             if column.required:
                 needed = ", ".join(repr(f.name) for f in task.fields if f.required)
-                own = ", ".join(example if columns is None else columns)
+                own = ", ".join(row if columns is None else columns)
                 raise InputError(
                     f"{where}: the row has no {column.name!r}; {task.name} rows need {needed}. It has: {own}."
                 )
             continue
-        value = example[column.name]
+        value = row[column.name]
         accepts, kind = _KINDS[column.kind]
         if not accepts(value):
             raise InputError(f"{where}: {column.name!r} must be {kind}, not {shown(value, 80)}.")

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from nlpkit.apps.tasks.task import (
-    BRIEF,
-    LEARNED,
-    MASKS,
-    ORDERED,
-    SEVERAL,
-    BaseTask,
-    Budget,
-    Example,
+    Chunk,
+    ChunkResult,
     Field,
-    Overflow,
-    Part,
+    Lack,
+    Learned,
     Prediction,
+    Prompt,
+    Row,
+    Splits,
+    Target,
+    TaskDecoding,
+    TextBudget,
 )
 from nlpkit.apps.text.chunking import cut_to_fit
-from nlpkit.apps.text.cleaning import LINE_BREAK, clean, clean_preview, ends_too_soon, may_be_quoted, strip_quotes
+from nlpkit.apps.text.cleaning import Cleaning
 from nlpkit.apps.text.language_detection import detect_language, sure_language
 from nlpkit.apps.text.languages import language_name, parse_language
 from nlpkit.apps.text.translation.confidence import REASONS, Signals
 from nlpkit.apps.text.translation.glossary import Match, find_terms
-from nlpkit.apps.text.translation.language_pairs import describe_pairs
+from nlpkit.apps.text.translation.language_pairs import describe_pairs, find_route, foreign_script
 from nlpkit.apps.text.translation.pieces import (
     SERIOUS,
     Asked,
@@ -38,8 +38,8 @@ from nlpkit.apps.text.translation.pieces import (
     plan_pieces,
     tried,
 )
+from nlpkit.apps.text.translation.protected import MAX_MASKS
 from nlpkit.apps.text.translation.protected_grammar import HARD_KINDS, find_protected
-from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError
 
@@ -49,7 +49,7 @@ CHUNK_TOKENS = 192
 LEARNED_CHUNK_TOKENS = 120
 """The same for a model tuned with brief prompts, which learned from sentences."""
 
-BRIEF_BEAMS = 4
+LEARNED_BEAMS = 4
 """Beams of a tuned model: likelier translations read better, and sentences are short."""
 
 SURE_LANGUAGE = 0.9
@@ -67,10 +67,59 @@ SHOWN = 3
 SHOWN_LENGTH = 40
 """Most characters of a quoted sentence."""
 
-_STATE, _PIECE, _ASKED, _TERMS, _CUT = "_state", "_piece", "_asked", "_terms", "_cut"
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a chunk asks about.
+
+    Attributes:
+        index: The piece.
+        asked: What the model is asked about it.
+        terms: Glossary terms to translate as they should be.
+        cut: Whether the piece was too long to be asked about as a whole.
+    """
+
+    index: int
+    asked: Asked
+    terms: tuple[Match, ...] = ()
+    cut: bool = False
 
 
-class Translation(BaseTask):
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A text to translate, or a sentence of it.
+
+    Attributes:
+        source: The text.
+        target_lang: Code of the language wanted.
+        source_lang: Code of the text's own language, or None where it is not known, or seems to be the one wanted.
+        glossary: Terms and how to translate them.
+        references: Reference translations.
+        confidence: How sure the detection of the language was; None where the language was given.
+        sure: Whether a detected language counts as if it were given.
+        same: Whether the text seems to be in the language wanted.
+        state: How far the sentences of the text have got; None before they are cut.
+        step: Of a sentence, which one it is.
+    """
+
+    source: str
+    target_lang: str
+    source_lang: str | None = None
+    glossary: Mapping[str, str] = field(default_factory=dict)
+    references: tuple[str, ...] = ()
+    confidence: float | None = None
+    sure: bool = False
+    same: bool = False
+    state: State | None = None
+    step: Step | None = None
+
+    @property
+    def certain_lang(self) -> str | None:
+        """The language of the text, if it was given or is certain: a guess may be wrong, above all in short texts."""
+        return self.source_lang if self.confidence is None or self.sure else None
+
+
+class Translation(Splits[Source]):
     """Translates text sentence by sentence; all that stands around the sentences comes back as it was.
 
     Sentences that are in the language wanted stay as they are. Between two languages that the model did not learn
@@ -80,220 +129,239 @@ class Translation(BaseTask):
     """
 
     name = "translation"
+    version = 2
     fields: ClassVar[tuple[Field, ...]] = (
-        Field("source", help="text to translate"),
-        Field("target_lang", help="language to translate into: code or name"),
-        Field("source_lang", required=False, help="language of the source, or auto (the default)"),
-        Field("target", required=False, help="reference translation"),
-        Field("references", list, required=False, help="several reference translations"),
-        Field("glossary", dict, required=False, help="source terms and how to translate them"),
+        Field("source", aliases=("src",), help="text to translate"),
+        Field("target_lang", role="option", help="language to translate into: code or name"),
+        Field("source_lang", required=False, role="option", help="language of the source, or auto (the default)"),
+        Field(
+            "target",
+            required=False,
+            role="reference",
+            aliases=("tgt", "ref", "translation"),
+            help="reference translation",
+        ),
+        Field("references", list, required=False, role="reference", help="several reference translations"),
+        Field("glossary", dict, required=False, role="option", help="source terms and how to translate them"),
     )
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "ter")
-    decoding = DecodeConfig(max_tokens=512, stop=("\n",))
-    version = 2
-    text_field = "source"
-    on_overflow: ClassVar[Overflow] = "chunk"
-    streams = False
+    options = DecodeConfig(max_tokens=512, stop=("\n",))
+    cleaning = Cleaning(announcements=True, first_line=True, quotes=True, by_input=True, shows=False)
     combines = True
     explains = True
 
-    def prepare(self, example: Example) -> Example:
+    def prepare(self, row: Row) -> Source:
         """Turn language names into codes and detect the source language where it is not given.
 
         Raises:
             ConfigError: A language is unknown, or source and target are the same.
         """
-        target = parse_language(example["target_lang"])
-        given = str(example.get("source_lang") or "auto").strip()
-        notes: dict[str, Any] = {}
+        text, target = str(row["source"]), parse_language(row["target_lang"])
+        references = [str(reference) for reference in row.get("references") or []]
+        if not references and row.get("target"):
+            references = [str(row["target"])]
+        source = Source(
+            source=text, target_lang=target, glossary=row.get("glossary") or {}, references=tuple(references)
+        )
+        given = str(row.get("source_lang") or "auto").strip()
         if given.lower() != "auto":
-            source: str | None = parse_language(given)
-            if source == target:
+            language = parse_language(given)
+            if language == target:
                 raise ConfigError(
                     f"Source and target language are both {language_name(target)} ({target}); give two different ones."
                 )
-        elif "_confidence" in example:
-            return {**example, "target_lang": target}
-        else:
-            source, notes["_confidence"] = detect_language(str(example["source"]))
-            beyond_doubt = sure_language(str(example["source"]))
-            source = beyond_doubt or source
-            notes["_sure"] = beyond_doubt is not None or notes["_confidence"] >= SURE_LANGUAGE
-            if source == target:
-                # Naming one language twice would only confuse the model; the result says what was seen.
-                source, notes["_same"] = None, True
-        return {**example, "target_lang": target, "source_lang": source or "auto", **notes}
+            return replace(source, source_lang=language)
+        detected, confidence = detect_language(text)
+        beyond_doubt = sure_language(text)
+        detected = beyond_doubt or detected
+        # Naming one language twice would only confuse the model; the result says what was seen.
+        same = detected == target
+        return replace(
+            source,
+            source_lang=None if same else detected,
+            confidence=confidence,
+            sure=beyond_doubt is not None or confidence >= SURE_LANGUAGE,
+            same=same,
+        )
 
-    def prompt(self, example: Example) -> list[Message]:
-        """Ask for the translation of one piece of text, with the glossary terms that occur in it."""
-        target = language_name(example["target_lang"])
-        source = str(example.get("source_lang") or "auto")
-        origin = "" if source == "auto" else f" from {language_name(source)}"
-        terms = find_terms(str(example["source"]), example.get("glossary") or {})
-        hints = dict.fromkeys(f' Translate "{term.term}" as "{term.target}".' for term in terms)
-        hint = "".join(hints)
-        return [Message("user", f"Translate{origin} to {target}.{hint}\n\n{example['source']}")]
+    def prompt(self, example: Source) -> Prompt:
+        """Ask for the translation of one piece of text, with the glossary terms that occur in it.
 
-    def brief(self, example: Example) -> str | None:
-        """Give the name of the language and the text, which itself shows its own.
-
-        The language comes first, so that what is made of the text can already be meant for it. Glossary terms have no
-        place here: decoding includes them.
+        The short prompt is the name of the language and the text, which itself shows its own. The language comes
+        first, so that what is made of the text can already be meant for it; models learned it last before. Glossary
+        terms have no place there: decoding includes them.
         """
-        return f"{language_name(example['target_lang'])}: {example['source']}\n"
+        target = language_name(example.target_lang)
+        origin = f" from {language_name(example.source_lang)}" if example.source_lang else ""
+        terms = find_terms(example.source, example.glossary)
+        hint = "".join(dict.fromkeys(f' Translate "{term.term}" as "{term.target}".' for term in terms))
+        return Prompt(
+            f"Translate{origin} to {target}.{hint}\n\n{example.source}",
+            short=f"{target}: {example.source}\n",
+            former=f"{example.source}\n{target}:",
+        )
 
-    def former_brief(self, example: Example) -> str:
-        """Give the brief prompt that models learned before, the language last: see `encoder.FORMER`."""
-        return f"{example['source']}\n{language_name(example['target_lang'])}:"
+    def decoding(self, example: Source, *, learned: Learned | None) -> TaskDecoding:
+        """Require what the glossary wants; search with beams once tuned, and in another way on a second try.
 
-    def parse(self, completion: str, example: Example) -> Prediction:
-        """Take the first line that is no announcement, without quotes that the source does not have."""
-        source = str(example.get("source", ""))
-        text = clean(completion, like=source)
-        if not LINE_BREAK.search(source.strip()):
-            text = LINE_BREAK.split(text, maxsplit=1)[0]
-        return Prediction(strip_quotes(text, like=source))
-
-    def preview(self, partial: str, example: Example) -> str:
-        """Hold back a beginning that may yet turn out to be an announcement, a quote or reasoning."""
-        source = str(example.get("source", ""))
-        text = clean_preview(partial, like=source)
-        if may_be_quoted(text):
-            return ""
-        if not LINE_BREAK.search(source.strip()):
-            text = LINE_BREAK.split(text, maxsplit=1)[0]
-        return text.strip()
-
-    def second_try(self, completion: str, example: Example, finish_reason: str) -> Mapping[str, Any]:
-        """Go on after the first line if that was empty, an announcement or reasoning."""
-        early = ends_too_soon(completion, finish_reason, like=str(example.get("source", "")))
-        return {"stop": ()} if early else {}
-
-    def options(self, chunk: Example) -> Mapping[str, Any]:
-        """Require what the glossary wants; search with beams once tuned, and in another way on a second try."""
-        wishes: dict[str, Any] = {"beam_size": BRIEF_BEAMS} if chunk.get(BRIEF) else {}
-        state = chunk.get(_STATE)
-        piece = state.pieces[chunk[_PIECE]] if isinstance(state, State) else None
+        The limit is twice the prompt, for no language pair needs more and a loop ends soon, and what the glossary adds.
+        """
+        terms = example.step.terms if example.step is not None else ()
+        beams, ngram = LEARNED_BEAMS if learned else 1, None
+        piece = None if example.state is None or example.step is None else example.state.pieces[example.step.index]
         again = piece is not None and piece.tries > 0
         # Of an inflected term an inflected translation is wanted, which only the model knows: at first it is free.
-        wanted = [term.target for term in chunk.get(_TERMS, ()) if again or _is_plain(term)]
+        wanted = [term.target for term in terms if again or _is_plain(term)]
         if piece is not None and piece.tries and piece.best is not None:
-            wishes["beam_size"] = RETRY_BEAMS
+            beams = RETRY_BEAMS
             if {"loop", "cut"}.intersection(piece.best.signals.reasons):
-                wishes["no_repeat_ngram"] = RETRY_NGRAM
+                ngram = RETRY_NGRAM
             if "placeholders" in piece.best.signals.reasons:
                 text = piece.text
                 wanted += [text[span.start : span.end] for span in find_protected(text) if span.kind in HARD_KINDS]
-        # A stop string would end the text within such a term.
-        wanted = [word for word in dict.fromkeys(wanted) if word.strip() and "\n" not in word]
-        return {**wishes, "must_include": tuple(wanted)} if wanted else wishes
+        return TaskDecoding(
+            max_tokens=16 + sum(len(term.target.encode()) for term in terms),
+            per_prompt_token=2,
+            beam_size=beams,
+            # A stop string would end the text within such a term.
+            must_include=tuple(word for word in dict.fromkeys(wanted) if word.strip() and "\n" not in word),
+            no_repeat_ngram=ngram,
+        )
 
-    def split(self, example: Example, budget: Budget) -> list[Example]:
+    def split(self, example: Source, budget: TextBudget, *, learned: Learned | None) -> list[Chunk[Source]]:
         """Cut into sentences, and return those that the model is to be asked about now."""
-        state = example.get(_STATE)
-        if not isinstance(state, State):
-            most = LEARNED_CHUNK_TOKENS if example.get(BRIEF) else CHUNK_TOKENS
-            limit = max(1, min(budget.max_text_tokens, most))
-            state = plan_pieces(str(example["source"]), _wish(example), limit=limit, count_tokens=budget.count_tokens)
-        return [_chunk(example, state, index, budget) for index in state.due]
+        state = example.state
+        if state is None:
+            limit = max(1, min(budget.max_text_tokens, LEARNED_CHUNK_TOKENS if learned else CHUNK_TOKENS))
+            state = plan_pieces(example.source, _wish(example, learned), limit=limit, count_tokens=budget.count_tokens)
+        return [Chunk(_sentence_of(example, state, index, budget, masks=_has_masks(learned))) for index in state.due]
 
-    def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
-        """Take the translations to where they belong; the text, if all have arrived, and what is to be known of it."""
-        known = [part.example.get(_STATE) for part in parts]
-        state = known[0] if known else example.get(_STATE)
-        if not isinstance(state, State):
-            state = plan_pieces(str(example["source"]), _wish(example), limit=None)
-            parts = [
-                replace(part, example=_chunk(example, state, index))
-                for part, index in zip(parts, state.due, strict=False)
-            ]
-        pieces = list(state.pieces)
-        for part in parts:
-            index, asked = part.example[_PIECE], part.example[_ASKED]
-            cut = part.finish_reason == "length" or bool(part.example.get(_CUT))
-            reasons = [name for name, holds in (("loop", part.loops), ("cut", cut)) if holds]
-            signals = Signals(logprob=part.logprob, min_logprob=part.min_logprob, ratio=1.0, reasons=tuple(reasons))
-            pieces[index] = tried(
-                pieces[index],
-                asked,
-                part.prediction.text,
-                signals,
-                terms=part.example[_TERMS],
-                retry_for=_retry_reasons(example, asked),
-            )
-        state = replace(state, pieces=tuple(pieces))
-        if state.due:
-            return Prediction("", {_STATE: state})
-        facts = _facts(state, example)
-        return Prediction(state.text(), facts, _warnings(state, example, facts))
-
-    def reduce(self, prediction: Prediction, example: Example) -> Example | None:
+    def reduce(
+        self,
+        results: Sequence[ChunkResult[Source]],
+        example: Source,
+        *,
+        learned: Learned | None,
+        user_options: Mapping[str, Any],
+    ) -> Source | None:
         """Go on with the sentences that have not arrived."""
-        state = prediction.fields.get(_STATE)
-        return None if state is None else {**example, _STATE: state}
 
-    def references(self, example: Example) -> list[str]:
+        def retry_for(asked: Asked) -> Collection[str]:
+            if user_options.get("n", 1) > 1:
+                return ()
+            if not user_options:
+                return SERIOUS
+            # In the user's own way a second try can differ by its masks alone.
+            return ("placeholders",) if asked.masked is not None else ()
+
+        state = _state_after(results, example, learned)
+        for result in results:
+            step = _step_of(result)
+            state = _taken(state, result, retry_for=frozenset(retry_for(step.asked)))
+        return replace(example, state=state) if state.due else None
+
+    def merge(self, results: Sequence[ChunkResult[Source]], example: Source, *, learned: Learned | None) -> Prediction:
+        """Take the translations to where they belong; the text, and what is to be known of it."""
+        state = _state_after(results, example, learned)
+        for result in results:
+            state = _taken(state, result)
+        facts = _facts(state, example)
+        return Prediction(state.text(), facts, _warnings(state, example, facts, learned))
+
+    def target(self, example: Source) -> Target | None:
         """Return the reference translations."""
-        several = [str(reference) for reference in example.get("references") or []]
-        return several or ([str(example["target"])] if example.get("target") else [])
+        return Target(example.references[0], example.references) if example.references else None
 
-    def max_tokens(self, example: Example, prompt_tokens: int) -> int:
-        """Allow twice the prompt, for no language pair needs more and a loop ends soon, and what the glossary adds."""
-        terms = example.get(_TERMS) or ()
-        return 2 * prompt_tokens + 16 + sum(len(term.target.encode()) for term in terms)
+    def teaches(self, example: Source) -> Mapping[str, str]:
+        """Return the pair of languages, where the row names both: what a detector saw may be wrong."""
+        if example.confidence is not None or example.source_lang is None:
+            return {}
+        return {"source_lang": example.source_lang, "target_lang": example.target_lang}
+
+    def lack(self, example: Source, learned: Learned) -> Lack | None:
+        """Say that there is no way between the languages, not even through English: nothing else could help then."""
+        pairs, source = _pairs(learned), example.certain_lang
+        script = foreign_script(pairs, example.source)
+        foreign = source is None and script is not None
+        if not foreign and find_route(pairs, source, example.target_lang) is not None:
+            return None
+        origin = f"from {language_name(source)} " if source else f"from {script} letters " if script else ""
+        wanted = language_name(example.target_lang)
+        return Lack(f"learned {describe_pairs(pairs)}, not to translate {origin}to {wanted}", refused=True)
 
 
-def _retry_reasons(example: Example, asked: Asked) -> frozenset[str]:
-    """Return what makes a sentence worth a second try, as keys of `REASONS`."""
-    if example.get(SEVERAL):
-        return frozenset()
-    if not example.get(ORDERED):
-        return SERIOUS
-    # In the user's own way a second try can differ by its masks alone.
-    return frozenset({"placeholders"} if asked.masked is not None else ())
-
-
-def _wish(example: Example) -> Wish:
-    given = "_confidence" not in example
-    source = str(example.get("source_lang") or "auto")
-    target = str(example["target_lang"])
-    known = None if source == "auto" or not (given or example.get("_sure")) else source
-    if example.get("_same") and example.get("_sure"):
-        known = target
-    return Wish(
-        source=known,
-        given=given and known is not None,
-        target=target,
-        learned=example.get(LEARNED) or (),
-        masks=bool(example.get(MASKS)),
+def _pairs(learned: Learned | None) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of source and target language that a model learned; none where nothing is said."""
+    options = () if learned is None else learned.options
+    return tuple(
+        (pair["source_lang"], pair["target_lang"]) for pair in options if {"source_lang", "target_lang"} <= pair.keys()
     )
 
 
-def _chunk(example: Example, state: State, index: int, budget: Budget | None = None) -> Example:
+def _has_masks(learned: Learned | None) -> bool:
+    """Tell whether a model has masks for protected spans in its vocabulary."""
+    return learned is not None and all(learned.has_token(f"⟦{number}⟧") for number in range(1, MAX_MASKS + 1))
+
+
+def _wish(example: Source, learned: Learned | None) -> Wish:
+    known = example.certain_lang
+    return Wish(
+        source=example.target_lang if example.same and example.sure else known,
+        given=example.confidence is None and known is not None,
+        target=example.target_lang,
+        learned=_pairs(learned),
+        masks=_has_masks(learned),
+    )
+
+
+def _sentence_of(example: Source, state: State, index: int, budget: TextBudget, *, masks: bool) -> Source:
+    """Return what the model is asked about one piece now."""
     piece = state.pieces[index]
     # A second try without masks: the model may have stumbled over them.
     lost = piece.tries and piece.best is not None and "placeholders" in piece.best.signals.reasons
-    asked: Asked = ask_about(piece.text, masks=bool(example.get(MASKS)) and not lost)
-    is_long = budget is not None and budget.count_tokens(asked.text) > budget.max_text_tokens
-    if budget is not None and is_long and (piece.leg or piece.tries):
-        # What came out of the step before may be longer than any sentence that was cut to fit.
+    asked: Asked = ask_about(piece.text, masks=masks and not lost)
+    # What came out of the step before may be longer than any sentence that was cut to fit.
+    cut = bool(piece.leg or piece.tries) and budget.count_tokens(asked.text) > budget.max_text_tokens
+    if cut:
         asked = replace(asked, text=cut_to_fit(asked.text, budget.max_text_tokens, budget.count_tokens).rstrip())
     terms: tuple[Match, ...] = ()
     if piece.leg + 1 == len(piece.route):
-        terms = find_terms(piece.source, example.get("glossary") or {}, language=piece.language)
-    language = piece.language if piece.leg == 0 else piece.route[piece.leg - 1]
-    return {
-        **example,
-        "source": asked.text,
-        "source_lang": language or "auto",
-        "target_lang": piece.route[piece.leg],
-        "glossary": {term.term: term.target for term in terms},
-        _STATE: state,
-        _PIECE: index,
-        _ASKED: asked,
-        _TERMS: terms,
-        _CUT: is_long and (piece.leg or piece.tries),
-    }
+        terms = find_terms(piece.source, example.glossary, language=piece.language)
+    return replace(
+        example,
+        source=asked.text,
+        source_lang=piece.language if piece.leg == 0 else piece.route[piece.leg - 1],
+        target_lang=piece.route[piece.leg],
+        glossary={term.term: term.target for term in terms},
+        state=state,
+        step=Step(index=index, asked=asked, terms=terms, cut=cut),
+    )
+
+
+def _step_of(result: ChunkResult[Source]) -> Step:
+    step = result.chunk.example.step
+    if step is None:
+        raise ValueError("a result of a chunk that `split` did not make")
+    return step
+
+
+def _state_after(results: Sequence[ChunkResult[Source]], example: Source, learned: Learned | None) -> State:
+    """Return the state that the results are to be taken to."""
+    state = results[0].chunk.example.state if results else example.state
+    return state or plan_pieces(example.source, _wish(example, learned), limit=None)
+
+
+def _taken(state: State, result: ChunkResult[Source], *, retry_for: frozenset[str] = frozenset()) -> State:
+    """Return the state with one more result; what is poor for one of the reasons stays due."""
+    step = _step_of(result)
+    cut = result.finish_reason == "length" or step.cut
+    reasons = tuple(name for name, holds in (("loop", result.loops), ("cut", cut)) if holds)
+    signals = Signals(logprob=result.logprob, min_logprob=result.min_logprob, ratio=1.0, reasons=reasons)
+    pieces = list(state.pieces)
+    pieces[step.index] = tried(
+        pieces[step.index], step.asked, result.prediction.text, signals, terms=step.terms, retry_for=retry_for
+    )
+    return replace(state, pieces=tuple(pieces))
 
 
 def _is_plain(match: Match) -> bool:
@@ -301,13 +369,12 @@ def _is_plain(match: Match) -> bool:
     return match.end - match.start == len(match.term)
 
 
-def _facts(state: State, example: Example) -> dict[str, Any]:
-    pieces, target = state.pieces, str(example["target_lang"])
-    source = example.get("source_lang")
+def _facts(state: State, example: Source) -> dict[str, Any]:
+    pieces, target = state.pieces, example.target_lang
     done = [piece for piece in pieces if piece.best is not None]
     attempts = [piece.best for piece in done if piece.best is not None]
     facts: dict[str, Any] = {
-        "source_lang": target if example.get("_same") else None if source in ("auto", None) else source,
+        "source_lang": target if example.same else example.source_lang,
         "target_lang": target,
         "via": next((piece.route[0] for piece in pieces if piece.pivots), None),
         "confidence": round(min((piece.confidence for piece in pieces), default=1.0), 3),
@@ -327,8 +394,8 @@ def _facts(state: State, example: Example) -> dict[str, Any]:
         ],
         "sentences": [_sentence(piece) for piece in pieces],
     }
-    if "_confidence" in example:
-        facts["source_lang_confidence"] = example["_confidence"]
+    if example.confidence is not None:
+        facts["source_lang_confidence"] = example.confidence
     terms = {term.term: term.target for piece in done for term in piece.terms}
     if terms:
         missed = {term for piece in done for term in piece.missed}
@@ -347,8 +414,8 @@ def _sentence(piece: TextPiece) -> dict[str, Any]:
     return facts
 
 
-def _warnings(state: State, example: Example, facts: Mapping[str, Any]) -> tuple[str, ...]:
-    pieces, target = state.pieces, language_name(str(example["target_lang"]))
+def _warnings(state: State, example: Source, facts: Mapping[str, Any], learned: Learned | None) -> tuple[str, ...]:
+    pieces, target = state.pieces, language_name(example.target_lang)
     warnings = []
     if facts["kept"] == len(pieces) > 0:
         warnings.append(f"the text is in {target} already and stayed as it is")
@@ -370,11 +437,10 @@ def _warnings(state: State, example: Example, facts: Mapping[str, Any]) -> tuple
         warnings.append("numbers differ: " + ", ".join(facts["numbers_changed"][:8]))
     if facts.get("glossary_misses"):
         warnings.append("glossary terms not followed: " + ", ".join(facts["glossary_misses"]))
-    learned = example.get(LEARNED) or ()
     if any(piece.foreign for piece in pieces):
-        warnings.append(f"the model learned {describe_pairs(learned)}; name another with --model for the rest")
-    # A brief prompt does not name the source's language, so naming it would change nothing.
-    if "source_lang_confidence" in facts and facts["source_lang"] is None and not example.get(BRIEF):
+        warnings.append(f"the model learned {describe_pairs(_pairs(learned))}; name another with --model for the rest")
+    # The short prompt does not name the source's language, so naming it would change nothing.
+    if "source_lang_confidence" in facts and facts["source_lang"] is None and not learned:
         warnings.append("the language of the source could not be told; name it with --from")
     return tuple(warnings)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nlpkit.apps.tasks.task import BaseTask, Example, Field, Part, Prediction
-from nlpkit.apps.text.cleaning import clean, clean_preview
+from nlpkit.apps.tasks.task import Field, Learned, Prediction, Prompt, Row, Target, Task, TaskDecoding
+from nlpkit.apps.text.cleaning import Cleaning
 from nlpkit.apps.text.forms import acrostic_word, check_form, find_title
-from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 
@@ -40,7 +38,7 @@ FORMS: dict[str, Form] = {
 """All forms by name."""
 
 
-class Writing(BaseTask):
+class Writing(Task[Row]):
     """Writes a text in a form, sampled; the result reports the seed.
 
     Fields of a prediction: ``form``, ``title`` (if the text opens with one), ``keywords_missing``, and the facts of
@@ -49,56 +47,62 @@ class Writing(BaseTask):
 
     name = "writing"
     fields: ClassVar[tuple[Field, ...]] = (
-        Field("prompt", required=False, help="what to write about, or the whole instruction for the form `free`"),
-        Field("form", required=False, help=", ".join(FORMS) + " (the default is free)"),
+        Field(
+            "prompt",
+            required=False,
+            aliases=("instruction",),
+            help="what to write about, or the whole instruction for the form `free`",
+        ),
+        Field("form", required=False, role="option", help=", ".join(FORMS) + " (the default is free)"),
         Field("keywords", list, required=False, help="words that the text should use"),
-        Field("text", required=False, help="reference text"),
+        Field("text", required=False, role="reference", aliases=("story", "output"), help="reference text"),
     )
     metrics: ClassVar[tuple[str, ...]] = ("distinct2", "distinct1", "self_bleu", "repetition", "length_words")
-    decoding = DecodeConfig(max_tokens=512, temperature=0.8, top_p=0.95, frequency_penalty=0.2)
-    text_field = "prompt"
+    options = DecodeConfig(max_tokens=512, temperature=0.8, top_p=0.95, frequency_penalty=0.2)
+    cleaning = Cleaning(announcements=True)
 
-    def prepare(self, example: Example) -> Example:
+    def prepare(self, row: Row) -> Row:
         """Check the form, and that there is something to write about.
 
         Raises:
             ConfigError: There is no such form.
             InputError: There is neither a prompt nor a keyword, or no letter to make an acrostic of.
         """
-        form = str(example.get("form") or "free").lower()
+        form = str(row.get("form") or "free").lower()
         if form not in FORMS:
             raise ConfigError(f"There is no form {form!r}. {did_you_mean(form, FORMS)}")
-        prompt = str(example.get("prompt") or "")
-        if not prompt.strip() and not example.get("keywords"):
+        prompt = str(row.get("prompt") or "")
+        if not prompt.strip() and not row.get("keywords"):
             raise InputError("There is nothing to write about: the prompt is empty. Give a prompt or keywords.")
         if form == "acrostic" and not acrostic_word(prompt):
             raise InputError(f"The prompt {prompt!r} has no word to make an acrostic of.")
-        return {**example, "prompt": prompt, "form": form}
+        return {**row, "prompt": prompt, "form": form}
 
-    def prompt(self, example: Example) -> list[Message]:
-        """Ask for the form on the prompt's subject, with the keywords."""
+    def prompt(self, example: Row) -> Prompt:
+        """Ask for the form on the prompt's subject, with the keywords; briefly in one line.
+
+        A prompt without a form is an instruction, and no brief one.
+        """
         form, subject = _form(example), str(example.get("prompt") or "").strip()
-        letters = ", ".join(acrostic_word(subject).upper())
-        ask = FORMS[form].ask.format(letters=letters)
+        word = acrostic_word(subject)
+        ask = FORMS[form].ask.format(letters=", ".join(word.upper()))
         text = subject or "Write a text."
         if ask:
             text = f"{ask} about {subject}." if subject else f"{ask}."
-        keywords = [str(word) for word in example.get("keywords") or []]
+        keywords = ", ".join(str(word) for word in example.get("keywords") or [])
         if keywords:
-            text += f" Use these words: {', '.join(keywords)}."
-        return [Message("user", text)]
+            text += f" Use these words: {keywords}."
+        short = f"{form.capitalize()} about {'; '.join(filter(None, [subject, keywords]))}:"
+        return Prompt(
+            text, short=None if form == "free" else short, form=f"acrostic:{word}" if form == "acrostic" else form
+        )
 
-    def brief(self, example: Example) -> str | None:
-        """Give form, subject and keywords in one line; a prompt without a form is an instruction, and no brief one."""
-        if _form(example) == "free":
-            return None
-        keywords = [str(word) for word in example.get("keywords") or []]
-        parts = [str(example.get("prompt") or "").strip(), ", ".join(keywords)]
-        return f"{_form(example).capitalize()} about {'; '.join(filter(None, parts))}:"
+    def decoding(self, example: Row, *, learned: Learned | None) -> TaskDecoding:
+        """Allow what the form needs."""
+        return TaskDecoding(max_tokens=FORMS[_form(example)].max_tokens)
 
-    def parse(self, completion: str, example: Example) -> Prediction:
-        """Drop an announcement and collect the facts about the form."""
-        text = clean(completion)
+    def parse(self, text: str, example: Row) -> Prediction:
+        """Collect the facts about the form."""
         form = _form(example)
         word = acrostic_word(str(example.get("prompt") or "")) if form == "acrostic" else ""
         facts: dict[str, Any] = {
@@ -111,24 +115,12 @@ class Writing(BaseTask):
         }
         return Prediction(text, facts, _warnings(facts))
 
-    def preview(self, partial: str, example: Example) -> str:
-        """Hold back what may yet turn out to be an announcement."""
-        return clean_preview(partial)
-
-    def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
-        """Take the only part."""
-        return parts[0].prediction if parts else self.parse("", example)
-
-    def references(self, example: Example) -> list[str]:
+    def target(self, example: Row) -> Target | None:
         """Return the reference text, where there is one."""
-        return [str(example["text"])] if example.get("text") else []
-
-    def max_tokens(self, example: Example, prompt_tokens: int) -> int:
-        """Allow what the form needs."""
-        return FORMS[_form(example)].max_tokens
+        return Target(str(example["text"])) if example.get("text") else None
 
 
-def _form(example: Example) -> str:
+def _form(example: Row) -> str:
     form = str(example.get("form") or "free").lower()
     return form if form in FORMS else "free"
 
@@ -140,11 +132,3 @@ def _warnings(facts: dict[str, Any]) -> tuple[str, ...]:
     if facts["keywords_missing"]:
         warnings.append("keywords not used: " + ", ".join(facts["keywords_missing"]))
     return tuple(warnings)
-
-
-def form_of(example: Mapping[str, Any]) -> str:
-    """Return the form that a writing row asks for, as the form metric spells it."""
-    form = str(example.get("form") or "free").lower()
-    if form == "acrostic":
-        return f"acrostic:{acrostic_word(str(example.get('prompt') or ''))}"
-    return form

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from nlpkit.apps.text.chunking import LINE_ENDS
 
@@ -30,6 +31,63 @@ _QUOTES = {
     "『": "』",
     "**": "**",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaning:
+    """What to take off a completion before it is parsed, and what of a growing one is certain.
+
+    Attributes:
+        strip: Whether white space around the text goes.
+        announcements: Whether reasoning and an announcement in front of the answer go.
+        first_line: Whether the answer is the first line, unless the input has several. Where decoding ends with that
+            line, and it was no answer, it goes on once more.
+        quotes: Whether one pair of quotes around the whole text goes.
+        by_input: Whether what the input begins with itself, an announcement or a quote, stays.
+        shows: Whether the text can be shown as it grows.
+        retries_loops: Whether a greedy completion that runs in circles is decoded once more without repeats.
+    """
+
+    strip: bool = True
+    announcements: bool = False
+    first_line: bool = False
+    quotes: bool = False
+    by_input: bool = False
+    shows: bool = True
+    retries_loops: bool = False
+
+    def clean(self, completion: str, *, like: str = "") -> str:
+        """Clean a whole completion.
+
+        Args:
+            completion: What the model wrote.
+            like: The input text, where that matters.
+        """
+        text = completion
+        if self.announcements:
+            text = clean(text, like=like)
+        elif self.strip:
+            text = text.strip()
+        if self.first_line and not LINE_BREAK.search(like.strip()):
+            text = LINE_BREAK.split(text, maxsplit=1)[0]
+        return strip_quotes(text, like=like) if self.quotes else text
+
+    def preview(self, partial: str, *, like: str = "") -> str:
+        """Return text that `clean` is sure to begin with, whatever follows the partial completion."""
+        text = partial
+        if self.announcements:
+            text = clean_preview(text, like=like)
+        elif self.strip:
+            text = text.strip()
+        if self.quotes and may_be_quoted(text):
+            return ""
+        if self.first_line and not LINE_BREAK.search(like.strip()):
+            text = LINE_BREAK.split(text, maxsplit=1)[0]
+        return text.strip() if self.quotes else text
+
+    def ended_too_soon(self, completion: str, finish_reason: str, *, like: str = "") -> bool:
+        """Tell whether a completion that was to end with its first line ended before the answer."""
+        return self.first_line and ends_too_soon(completion, finish_reason, like=like)
 
 
 def clean(completion: str, *, like: str = "") -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from nlpkit.apps.data.rows import row_format
 from nlpkit.apps.pipeline.run import run_task
-from nlpkit.apps.tasks.table import load_task
+from nlpkit.apps.tasks.encoder import short_names
+from nlpkit.apps.tasks.generation import TextGeneration
 from nlpkit.apps.tasks.task import Task
 from nlpkit.apps.training.examples import find_task, read_blocks, read_examples
 from nlpkit.apps.training.recipe import TEXT, DataSpec, Recipe
@@ -34,7 +35,7 @@ _READ = 1 << 15
 """Characters of a text file that are looked at, for each sample."""
 
 
-def dev_examples(recipe: Recipe, count: int) -> tuple[Task | None, list[Mapping[str, Any]]]:
+def dev_examples(recipe: Recipe, count: int) -> tuple[Task[Any] | None, list[Mapping[str, Any]]]:
     """Return the task and the first examples of the development data that are rows of a task."""
     for spec in recipe.eval_data:
         task = find_task(spec.task)
@@ -105,14 +106,17 @@ class DevSet:
                 f"The metrics {', '.join(self.metrics)} are measured by generating for rows of a task: give them with "
                 "--eval-data."
             )
-        self.task: Task = task or load_task("generation")
+        self.task: Task[Any] = task or TextGeneration()
         if task is None:
             self._examples = text_beginnings(
-                recipe.eval_data, start.coder.tokenizer, seq_len=start.config.seq_len, count=self._n_samples
+                recipe.eval_data, start.encoder.tokenizer, seq_len=start.config.seq_len, count=self._n_samples
             )
             self._overrides |= {**_SAMPLING, "max_tokens": max(1, min(CONTINUATION, start.config.seq_len // 2))}
         if options.get("max_tokens") is not None:
             self._overrides["max_tokens"] = int(options["max_tokens"])
+        # It is asked as it is taught: rows of a task may have brief prompts of several names.
+        names = short_names(self.task, self._examples)
+        self._learned = frozenset(name for name in names if name in start.encoder.learned)
 
     @property
     def has_samples(self) -> bool:
@@ -120,7 +124,7 @@ class DevSet:
         return self._n_samples > 0 and bool(self._examples)
 
     def _predict(self, model: GPT, examples: Sequence[Mapping[str, Any]]) -> list[str]:
-        coder, config = self._start.coder, self._start.config
+        encoder, config = self._start.encoder, self._start.config
         facts = ModelFacts(
             name="the model in training",
             path=Path(),
@@ -129,9 +133,9 @@ class DevSet:
             n_parameters=model.config.n_parameters,
             dtype=config.dtype,
             device=model.device.type,
-            brief_tasks=frozenset({self.task.name} if coder.brief else ()),
+            brief_tasks=self._learned,
         )
-        lm = LanguageModel(facts, lambda: GPTRunner(model), coder.tokenizer, coder.chat)
+        lm = LanguageModel(facts, lambda: GPTRunner(model), encoder.tokenizer, encoder.chat)
         results = run_task(lm, self.task, examples, overrides=self._overrides, keep_going=True, on_overflow="truncate")
         return [result.prediction.text if result.error is None else "" for result in results]
 
@@ -144,7 +148,7 @@ class DevSet:
         def measured(model: GPT) -> Mapping[str, float]:
             predictions = self._predict(model, self._examples)
             pairs = [
-                (prediction, tuple(task.references(task.prepare(example))))
+                (prediction, () if (target := task.target(task.prepare(example))) is None else target.accepted)
                 for prediction, example in zip(predictions, self._examples, strict=True)
             ]
             return {name: scorer(name, pairs) for name in self.metrics}
@@ -164,7 +168,7 @@ class DevSet:
         shown: list[Mapping[str, str]] = []
         for example, prediction in zip(examples, self._predict(model, examples), strict=True):
             prepared = self.task.prepare(example)
-            text = str(example.get(self.task.text_field, ""))
-            target = self.task.target(prepared) or ""
-            shown.append({"input": text[:200], "prediction": prediction, "target": target})
+            target = self.task.target(prepared)
+            expected = "" if target is None else target.text
+            shown.append({"input": self.task.text(prepared)[:200], "prediction": prediction, "target": expected})
         return shown

@@ -16,7 +16,7 @@ TRIAL_STEPS = 3
 
 def _rows(training: Training) -> list[dict[str, Any]]:
     shown = []
-    tokenizer = training.start.coder.tokenizer
+    tokenizer = training.start.encoder.tokenizer
     for source in training.sources:
         for index in range(min(ROWS_SHOWN, source.rows.n_rows)):
             ids, prompt = source.rows.row(index, 0)

@@ -12,10 +12,10 @@ import torch
 
 from nlpkit.apps.data.rows import Row, read_rows, row_format
 from nlpkit.apps.documents.files import check_text, decode_text, display_name, open_input
-from nlpkit.apps.tasks.encoder import Coder, _prepared
-from nlpkit.apps.tasks.table import load_task
-from nlpkit.apps.tasks.task import BaseTask, Example, Field, Task, check_example
-from nlpkit.apps.text.languages import parse_language
+from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder, prepare_at, short_name
+from nlpkit.apps.tasks.table import file_sha256, load_task
+from nlpkit.apps.tasks.task import Field, Task, check_row
+from nlpkit.apps.tasks.task import Row as TaskRow
 from nlpkit.apps.training.recipe import TEXT, DataSpec
 from nlpkit.apps.training.tokenizing import WORTH_FORKING, Part, can_fork, in_part, tokenize_in_parallel
 from nlpkit.core.errors import ConfigError, InputError
@@ -33,7 +33,7 @@ WORTH_SHARING = 0.1
 _TEXT_FIELDS = (Field("text", help="text to learn"),)
 
 
-def read_examples(spec: DataSpec, task: Task | None) -> Iterator[tuple[str, Example]]:
+def read_examples(spec: DataSpec, task: Task[Any] | None) -> Iterator[tuple[str, TaskRow]]:
     """Read and check the rows of one source.
 
     Args:
@@ -53,18 +53,18 @@ def read_examples(spec: DataSpec, task: Task | None) -> Iterator[tuple[str, Exam
             yield row.where, _checked_row(spec, task, row)
 
 
-def _columns(task: Task | None) -> Sequence[Field]:
+def _columns(task: Task[Any] | None) -> Sequence[Field]:
     return _TEXT_FIELDS if task is None else task.fields
 
 
-def _checked_row(spec: DataSpec, task: Task | None, row: Row) -> Example:
+def _checked_row(spec: DataSpec, task: Task[Any] | None, row: Row) -> TaskRow:
     values = {**spec.fields, **row.values}
     if task is None:
         text = values.get("text")
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{row.where}: a row to learn plain text from needs a 'text' that is not empty.")
     else:
-        check_example(task, values, where=row.where)
+        check_row(task, values, where=row.where)
     return values
 
 
@@ -90,35 +90,38 @@ def read_blocks(path: str) -> Iterator[str]:
             yield check_text(decode_text(kept, where=name), where=name)
 
 
-def find_task(name: str) -> Task | None:
+def find_task(name: str) -> Task[Any] | None:
     """Return a task by name, or None for plain text."""
     return None if name == TEXT else load_task(name)
 
 
-def learned_prompts(spec: DataSpec) -> set[str]:
-    """Return the names of the brief prompts that the rows of a source teach, see `Task.brief_name`."""
+def what_is_taught(spec: DataSpec) -> tuple[set[str], list[dict[str, str]]]:
+    """Return what the rows of a source teach with short prompts.
+
+    Returns:
+        The names of the short prompts, and the values of options that were learned, a mapping each.
+    """
     task = find_task(spec.task)
-    if task is None:
-        return set()
-    alike = getattr(type(task), "brief_name", BaseTask.brief_name) is BaseTask.brief_name
-    # Standard input is gone by the time that this is asked.
-    if alike or spec.path == "-":
-        return {task.name}
-    return {task.brief_name(_prepared(task, example, where)) for where, example in read_examples(spec, task)}
+    names: set[str] = set()
+    options: set[tuple[tuple[str, str], ...]] = set()
+    if task is None or spec.path == "-":
+        return names, []
+    for where, row in read_examples(spec, task):
+        example = prepare_at(task, row, where)
+        prompt = task.prompt(example)
+        if prompt.short is not None:
+            names.add(short_name(task, prompt))
+        options.add(tuple(sorted(task.teaches(example).items())))
+    return names, [dict(one) for one in sorted(options) if one]
 
 
-def learned_languages(spec: DataSpec) -> set[tuple[str, str]]:
-    """Return the pairs of source and target language that the rows of a source name; none where they name none."""
-    task = find_task(spec.task)
-    names = {"source_lang", "target_lang"}
-    if task is None or spec.path == "-" or not names <= {column.name for column in task.fields}:
-        return set()
-    pairs = {(str(row.get("source_lang")), str(row.get("target_lang"))) for _, row in read_examples(spec, task)}
-    return {
-        (parse_language(source), parse_language(target))
-        for source, target in pairs
-        if source.strip().lower() not in ("none", "auto")
-    }
+def has_short_prompts(spec: DataSpec, task: Task[Any]) -> bool:
+    """Tell whether any row of a source has a short prompt."""
+    if not Path(spec.path).is_file():
+        # What is wrong with the path is said where the data are read.
+        return True
+    rows = read_examples(spec, task)
+    return any(task.prompt(prepare_at(task, row, where)).short is not None for where, row in rows)
 
 
 def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Iterator[str]:
@@ -137,14 +140,14 @@ def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Itera
             if task is None:
                 yield str(example["text"])
                 continue
-            prepared = _prepared(task, example, where)
-            asked = task.brief(prepared) if brief else None
-            if asked is not None:
-                yield asked
-                yield f" {task.target(prepared) or ''}"
+            prepared = prepare_at(task, example, where)
+            prompt, target = task.prompt(prepared), task.target(prepared)
+            answer = "" if target is None else target.text
+            if brief and prompt.short is not None:
+                yield from (prompt.short, f" {answer}")
                 continue
-            yield from (message.content for message in task.prompt(prepared))
-            yield task.target(prepared) or ""
+            yield from (message.content for message in prompt.messages)
+            yield answer
 
 
 @dataclass(frozen=True)
@@ -185,32 +188,40 @@ class Source:
         return self.packed.saved if isinstance(self.packed, SharedPrefixRows) else 0.0
 
 
-def source_key(spec: DataSpec, coder: Coder, *, seq_len: int, policy: LongPolicy, sha256: str) -> str:
+def _lesson(encoder: PromptEncoder, task: Task[Any] | None, row: TaskRow, where: str) -> TokenRow:
+    if task is None:
+        return TokenRow([*encoder.text(str(row["text"])), encoder.end_id(chat=False)], 0, where)
+    ids, prompt_length = encoder.lesson(task, row, where)
+    return TokenRow(ids, prompt_length, where)
+
+
+def source_key(spec: DataSpec, encoder: PromptEncoder, *, seq_len: int, policy: LongPolicy, sha256: str) -> str:
     """Return a hash of everything that decides the tokens of a source."""
     task = find_task(spec.task)
     facts: dict[str, Any] = {
         "sha256": sha256,
         "task": spec.task,
         "version": None if task is None else task.version,
+        **({} if task is None or file_sha256(task) is None else {"task_file": file_sha256(task)}),
         "limit": spec.limit,
         "fields": dict(spec.fields),
         "folds": [spec.folds, spec.fold, spec.held_out],
-        "tokenizer": coder.tokenizer.fingerprint,
-        "brief": coder.brief,
-        "chat": None if coder.chat is None else coder.chat.fingerprint,
+        "tokenizer": encoder.tokenizer.fingerprint,
+        "brief": encoder.learned is EVERY,
+        "chat": None if encoder.chat is None else encoder.chat.fingerprint,
         "seq_len": seq_len,
         "policy": policy,
     }
     if task is None and row_format(spec.path) is None:
-        facts["end"] = [coder.end_id(chat=False)] if coder.tokenizer.eos_ids else []
-    if coder.tokenizer.encode("a") != coder.tokenizer.encode("a", at_start=False):
+        facts["end"] = [encoder.end_id(chat=False)] if encoder.tokenizer.eos_ids else []
+    if encoder.tokenizer.encode("a") != encoder.tokenizer.encode("a", at_start=False):
         facts["targets"] = "continue prompts"
     return hash_value(facts)
 
 
 def open_source(
     spec: DataSpec,
-    coder: Coder,
+    encoder: PromptEncoder,
     *,
     folder: Path,
     seq_len: int,
@@ -226,7 +237,7 @@ def open_source(
 
     Args:
         spec: The source.
-        coder: Tokenizer and template.
+        encoder: Makes the tokens.
         folder: Where tokenized data go.
         seq_len: Slots that a row may take.
         policy: What to do with longer rows.
@@ -255,25 +266,25 @@ def open_source(
             empty = True
             for count, block in enumerate(read_blocks(spec.path), 1):
                 # Blocks end at line ends: all but the first go on where the one before ended.
-                ids = coder.tokenizer.encode(block) if count == 1 else coder.tokenizer.encode(block, at_start=False)
+                ids = encoder.tokenizer.encode(block) if count == 1 else encoder.tokenizer.encode(block, at_start=False)
                 if ids:
                     empty = False
                     yield TokenRow(ids, 0, f"{display_name(spec.path)}: block {count}")
-            if not empty and coder.tokenizer.eos_ids:
-                yield TokenRow([coder.end_id(chat=False)], 0, f"{display_name(spec.path)}: its end")
+            if not empty and encoder.tokenizer.eos_ids:
+                yield TokenRow([encoder.end_id(chat=False)], 0, f"{display_name(spec.path)}: its end")
             return
         if workers > 1:
             yield from tokenize_in_parallel(part, workers)
             return
         for where, example in read_examples(spec, task):
-            yield coder.row(task, example, where)
+            yield _lesson(encoder, task, example, where)
 
     def part(which: Part) -> Iterator[tuple[int, TokenRow]]:
         for row in read_rows(spec.path, fields=_columns(task), takes=functools.partial(in_part, part=which)):
-            yield row.line, coder.row(task, _checked_row(spec, task, row), row.where)
+            yield row.line, _lesson(encoder, task, _checked_row(spec, task, row), row.where)
 
     workers = _workers(spec) if row_format(spec.path) == "jsonl" else 1
-    key = source_key(spec, coder, seq_len=seq_len, policy=policy, sha256=sha256)
+    key = source_key(spec, encoder, seq_len=seq_len, policy=policy, sha256=sha256)
     store = build_store(
         folder / f"{Path(spec.path).name.split('.')[0] or 'stdin'}-{key[:12]}",
         rows(),

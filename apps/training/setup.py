@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from nlpkit.apps.models.adapters import find_adapter
-from nlpkit.apps.tasks.encoder import Coder, has_brief_prompts
+from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder
 from nlpkit.apps.training.examples import (
     Source,
     find_task,
-    learned_languages,
-    learned_prompts,
+    has_short_prompts,
     open_source,
     training_texts,
+    what_is_taught,
 )
 from nlpkit.apps.training.recipe import TEXT, DataSpec, Recipe
 from nlpkit.core.chat.template import ChatTemplate
@@ -57,14 +57,14 @@ class Start:
 
     Attributes:
         model: The model; its parameters to train require gradients.
-        coder: Tokenizer and template.
+        encoder: Makes the tokens to learn from.
         config: The training's options, with all defaults filled in.
         base: Name of the model it comes from, or None.
         identity: Hashes of what it is made from, by a name for people.
     """
 
     model: GPT
-    coder: Coder
+    encoder: PromptEncoder
     config: TrainConfig
     base: str | None
     identity: Mapping[str, str]
@@ -167,13 +167,17 @@ def _check_prompts(recipe: Recipe, base: str | None, learned: frozenset[str]) ->
     """
     for spec in (*recipe.data, *recipe.eval_data):
         task = find_task(spec.task)
-        if recipe.prompts == "brief" and task is not None and not has_brief_prompts(task):
+        if recipe.prompts == "brief" and task is not None and not has_short_prompts(spec, task):
             raise ConfigError(f"The task {task.name!r} has no brief prompts. Leave --prompts at chat.")
         if recipe.prompts == "chat" and recipe.method == "lora" and task is not None and task.name in learned:
             raise ConfigError(
                 f"The base {base!r} learned brief prompts for {task.name} and will be asked with them, whatever its "
                 "adapter learns. Add --prompts brief."
             )
+
+
+def _learned(recipe: Recipe) -> Container[str]:
+    return EVERY if recipe.prompts == "brief" else frozenset()
 
 
 def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
@@ -206,7 +210,7 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
         identity = {"the tokenizer": tokenizer.fingerprint}
         return Start(
             model=model,
-            coder=Coder(tokenizer, chat, brief=recipe.prompts == "brief"),
+            encoder=PromptEncoder(tokenizer, chat, _learned(recipe)),
             config=config,
             base=None,
             identity=identity,
@@ -234,8 +238,8 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
         model.requires_grad_(True)
     else:
         identity |= _adapt(model, recipe, config)
-    coder = Coder(tokenizer, source.chat_template(), brief=recipe.prompts == "brief")
-    return Start(model=model, coder=coder, config=config, base=base, identity=identity)
+    encoder = PromptEncoder(tokenizer, source.chat_template(), _learned(recipe))
+    return Start(model=model, encoder=encoder, config=config, base=base, identity=identity)
 
 
 def _adapt(model: GPT, recipe: Recipe, config: TrainConfig) -> dict[str, str]:
@@ -294,7 +298,7 @@ def set_up(
     def opened(spec: DataSpec, *, shift: bool) -> Source:
         return open_source(
             spec,
-            start.coder,
+            start.encoder,
             folder=folder / "data",
             seq_len=config.seq_len,
             policy=config.on_long,
@@ -341,9 +345,11 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         The weight file.
     """
     folder = Path(recipe.output)
-    learned = recipe.data if start.coder.brief else ()
-    brief_tasks = {name for spec in learned for name in learned_prompts(spec)}
-    languages = sorted({pair for spec in learned for pair in learned_languages(spec)})
+    learned = recipe.data if recipe.prompts == "brief" else ()
+    taught = [what_is_taught(spec) for spec in learned]
+    brief_tasks = {name for names, _ in taught for name in names}
+    options = [one for _, values in taught for one in values]
+    options = [one for n, one in enumerate(options) if one not in options[:n]]
     if recipe.method == "lora":
         dropout = float(recipe.lora.get("dropout", 0.0))
         write_adapter(
@@ -353,20 +359,19 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
             base_model=start.base,
             dropout=dropout,
             brief_tasks=brief_tasks,
-            languages=languages,
+            learned=options,
         )
         return folder / "adapter_model.safetensors"
     dtype = torch.bfloat16 if start.config.dtype == "bf16" else torch.float32
-    coder = start.coder
     write_model(
         folder,
         start.model,
         weights,
-        tokenizer=coder.tokenizer,
+        tokenizer=start.encoder.tokenizer,
         # What never saw a chat must not be taken for a model that answers in one.
-        chat=None if coder.brief and recipe.method == "scratch" else coder.chat,
+        chat=None if recipe.prompts == "brief" and recipe.method == "scratch" else start.encoder.chat,
         dtype=dtype,
         brief_tasks=brief_tasks,
-        languages=languages,
+        learned=options,
     )
     return folder / "model.safetensors"

@@ -22,9 +22,6 @@ from nlpkit.core.formats.export import convert_model
 from nlpkit.core.formats.open import open_model
 from nlpkit.core.formats.tuned import read_brief_tasks, write_brief_tasks, write_tuned
 
-LANGUAGES = {"translation": (("en", "de"), ("de", "en"), ("en", "fr"), ("fr", "en"))}
-FORMS = {"writing": ("haiku", "poem", "dialogue")}
-
 
 def ship(trained: Path, task: str) -> None:
     """Copy an adapter.
@@ -39,8 +36,10 @@ def ship(trained: Path, task: str) -> None:
     shutil.copyfile(trained / CONFIG, folder / CONFIG)
     (folder / WEIGHTS).chmod(0o644)
     base = sha256_file(resolve_model("default"))
-    learned = read_brief_tasks(trained).names | {task}
-    write_brief_tasks(folder, learned, languages=LANGUAGES.get(task, ()), forms=FORMS.get(task, ()), base_sha256=base)
+    tuned = read_brief_tasks(trained)
+    # A training does not know all: what the folder said before still holds where it says nothing.
+    learned = tuned.learned or read_brief_tasks(folder).learned
+    write_brief_tasks(folder, tuned.names | {task}, learned=learned, base_sha256=base)
 
 
 def ship_model(trained: Path, task: str, file_format: str) -> None:

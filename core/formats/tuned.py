@@ -2,9 +2,10 @@
 
 A GGUF file says the same in its metadata, under `TUNED_KEY`, so that it needs no second file.
 
-The file is JSON: ``format_version``, ``brief_prompts`` (names of tasks), and, where they are known, ``languages``
-(pairs ``[source, target]`` of codes that a translation learned), ``forms`` (forms that creative writing learned) and
-``base_sha256`` (of the weight file that an adapter was trained on).
+The file is JSON: ``format_version``, ``brief_prompts`` (names of short prompts), and, where they are known, ``learned``
+(values of the tasks' options that the rows had, such as ``[{"source_lang": "en", "target_lang": "de"}]`` or
+``[{"form": "haiku"}]``) and ``base_sha256`` (of the weight file that an adapter was trained on). Files from before have
+``languages``, pairs of source and target, and ``forms`` in place of ``learned``; such are still read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,29 @@ class BriefTasks:
     """What a model or an adapter was tuned for.
 
     Attributes:
-        names: Tasks whose brief prompts it learned.
-        languages: Pairs of source and target language that it learned to translate; empty where nothing is said.
-        forms: Forms that it learned to write; empty where nothing is said.
+        names: Names of the short prompts that it learned.
+        learned: Values of options that its rows had, a mapping each; empty where nothing is said.
         base_sha256: Hex sha256 of the weight file that an adapter belongs to, or None where nothing is said.
     """
 
     names: frozenset[str] = frozenset()
-    languages: tuple[tuple[str, str], ...] = ()
-    forms: frozenset[str] = frozenset()
+    learned: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
     base_sha256: str | None = None
+
+    @property
+    def languages(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of source and target language that it learned to translate; empty where nothing is said."""
+        keys = ("source_lang", "target_lang")
+        return tuple((values[keys[0]], values[keys[1]]) for values in self.learned if set(keys) <= values.keys())
+
+    def values(self, option: str) -> tuple[str, ...]:
+        """Return the values of one option that it learned, sorted; none where nothing is said."""
+        return tuple(sorted({values[option] for values in self.learned if option in values}))
 
     def to_json(self) -> str:
         """Return the text that `parse_brief_tasks` reads."""
         values: dict[str, Any] = {"format_version": FORMAT_VERSION, "brief_prompts": sorted(self.names)}
-        values |= {"languages": [list(pair) for pair in self.languages], "forms": sorted(self.forms)}
-        values["base_sha256"] = self.base_sha256
+        values |= {"learned": [dict(one) for one in self.learned], "base_sha256": self.base_sha256}
         return json.dumps({key: value for key, value in values.items() if value}, indent=2)
 
 
@@ -89,41 +97,37 @@ def parse_brief_tasks(text: Any, *, where: str) -> BriefTasks:
 
 def _checked(values: Mapping[str, Any], *, where: str) -> BriefTasks:
     names, pairs, forms = (values.get(key, []) for key in ("brief_prompts", "languages", "forms"))
-    sha256 = values.get("base_sha256")
+    learned, sha256 = values.get("learned", []), values.get("base_sha256")
     usable = values.get("format_version") == FORMAT_VERSION and "brief_prompts" in values
-    usable = usable and _are_strings(names) and _are_strings(forms)
+    usable = usable and _are_strings(names) and _are_strings(forms) and isinstance(learned, list)
+    usable = usable and all(isinstance(one, dict) and _are_strings([*one, *one.values()]) for one in learned)
     usable = usable and isinstance(pairs, list) and all(_are_strings(pair) and len(pair) == 2 for pair in pairs)
     usable = usable and (sha256 is None or (isinstance(sha256, str) and bool(re.fullmatch("[0-9a-f]{64}", sha256))))
     if not usable:
         raise ModelFileError(f"{where} cannot be used: it is damaged, or from a later version of nlpkit.")
-    return BriefTasks(
-        names=frozenset(names),
-        languages=tuple((source, target) for source, target in pairs),
-        forms=frozenset(forms),
-        base_sha256=sha256,
-    )
+    former = [{"source_lang": source, "target_lang": target} for source, target in pairs]
+    former += [{"form": form} for form in forms]
+    return BriefTasks(names=frozenset(names), learned=(*learned, *former), base_sha256=sha256)
 
 
 def write_brief_tasks(
     folder: Path,
     tasks: Iterable[str],
     *,
-    languages: Iterable[tuple[str, str]] = (),
-    forms: Iterable[str] = (),
+    learned: Iterable[Mapping[str, str]] = (),
     base_sha256: str | None = None,
 ) -> None:
     """Write down what was tuned; nothing where there are no tasks.
 
     Args:
         folder: An existing folder.
-        tasks: Names of the tasks whose brief prompts were learned.
-        languages: Pairs of source and target language.
-        forms: Forms of writing.
+        tasks: Names of the short prompts that were learned.
+        learned: Values of options that the rows had.
         base_sha256: Hex sha256 of the base model's weight file.
     """
     write_tuned(
         folder,
-        BriefTasks(names=frozenset(tasks), languages=tuple(languages), forms=frozenset(forms), base_sha256=base_sha256),
+        BriefTasks(names=frozenset(tasks), learned=tuple(learned), base_sha256=base_sha256),
     )
 
 

@@ -38,7 +38,7 @@ def run(
     dataset: DatasetOptions,
     decode: DecodeOptions,
     scoring: ScoreOptions,
-    task: Annotated[str, typer.Argument(help="Name of the task.")],
+    task: Annotated[str, typer.Argument(help="Name of the task, or a Python file with one.")],
     metric: Metrics = None,
     output: Annotated[
         str | None,
@@ -60,11 +60,14 @@ def run(
     """Run a task over data and score it. The same command goes on with a run that was stopped."""
     from nlpkit.apps.cli.loading import load_shown
     from nlpkit.apps.cli.progress import ProgressBar
+    from nlpkit.apps.tasks.table import is_task_file, run_task_file
     from nlpkit.eval.cli.views import run_table
     from nlpkit.eval.runs.evaluation import Evaluation, Selection, ShotOptions
     from nlpkit.eval.runs.runner import RunSettings
     from nlpkit.eval.runs.scoring import ScoringOptions
 
+    if is_task_file(task):
+        run_task_file(task)
     evaluation = Evaluation(
         task=task,
         data=tuple(dataset.data or ()),

@@ -10,18 +10,11 @@ from typing import Any, Literal
 
 from nlpkit.apps.data import parallel, parquet, squad
 from nlpkit.apps.data.rows import read_rows, row_format
-from nlpkit.apps.tasks.task import Example, Field, Task, check_example
+from nlpkit.apps.tasks.task import Field, Prepared, Row, Task, prepare_row, resolve_aliases
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError, did_you_mean
 from nlpkit.core.files.hashing import hash_value
 
 DataFormat = Literal["auto", "jsonl", "csv", "tsv", "squad", "text", "parquet"]
-
-COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
-    "summarization": {"document": ("article", "dialogue", "text"), "summary": ("highlights", "target", "abstract")},
-    "translation": {"source": ("src",), "target": ("tgt", "ref", "translation")},
-    "writing": {"prompt": ("instruction",), "text": ("story", "output")},
-}
-"""Names that other people's data give to a task's columns, tried where the task's own name is missing."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +27,15 @@ class DataRow:
         example: The row by the task's column names, or the error of a row that cannot be used.
         where: File and line, for errors.
         sha256: Hash of the example.
+        prepared: What the task prepared of it; None of a row that cannot be used.
     """
 
     index: int
     id: str
-    example: Example | NlpkitError
+    example: Row | NlpkitError
     where: str
     sha256: str
+    prepared: Prepared[Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +134,7 @@ class Dataset:
 
 
 def load_dataset(
-    paths: Sequence[str], task: Task, *, options: DataOptions | None = None, keep_going: bool = False
+    paths: Sequence[str], task: Task[Any], *, options: DataOptions | None = None, keep_going: bool = False
 ) -> Dataset:
     """Read data for a task. All rows are checked before anything runs.
 
@@ -234,7 +229,7 @@ def detect_format(path: str, options: DataOptions) -> str:
     )
 
 
-def _open(path: str, task: Task, options: DataOptions) -> tuple[str, Iterable[tuple[dict[str, Any], str]]]:
+def _open(path: str, task: Task[Any], options: DataOptions) -> tuple[str, Iterable[tuple[dict[str, Any], str]]]:
     kind = detect_format(path, options)
     if kind != "text" and options.references:
         raise ConfigError(f"--references goes with plain text only, and {path} is read as {kind}. Leave it out.")
@@ -257,25 +252,26 @@ def _table(path: str, kind: str, fields: Sequence[Field]) -> Iterator[tuple[dict
         yield row.values, row.where
 
 
-def _text_columns(task: Task) -> tuple[str, str]:
-    columns = {"translation": "target", "summarization": "summary", "writing": "text", "generation": "text"}
-    reference = columns.get(task.name)
-    if reference is None:
+def _text_columns(task: Task[Any]) -> tuple[str, str]:
+    # What one line cannot hold is a list, or a second text.
+    first = next((column for column in task.fields if column.role == "reference"), None)
+    others = [column for column in task.fields if column.role == "text" and column.required][1:]
+    if first is None or first.kind is not str or others:
         raise ConfigError(f"{task.name} rows have more columns than lines of text can hold. Give JSONL.")
-    return task.text_field, reference
+    return task.text_field, first.name
 
 
 def _row(
-    index: int, values: Mapping[str, Any], where: str, task: Task, options: DataOptions, *, keep_going: bool
+    index: int, values: Mapping[str, Any], where: str, task: Task[Any], options: DataOptions, *, keep_going: bool
 ) -> DataRow:
-    row: Example | NlpkitError
+    row: Row | NlpkitError
+    prepared = None
     try:
         example = _map(values, task, options, where)
-        check_example(task, example, where=where)
         try:
-            task.prepare(example)
+            prepared = prepare_row(task, example, where=where)
         except NlpkitError as error:
-            raise InputError(f"{where}: {error}") from error
+            raise error if str(error).startswith(where) else InputError(f"{where}: {error}") from error
         row = example
     except NlpkitError as error:
         if not keep_going:
@@ -283,24 +279,21 @@ def _row(
         row, example = error, dict(values)
     given = example.get("id")
     name = str(given) if isinstance(given, (str, int)) and str(given) else str(index)
-    return DataRow(index, name, row, where, hash_value(example))
+    return DataRow(index, name, row, where, hash_value(example), prepared)
 
 
-def _map(values: Mapping[str, Any], task: Task, options: DataOptions, where: str) -> dict[str, Any]:
+def _map(values: Mapping[str, Any], task: Task[Any], options: DataOptions, where: str) -> dict[str, Any]:
     row = dict(values)
     for column, source in options.columns.items():
         row[column] = _reach(values, source, where)
-    for column, names in COLUMNS.get(task.name, {}).items():
-        if column not in row:
-            found = [name for name in names if isinstance(row.get(name), str)]
-            if len(found) == 1:
-                row[column] = row[found[0]]
-    if task.name == "translation":
+    row = resolve_aliases(task.fields, row)
+    if {"source", "target", "source_lang", "target_lang"} <= {column.name for column in task.fields}:
         row = _language_pair(row, options)
-    answers = row.get("answers")
-    if isinstance(answers, Mapping) and "text" in answers:
-        # SQuAD as the hub stores it: {"text": [...], "answer_start": [...]}
-        row["answers"] = list(answers["text"])
+    for entry in task.fields:
+        value = row.get(entry.name)
+        if entry.kind is list and isinstance(value, Mapping) and "text" in value:
+            # SQuAD as the hub stores it: {"text": [...], "answer_start": [...]}
+            row[entry.name] = list(value["text"])
     for column, value in options.values.items():
         row[column] = value
     return row

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from nlpkit.apps.tasks.task import Example, Task
-from nlpkit.core.chat.message import Message
-from nlpkit.core.errors import ConfigError, InputError, NlpkitError
+from nlpkit.apps.tasks.task import Prompt, Target, Task
+from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.files.hashing import hash_value
 from nlpkit.eval.data.datasets import DataRow, Dataset
 
@@ -32,6 +31,17 @@ class Shots:
     seed: int
     data: dict[str, Any]
 
+    def before(self, task: Task[Any], example: Any) -> list[Any]:
+        """Return the examples for one prepared row; none of them is the row itself, whole or in part."""
+        text = task.text(example)
+        solved = [row.prepared.example for row in self.rows if row.prepared is not None]
+        return [one for one in solved if not _is_part(text, task.text(one))][: self.count]
+
+    def solved(self, task: Task[Any], example: Any) -> Sequence[tuple[Prompt, Target]]:
+        """Return the same with their prompts and targets, for a `PromptEncoder`."""
+        pairs = ((task.prompt(one), task.target(one)) for one in self.before(task, example))
+        return [(prompt, target) for prompt, target in pairs if target is not None]
+
     def describe(self) -> dict[str, Any]:
         """Return what a run record says about them."""
         return {
@@ -43,7 +53,7 @@ class Shots:
         }
 
 
-def draw_shots(dataset: Dataset, task: Task, *, count: int, seed: int) -> Shots:
+def draw_shots(dataset: Dataset, task: Task[Any], *, count: int, seed: int) -> Shots:
     """Draw examples for a few-shot prompt.
 
     Rows are ordered by the hash of seed and content, so the draw does not depend on the order of the file, on
@@ -70,7 +80,8 @@ def draw_shots(dataset: Dataset, task: Task, *, count: int, seed: int) -> Shots:
     for row in order:
         if len(chosen) > count:
             break
-        if not isinstance(row.example, NlpkitError) and task.target(task.prepare(row.example)):
+        target = None if row.prepared is None else task.target(row.prepared.example)
+        if target is not None and target.text:
             chosen.append(row)
     if len(chosen) < count:
         raise InputError(
@@ -80,78 +91,5 @@ def draw_shots(dataset: Dataset, task: Task, *, count: int, seed: int) -> Shots:
     return Shots(tuple(chosen), count, seed, dict(dataset.files[0]))
 
 
-class _FewShot:
-    """A task with solved examples before its prompt. All but the prompt is the task's own."""
-
-    def __init__(self, task: Task, shots: Shots) -> None:
-        self._task = task
-        self._shots = shots
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._task, name)
-
-    def prompt(self, example: Example) -> list[Message]:
-        """Return system messages, then a user and an assistant turn for each example, then the task's own prompt."""
-        messages = self._task.prompt(example)
-        system = [message for message in messages if message.role == "system"]
-        turns: list[Message] = []
-        for row in self._pick(example):
-            shot = self._task.prepare(cast("Example", row.example))
-            asked = [message for message in self._task.prompt(shot) if message.role != "system"]
-            turns += [*asked, Message("assistant", self._task.target(shot) or "")]
-        return [*system, *turns, *(message for message in messages if message.role != "system")]
-
-    def brief(self, example: Example) -> str | None:
-        """Return the examples' brief prompts with their answers, then the task's own, a blank line apart.
-
-        None where one of them has no brief prompt: then all are asked as any other model is.
-        """
-        return self._joined(example, self._task.brief)
-
-    def former_brief(self, example: Example) -> str | None:
-        """Return the same in the form that the task's brief prompts had before."""
-        former: Callable[[Example], str | None] = self._task.former_brief  # type: ignore[attr-defined]
-        return self._joined(example, former)
-
-    def _joined(self, example: Example, brief: Callable[[Example], str | None]) -> str | None:
-        own = brief(example)
-        if own is None:
-            return None
-        turns: list[str] = []
-        for row in self._pick(example):
-            shot = self._task.prepare(cast("Example", row.example))
-            asked = brief(shot)
-            if asked is None:
-                return None
-            turns.append(f"{asked} {self._task.target(shot) or ''}")
-        return "\n\n".join([*turns, own])
-
-    def _pick(self, example: Example) -> Sequence[DataRow]:
-        """Return the examples for one row; none of them is the row itself, whole or in part."""
-        text = str(example.get(self._task.text_field, ""))
-        others = [row for row in self._shots.rows if not _is_part(text, self._text(row))]
-        return others[: self._shots.count]
-
-    def _text(self, row: DataRow) -> str:
-        return str(cast("Example", row.example).get(self._task.text_field, ""))
-
-
 def _is_part(text: str, shot: str) -> bool:
     return text == shot or (len(text.strip()) >= CHUNK_CHARS and text in shot)
-
-
-def with_shots(task: Task, shots: Shots) -> Task:
-    """Return the task with solved examples before its prompts.
-
-    Each becomes a user's turn (the task's prompt for it) and the assistant's answer (`Task.target`). For raw tasks and
-    models without a chat template the turns' texts stand one below the other, a blank line apart, and so do the brief
-    prompts and answers for models that were tuned with brief prompts (with a single one each: expect no gain).
-
-    Args:
-        task: The task.
-        shots: The examples.
-
-    Returns:
-        A task with the same name, parsing and metrics.
-    """
-    return cast("Task", _FewShot(task, shots))

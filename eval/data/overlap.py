@@ -11,12 +11,13 @@ from nlpkit.apps.data.parquet import read_parquet
 from nlpkit.apps.data.rows import Located, read_rows, row_format
 from nlpkit.apps.data.squad import read_squad
 from nlpkit.core.errors import ConfigError, InputError
+from nlpkit.eval.data.columns import option_names
 from nlpkit.eval.data.contamination import DEFAULT_ORDERS, OverlapReport, find_overlap
 from nlpkit.eval.data.datasets import describe_file
 from nlpkit.eval.metrics.text import unicode_tokens
 
-SKIPPED = frozenset({"id", "source_lang", "target_lang", "lang", "label", "labels", "length", "form"})
-"""Columns that hold no text."""
+SKIPPED = frozenset({"id", "lang", "label", "labels"})
+"""Columns that hold no text, whatever the task; the options of all tasks hold none either."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def row_texts(row: int, values: Mapping[str, Any], columns: Sequence[str] = ()) 
         values: The row.
         columns: Only these; by default all but ids, languages and labels.
     """
+    skipped = SKIPPED | option_names()
     for name, value in values.items():
-        if (columns and name not in columns) or (not columns and name in SKIPPED):
+        if (columns and name not in columns) or (not columns and name in skipped):
             continue
         for text in [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ():
             if isinstance(text, str) and text.strip():

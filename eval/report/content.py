@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from nlpkit.apps.show.charts import Series
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError, did_you_mean
+from nlpkit.eval.data.columns import input_names, option_names, reference_names
 from nlpkit.eval.metrics.text import unicode_tokens
 from nlpkit.eval.report.word_diff import DiffPiece, word_diff
 from nlpkit.eval.runs.compare import CompareOptions, Comparison, compare_runs, unique_names
@@ -24,12 +25,6 @@ MAX_POINTS = 400
 """Rows drawn as dots for each system: more only make the page heavy. The means are over all rows."""
 
 N_BINS = 8
-INPUTS = ("source", "document", "context", "question", "prompt")
-"""Columns whose words are the length of a row."""
-
-SHOWN = ("source", "question", "document", "prompt", "text")
-"""Columns that stand for the input of an example, the first one that there is."""
-
 MAX_TEXT = 1500
 """Most characters of an example's input that are shown."""
 
@@ -250,12 +245,19 @@ def _group(runs: Sequence[Run], n_examples: int) -> Group:
     )
 
 
+def input_texts(sample: SampleRecord) -> list[str]:
+    """Return the texts that the model read, the most telling last: of a question about a text the question."""
+    known = [str(sample.row[name]) for name in input_names() if sample.row.get(name)]
+    unknown = reference_names() | option_names()
+    return known or [text for name, text in sample.row.items() if isinstance(text, str) and name not in unknown]
+
+
 def _sources(runs: Sequence[Run]) -> dict[int, str]:
     """Return the input of each row, from a run that has it."""
     found: dict[int, str] = {}
     for run in runs:
         for sample in run.samples:
-            text = next((str(sample.row[name]) for name in SHOWN if sample.row.get(name)), "")
+            text = next(reversed(input_texts(sample)), "")
             if text:
                 found.setdefault(sample.index, text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " …")
     return found
@@ -301,7 +303,7 @@ def _words(run: Run) -> tuple[float, float | None]:
 
 def length_of(sample: SampleRecord) -> float:
     """Return a row's length for the chart: words of the input, or of the reference where the input is not known."""
-    inputs = [str(sample.row[name]) for name in INPUTS if sample.row.get(name)]
+    inputs = input_texts(sample)
     reference = sample.references[0] if sample.references else sample.prediction
     return float(sum(len(unicode_tokens(text)) for text in inputs or [reference]))
 

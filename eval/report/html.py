@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from nlpkit.apps.show.charts import N_COLOURS, Estimate, interval_chart, length_chart
 from nlpkit.apps.show.tables import show_number, show_p
-from nlpkit.eval.report.content import INPUTS, Group, Report
+from nlpkit.eval.report.content import Group, Report, input_texts
 from nlpkit.eval.runs.run_folder import finite
 
 TEMPLATE = "page.html.jinja"
@@ -83,7 +83,7 @@ def _direction(group: Group, metric: str) -> str:
 
 
 def _length_label(group: Group) -> str:
-    known = any(sample.row.get(name) for run in group.runs for sample in run.samples for name in INPUTS)
+    known = any(input_texts(sample) for run in group.runs for sample in run.samples)
     return "length of the input in words" if known else "length of the reference in words"
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 from nlpkit.eval.metrics.base import FloatArray
-from nlpkit.eval.statistics.resampling import DEFAULT_SEED
 from nlpkit.eval.runs.run_folder import Run, differences, finite, identity
 from nlpkit.eval.runs.samples import SampleRecord
-from nlpkit.eval.statistics.measure import Measurement
 from nlpkit.eval.runs.scoring import ScoringOptions, measure_samples
+from nlpkit.eval.statistics.measure import Measurement
+from nlpkit.eval.statistics.resampling import DEFAULT_SEED
 from nlpkit.eval.statistics.significance import METHODS, SignificanceMethod, SystemRow, compare_systems, holm
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.models.adapters import AdapterChooser, Choice, LanguagesError, TaskAdapter
+from nlpkit.apps.models.adapters import AdapterChooser, Choice, NotLearnedError, TaskAdapter
 from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.apps.pipeline.plan import build_decoding
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.tasks.task import Task
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError
 from nlpkit.eval.data.datasets import DataOptions, DataRow, Dataset, load_dataset
-from nlpkit.eval.data.fewshot import draw_shots, with_shots
-from nlpkit.eval.metrics.registry import MetricOptions, find_entry
+from nlpkit.eval.data.fewshot import Shots, draw_shots
 from nlpkit.eval.data.overlap import data_overlap
+from nlpkit.eval.metrics.registry import MetricOptions, find_entry
 from nlpkit.eval.runs.rescoring import RunOutcome, default_metrics, rescore
 from nlpkit.eval.runs.run_folder import load_run
 from nlpkit.eval.runs.runner import RunSettings, run_evaluation, system_name
@@ -49,7 +49,7 @@ class ScoringChoice:
     n_resamples: int = 1000
     seed: int | None = None
 
-    def settle(self, task: Task | None = None) -> ScoringOptions:
+    def settle(self, task: Task[Any] | None = None) -> ScoringOptions:
         """Fill in the task's metrics.
 
         Raises:
@@ -121,8 +121,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-
-
 @dataclass(frozen=True, kw_only=True)
 class ShotOptions:
     """Few-shot examples.
@@ -186,11 +184,12 @@ class Evaluation:
             settings = replace(settings, seed=seed)
         if self.shots.count or self.shots.path:
             settings = replace(settings, shots=self._draw(task))
-        shown = task if settings.shots is None else with_shots(task, settings.shots)
-        choices = tuple(choose_adapter(model, shown, dataset) for model in self.models)
+        choices = tuple(choose_adapter(model, task, dataset, settings.shots) for model in self.models)
         return PreparedEvaluation(self, task, dataset, settings, choices, dropped)
 
-    def _fit(self, scoring: ScoringOptions, task: Task, dataset: Dataset) -> tuple[ScoringOptions, tuple[str, ...]]:
+    def _fit(
+        self, scoring: ScoringOptions, task: Task[Any], dataset: Dataset
+    ) -> tuple[ScoringOptions, tuple[str, ...]]:
         """Refuse metrics whose references are missing, now and not after hours; drop default ones if all are."""
         lacking = [row for row in dataset.rows if not has_references(task, row)]
         needing = [name for name in scoring.metrics if find_entry(name).needs in ("references", "answers")]
@@ -205,7 +204,7 @@ class Evaluation:
             )
         return replace(scoring, metrics=kept), tuple(needing)
 
-    def _draw(self, task: Task) -> Any:
+    def _draw(self, task: Task[Any]) -> Any:
         if not self.shots.count or self.shots.path is None:
             raise ConfigError("--shots K and --shots-from FILE belong together: give both.")
         options = replace(self.data_options, references=(), split=None, format="auto")
@@ -228,7 +227,7 @@ class PreparedEvaluation:
     """
 
     evaluation: Evaluation
-    task: Task
+    task: Task[Any]
     dataset: Dataset
     settings: RunSettings
     choices: tuple[Choice, ...]
@@ -292,22 +291,19 @@ class PreparedEvaluation:
         return outcomes
 
 
-def has_references(task: Task, row: DataRow) -> bool:
+def has_references(task: Task[Any], row: DataRow) -> bool:
     """Tell whether a row says what should come out; for questions, an empty list of answers does say it."""
-    if isinstance(row.example, NlpkitError):
-        return True
-    if any(column.name == "answers" for column in task.fields):
-        return row.example.get("answers") is not None
-    return bool(task.references(task.prepare(row.example)))
+    return row.prepared is None or task.target(row.prepared.example) is not None
 
 
-def choose_adapter(model: ModelSpec, task: Task, dataset: Dataset) -> Choice:
+def choose_adapter(model: ModelSpec, task: Task[Any], dataset: Dataset, shots: Shots | None = None) -> Choice:
     """Choose the adapter of a whole run, by the rule that each of its rows would follow in a command.
 
     Args:
         model: The model.
-        task: The task, with its solved examples if there are any.
+        task: The task.
         dataset: The rows.
+        shots: Solved examples before each prompt.
 
     Returns:
         The adapter, and what a user should know about it.
@@ -319,12 +315,14 @@ def choose_adapter(model: ModelSpec, task: Task, dataset: Dataset) -> Choice:
     chooser = AdapterChooser(model.name, model.adapter)
     found: dict[TaskAdapter | None, tuple[Choice, DataRow]] = {}
     for row in dataset.rows:
+        if row.prepared is None:
+            continue
+        example = row.prepared.example
         try:
-            choice = chooser.choose_row(task, row.example)
-        except LanguagesError as error:
-            raise LanguagesError(f"{row.where}: {error}") from error
-        if choice is not None:
-            found.setdefault(choice.adapter, (choice, row))
+            choice = chooser.choose(task, example, solved=() if shots is None else shots.before(task, example))
+        except NotLearnedError as error:
+            raise NotLearnedError(f"{row.where}: {error}") from error
+        found.setdefault(choice.adapter, (choice, row))
     if not found:
         return Choice(chooser.usual(task))
     (choice, first), *others = found.values()

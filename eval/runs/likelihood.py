@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.tasks.encoder import prompt_ids, target_ids
-from nlpkit.apps.tasks.task import Example, Task
+from nlpkit.apps.tasks.encoder import PromptEncoder
+from nlpkit.apps.tasks.task import Task
 from nlpkit.core.errors import InputError
 from nlpkit.eval.metrics.base import Likelihood
 
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
 
 
-def target_likelihood(lm: LanguageModel, task: Task, example: Example) -> Likelihood:
+def target_likelihood(lm: LanguageModel, encoder: PromptEncoder, task: Task[Any], example: Any) -> Likelihood:
     """Score the target of a row after its prompt.
 
-    The target is tokenized on its own, behind the prompt that the task's command renders: where a chat template ends
-    the prompt, that is what the model would write. Behind a brief prompt it begins with a space, as training has it,
-    whose token is scored with it. No end-of-sequence token is scored.
+    The target is tokenized as what continues the prompt that the task's command asks: where a chat template ends the
+    prompt, that is what the model would write. Behind a short prompt it begins with a space, as training has it, whose
+    token is scored with it. No end-of-sequence token is scored.
 
     Args:
         lm: The model.
+        encoder: Makes its prompts.
         task: The task.
         example: A prepared row with a target.
 
@@ -33,8 +34,9 @@ def target_likelihood(lm: LanguageModel, task: Task, example: Example) -> Likeli
         ContextOverflowError: Prompt and target do not fit the context.
     """
     target = task.target(example)
-    if not target:
+    if target is None or not target.text:
         raise InputError("The row has no target, whose probability was asked for. Add one, or leave the metric out.")
-    ids = target_ids(lm, task, example, target)
-    score = lm.score([(prompt_ids(lm, task, example), ids)])[0]
-    return Likelihood(score.logprob, len(ids), len(target.encode("utf-8")))
+    asked = encoder.ask(task, example)
+    ids = encoder.target(asked, target.text)
+    score = lm.score([(asked.ids, ids)])[0]
+    return Likelihood(score.logprob, len(ids), len(target.text.encode("utf-8")))

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nlpkit.apps.documents.files import decode_text, read_bytes
-from nlpkit.apps.data.rows import Row, read_rows, row_format
-from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.apps.data.parallel import read_lines
 from nlpkit.apps.data.parquet import MAX_SQUAD_BYTES
-from nlpkit.apps.data.rows import Located
+from nlpkit.apps.data.rows import Located, Row, read_rows, row_format
 from nlpkit.apps.data.squad import read_squad
+from nlpkit.apps.documents.files import decode_text, read_bytes
+from nlpkit.core.errors import ConfigError, InputError
+from nlpkit.core.files.hashing import hash_value
+from nlpkit.eval.data.datasets import describe_file
 from nlpkit.eval.metrics.base import Likelihood
 from nlpkit.eval.metrics.registry import find_entry
-from nlpkit.core.files.hashing import hash_value
-from nlpkit.eval.runs.samples import SampleRecord
-from nlpkit.eval.data.datasets import describe_file
 from nlpkit.eval.runs.provenance import describe_session
 from nlpkit.eval.runs.run_folder import RUN_FORMAT
+from nlpkit.eval.runs.samples import SampleRecord
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,6 @@ def describe_predictions(
         records: The samples.
         name: What to call the system; by default the file's name.
     """
-
     if "-" in (predictions, *references):
         raise ConfigError("Predictions from standard input cannot be kept in a run directory. Save them to a file.")
     session = {**describe_session(), "rows": len(records)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import socket
@@ -11,9 +10,10 @@ import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
 from nlpkit.core.machine.memory import total_memory
 from nlpkit.core.machine.processor import available_cores, cpu_name
-from typing import Any
 
 PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "gguf", "numpy", "sacrebleu", "rouge-score")
 """Packages whose versions can change a score."""
@@ -96,9 +96,6 @@ def _git_state(root: Path) -> tuple[str | None, bool | None]:
     commit = git("rev-parse", "HEAD")
     status = git("status", "--porcelain", "--untracked-files=no")
     return commit, None if status is None else bool(status)
-
-
-
 
 
 def _threads() -> int | None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.tasks.task import Task
 from nlpkit.core.errors import ConfigError
 from nlpkit.eval.runs.run_folder import SAMPLES, finite, hold, load_run, read_record, write_record
 from nlpkit.eval.runs.samples import SampleRecord, write_samples
 from nlpkit.eval.runs.scoring import Scores, ScoringOptions, score_records, with_language
-from nlpkit.apps.tasks.table import load_task
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def write_run(
     return RunOutcome(folder, record)
 
 
-def default_metrics(task: Task) -> tuple[str, ...]:
+def default_metrics(task: Task[Any]) -> tuple[str, ...]:
     """Return the task's metrics by the names of the table of metrics."""
     return tuple(task.metrics)
 

@@ -6,27 +6,27 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.pipeline.run import run_task
-from nlpkit.apps.pipeline.plan import build_decoding, with_wishes
-from nlpkit.apps.tasks.encoder import describe_prompt
+from nlpkit.apps.pipeline.plan import add_task_options, build_decoding, default_overflow, encoder_of, learned_by
 from nlpkit.apps.pipeline.result import TaskResult
-from nlpkit.apps.tasks.task import BRIEF, Overflow, Prediction, Task
-from nlpkit.apps.text.forms import acrostic_word
+from nlpkit.apps.pipeline.run import run_task
+from nlpkit.apps.tasks.encoder import PromptEncoder
+from nlpkit.apps.tasks.table import file_sha256
+from nlpkit.apps.tasks.task import Overflow, Prediction, Task
 from nlpkit.core.errors import InputError, NlpkitError
+from nlpkit.core.files.hashing import hash_value
 from nlpkit.eval.data.datasets import DataRow, Dataset
-from nlpkit.eval.data.fewshot import Shots, with_shots
+from nlpkit.eval.data.fewshot import Shots
 from nlpkit.eval.metrics.registry import find_entry
+from nlpkit.eval.runs.likelihood import target_likelihood
 from nlpkit.eval.runs.provenance import describe_session, now
 from nlpkit.eval.runs.rescoring import RunOutcome, count_samples, score_into
 from nlpkit.eval.runs.run_folder import RUN_FORMAT, SAMPLES, check_same_run, finite, hold, read_record, write_record
-from nlpkit.core.files.hashing import hash_value
 from nlpkit.eval.runs.samples import SampleLog, SampleRecord, read_samples, write_samples
 from nlpkit.eval.runs.scoring import ScoringOptions
-from nlpkit.apps.tasks.writing import form_of
-from nlpkit.eval.runs.likelihood import target_likelihood
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -72,7 +72,7 @@ class RunSettings:
 
 def run_evaluation(
     lm: LanguageModel,
-    task: Task,
+    task: Task[Any],
     dataset: Dataset,
     folder: Path,
     settings: RunSettings,
@@ -101,13 +101,14 @@ def run_evaluation(
         InputError: More rows failed than `max_errors`.
     """
     settings.scoring.check()
-    shown = task if settings.shots is None else with_shots(task, settings.shots)
-    record = _new_record(lm, task, dataset, settings)
+    solved = None if settings.shots is None else partial(settings.shots.solved, task)
+    encoder = encoder_of(lm, solved)
+    record = _new_record(lm, task, dataset, settings, encoder)
     with hold(folder):
         before = read_record(folder)
         if before is not None:
             check_same_run(folder, before, record)
-        session = _Session(lm, shown, dataset, folder, settings, record, before, argv)
+        session = _Session(lm, encoder, task, dataset, folder, settings, record, before, argv)
         try:
             session.run(progress)
         except BaseException:
@@ -117,11 +118,15 @@ def run_evaluation(
         return session.finish()
 
 
-def _new_record(lm: LanguageModel, task: Task, dataset: Dataset, settings: RunSettings) -> dict[str, Any]:
+def _new_record(
+    lm: LanguageModel, task: Task[Any], dataset: Dataset, settings: RunSettings, encoder: PromptEncoder
+) -> dict[str, Any]:
     decoding = build_decoding(task, settings.overrides)
-    if task.name in lm.brief_tasks:
+    first = next((row.prepared.example for row in dataset.rows if row.prepared is not None), None)
+    if first is not None and encoder.short(task, first) is not None:
         given = [name for name, value in settings.overrides.items() if value is not None]
-        decoding = with_wishes(decoding, task.options({BRIEF: True, task.text_field: ""}), given=given)
+        wanted = task.decoding(first, learned=learned_by(lm))
+        decoding = add_task_options(decoding, wanted, user_options=given)
     record: dict[str, Any] = {
         "nlpkit_run": RUN_FORMAT,
         "name": settings.name or system_name(lm.name, lm.adapter) + _shots_suffix(settings.shots),
@@ -129,6 +134,7 @@ def _new_record(lm: LanguageModel, task: Task, dataset: Dataset, settings: RunSe
         "task": {
             "name": task.name,
             "version": task.version,
+            **({} if file_sha256(task) is None else {"file_sha256": file_sha256(task)}),
             "shots": None if settings.shots is None else settings.shots.describe(),
         },
         "data": dataset.describe(),
@@ -138,7 +144,7 @@ def _new_record(lm: LanguageModel, task: Task, dataset: Dataset, settings: RunSe
             # None: each row gets what the task allows it.
             "max_tokens": settings.overrides.get("max_tokens"),
         },
-        "on_overflow": settings.on_overflow or task.on_overflow,
+        "on_overflow": settings.on_overflow or default_overflow(task),
         "seed": settings.seed if decoding.temperature > 0 else None,
         "note": settings.note,
     }
@@ -153,7 +159,8 @@ class _Session:
     def __init__(
         self,
         lm: LanguageModel,
-        task: Task,
+        encoder: PromptEncoder,
+        task: Task[Any],
         dataset: Dataset,
         folder: Path,
         settings: RunSettings,
@@ -162,6 +169,7 @@ class _Session:
         argv: list[str] | None,
     ) -> None:
         self.lm = lm
+        self.encoder = encoder
         self.task = task
         self.dataset = dataset
         self.folder = folder
@@ -271,15 +279,14 @@ class _Session:
         return run_task(
             self.lm,
             self.task,
-            [
-                row.example if isinstance(row.example, NlpkitError) else {**row.example, "_seed": self._row_seed(row)}
-                for row in rows
-            ],
+            [row.prepared or row.example for row in rows],
             overrides=self.settings.overrides,
             on_overflow=self.settings.on_overflow,
             batch_tokens=self.settings.batch_tokens,
             keep_going=True,
             window=max(BLOCK, len(rows)),
+            seeds=[self._row_seed(row) for row in rows],
+            solved=self.encoder.solved,
         )
 
     def _row_seed(self, row: DataRow) -> int:
@@ -292,17 +299,18 @@ class _Session:
         if error is not None and not error.startswith(row.where):
             error = f"{row.where}: {error.split(': ', 1)[-1] if error.startswith('row ') else error}"
         values: dict[str, Any] = {}
-        if not isinstance(row.example, NlpkitError):
-            example = self.task.prepare(row.example)
+        if row.prepared is not None:
+            example = row.prepared.example
+            target = self.task.target(example)
             values = {
-                "row": dict(row.example),
-                "prompt_sha256": hash_value(describe_prompt(self.lm, self.task, example)),
-                "references": tuple(self.task.references(example)),
-                "form": form_of(example) if self.task.name == "writing" else "",
+                "row": dict(row.prepared.row),
+                "prompt_sha256": hash_value(self.encoder.describe(self.task, example)),
+                "references": () if target is None else target.accepted,
+                "form": self.task.prompt(example).form,
             }
             if self._wants_likelihood and error is None:
                 try:
-                    values["likelihood"] = target_likelihood(self.lm, self.task, example)
+                    values["likelihood"] = target_likelihood(self.lm, self.encoder, self.task, example)
                 except NlpkitError as problem:
                     error = f"{row.where}: {problem}"
         return SampleRecord(
@@ -311,7 +319,7 @@ class _Session:
             row_sha256=row.sha256,
             completion=result.completion,
             prediction=result.text,
-            fields={key: value for key, value in finite(result.fields).items() if not key.startswith("_")},
+            fields=finite(result.fields),
             finish_reason=result.finish_reason if error is None else "error",
             input_tokens=result.input_tokens,
             used_tokens=result.used_tokens,
@@ -328,8 +336,8 @@ class _Session:
 
     def _example_prompt(self) -> list[dict[str, str]]:
         for row in self.dataset.rows:
-            if not isinstance(row.example, NlpkitError):
-                return describe_prompt(self.lm, self.task, self.task.prepare(row.example))
+            if row.prepared is not None:
+                return self.encoder.describe(self.task, row.prepared.example)
         return []
 
     def save(self) -> None:

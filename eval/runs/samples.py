@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nlpkit.core.files.write import unwritable, whole_file
 from nlpkit.core.errors import InputError, OutputError
-from nlpkit.eval.metrics.base import Likelihood, Sample
 from nlpkit.core.files.hashing import _plain
+from nlpkit.core.files.write import unwritable, whole_file
+from nlpkit.eval.metrics.base import Likelihood, Sample
 
 SYNC_SECONDS = 1.0
 """Most time that appended rows wait to be forced to the disk. They survive a killed process at once in any case."""
@@ -109,10 +108,6 @@ class SampleRecord:
     def with_scores(self, scores: Mapping[str, float | None]) -> SampleRecord:
         """Return a copy with segment scores."""
         return replace(self, scores=dict(scores))
-
-
-
-
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError
 from nlpkit.eval.metrics.base import Sample
 from nlpkit.eval.metrics.registry import MetricOptions, find_entry, get_metric
-from nlpkit.eval.statistics.resampling import DEFAULT_SEED
 from nlpkit.eval.runs.samples import SampleRecord
 from nlpkit.eval.statistics.measure import Measurement, measure
+from nlpkit.eval.statistics.resampling import DEFAULT_SEED
 
 
 @dataclass(frozen=True, kw_only=True)

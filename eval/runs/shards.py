@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import InputError
+from nlpkit.core.files.hashing import hash_value
 from nlpkit.eval.runs.rescoring import RunOutcome, stored_options, write_run
 from nlpkit.eval.runs.run_folder import Run, differences, identity, load_run
-from nlpkit.core.files.hashing import hash_value
 from nlpkit.eval.runs.samples import SampleRecord
 
 _PER_SHARD = ("data.rows", "data.sha256", "data.selection.shard")

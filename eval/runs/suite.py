@@ -26,13 +26,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nlpkit.apps.models.adapters import CONFIG
 from nlpkit.apps.documents.files import decode_text, read_bytes
+from nlpkit.apps.models.adapters import CONFIG
 from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.core.errors import ConfigError, did_you_mean
-from nlpkit.eval.runs.evaluation import Evaluation, LoadModel, PreparedEvaluation, ScoringChoice, Selection, ShotOptions, safe_name
 from nlpkit.eval.data.datasets import DataOptions
 from nlpkit.eval.metrics.registry import MetricOptions
+from nlpkit.eval.runs.evaluation import (
+    Evaluation,
+    LoadModel,
+    PreparedEvaluation,
+    ScoringChoice,
+    Selection,
+    ShotOptions,
+    safe_name,
+)
 from nlpkit.eval.runs.rescoring import RunOutcome
 from nlpkit.eval.runs.runner import RunSettings
 from nlpkit.eval.runs.scoring import ScoringOptions

@@ -24,7 +24,7 @@ class FakeLM:
     languages: tuple[tuple[str, str], ...] = ()
     vocabulary: frozenset[str] = frozenset()
     dtype = "fp32"
-    chat = None
+    adds_bos = False
 
     def __init__(self, reply: Callable[[str, Request], str], *, max_seq_len: int = 1000, reverse: bool = True) -> None:
         self.reply = reply
@@ -38,7 +38,15 @@ class FakeLM:
 
     bos_id: int | None = None
 
-    def encode(self, text: str, *, at_start: bool = True) -> list[int]:
+    @property
+    def tokenizer(self) -> FakeLM:
+        return self
+
+    @property
+    def chat(self) -> FakeLM:
+        return self
+
+    def encode(self, text: str, *, add_bos: bool = False, at_start: bool = True) -> list[int]:
         ids = []
         for piece in _PIECE.findall(text):
             if piece not in self._ids:
@@ -50,7 +58,9 @@ class FakeLM:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self._pieces[i] for i in ids)
 
-    def render(self, messages: Sequence[Message]) -> list[int]:
+    def render_tokens(
+        self, messages: Sequence[Message], tokenizer: object, *, add_generation_prompt: bool
+    ) -> list[int]:
         return self.encode("".join(f"<{message.role}>{message.content}</>" for message in messages))
 
     def has_token(self, text: str) -> bool:

@@ -33,7 +33,18 @@ class FakeModel:
         self.requests: list[Request] = []
         self.loaded_with: dict[str, object] = {}
 
-    def encode(self, text: str) -> list[int]:
+    adds_bos = False
+    bos_id: int | None = None
+
+    @property
+    def tokenizer(self) -> FakeModel:
+        return self
+
+    @property
+    def chat(self) -> FakeModel:
+        return self
+
+    def encode(self, text: str, *, add_bos: bool = False, at_start: bool = True) -> list[int]:
         return [ord(character) for character in text]
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -45,7 +56,9 @@ class FakeModel:
     def count_tokens(self, text: str) -> int:
         return len(text)
 
-    def render(self, messages: Sequence[Message]) -> list[int]:
+    def render_tokens(
+        self, messages: Sequence[Message], tokenizer: object, *, add_generation_prompt: bool
+    ) -> list[int]:
         return self.encode("\n".join(message.content for message in messages))
 
     def _complete(self, request: Request, index: int = 0) -> Completion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from nlpkit.apps.models import adapters
 from nlpkit.core.formats.tuned import read_brief_tasks, write_brief_tasks
 
 PAIRS = [("en", "de"), ("de", "en"), ("en", "fr"), ("fr", "en")]
+LEARNED = [{"source_lang": source, "target_lang": target} for source, target in PAIRS]
 
 
 def ship(folder: Path, task: str, **tuned: Any) -> Path:
@@ -27,21 +28,21 @@ def ship(folder: Path, task: str, **tuned: Any) -> Path:
 
 def ship_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ship an adapter for each task, instead of those of the project."""
-    ship(folder, "translation", languages=PAIRS)
+    ship(folder, "translation", learned=LEARNED)
     ship(folder, "qa")
     ship(folder, "summarization")
-    ship(folder, "writing", forms=["haiku", "poem"])
+    ship(folder, "writing", learned=[{"form": "haiku"}, {"form": "poem"}])
     monkeypatch.setattr(adapters, "FOLDER", folder)
     monkeypatch.setattr(adapters, "MODELS", folder.parent / "models")
     return folder
 
 
-def ship_model(task: str, *, languages: Sequence[tuple[str, str]] = PAIRS) -> Path:
+def ship_model(task: str, *, learned: Sequence[Mapping[str, str]] | None = None) -> Path:
     """Write a model of a task's own that cannot be loaded, but has all that choosing needs."""
     path = adapters.MODELS / task
     path.mkdir(parents=True)
     (path / adapters.MODEL).write_bytes(b"weights of the model")
-    write_brief_tasks(path, [task], languages=languages)
+    write_brief_tasks(path, [task], learned=LEARNED if learned is None else learned)
     return path
 
 

@@ -213,7 +213,9 @@ def test_keep_going_over_bad_rows(cli: Cli) -> None:
 
 
 def test_chat_goes_through_the_template(cli: Cli, fake_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fake_model, "render", lambda messages: fake_model.encode(f"<{messages[0].content}>"))
+    monkeypatch.setattr(
+        fake_model, "render_tokens", lambda messages, *_, **__: fake_model.encode(f"<{messages[0].content}>")
+    )
     assert cli("generate", "hi", "--chat").out == "<HI>\n"
 
 

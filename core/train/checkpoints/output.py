@@ -33,7 +33,7 @@ def write_model(
     chat: ChatTemplate | None,
     dtype: torch.dtype,
     brief_tasks: Iterable[str] = (),
-    languages: Iterable[tuple[str, str]] = (),
+    learned: Iterable[Mapping[str, str]] = (),
 ) -> None:
     """Write a trained model into a directory that may hold other things, each file whole or not at all.
 
@@ -45,7 +45,7 @@ def write_model(
         chat: Its chat template, or None.
         dtype: Dtype on disk.
         brief_tasks: Tasks whose brief prompts it learned.
-        languages: Pairs of source and target language that it learned to translate.
+        learned: Values of the tasks' options that it learned.
 
     Raises:
         OutputError: A file cannot be written.
@@ -62,7 +62,7 @@ def write_model(
             chat.save(aside)
         values = {"format_version": FORMAT_VERSION, "model": model.config.to_dict()}
         (aside / NATIVE_CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
-        write_brief_tasks(aside, brief_tasks, languages=languages)
+        write_brief_tasks(aside, brief_tasks, learned=learned)
         save_file(tensors, aside / "model.safetensors")
 
 
@@ -75,7 +75,7 @@ def write_adapter(
     dropout: float,
     dtype: torch.dtype = torch.float32,
     brief_tasks: Iterable[str] = (),
-    languages: Iterable[tuple[str, str]] = (),
+    learned: Iterable[Mapping[str, str]] = (),
 ) -> None:
     """Write a trained adapter, each file whole or not at all.
 
@@ -87,7 +87,7 @@ def write_adapter(
         dropout: Dropout of the adapter, for the record.
         dtype: Dtype on disk.
         brief_tasks: Tasks whose brief prompts it learned.
-        languages: Pairs of source and target language that it learned to translate.
+        learned: Values of the tasks' options that it learned.
 
     Raises:
         OutputError: A file cannot be written.
@@ -100,4 +100,4 @@ def write_adapter(
     }
     with into_directory(directory, stale=[BRIEF_TASKS]) as aside:
         save_adapter(aside, model.config, updates, base_model=base_model, dropout=dropout, dtype=dtype)
-        write_brief_tasks(aside, brief_tasks, languages=languages)
+        write_brief_tasks(aside, brief_tasks, learned=learned)

@@ -11,31 +11,32 @@ import pytest
 from nlpkit.apps.pipeline.plan import build_decoding
 from nlpkit.apps.pipeline.run import TaskResult, run_task, stream_task
 from nlpkit.apps.tasks.table import load_task
-from nlpkit.apps.tasks.task import BaseTask, Budget, Example, Field, Part, Prediction
+from nlpkit.apps.tasks.task import Chunk, ChunkResult, Field, Learned, Prediction, Prompt, Row, Splits, TextBudget
+from nlpkit.apps.text.cleaning import Cleaning
 from nlpkit.apps.text.repetition import ends_in_cycle, is_loop, repeated_share
-from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError, NlpkitError
 
 
-class Upper(BaseTask):
+class Upper(Splits[Row]):
     """Chunks at blanks when too long, joins with blanks."""
 
     name = "upper"
     fields: ClassVar[tuple[Field, ...]] = (Field("text", help="any"),)
     metrics: ClassVar[tuple[str, ...]] = ("exact_match",)
-    decoding = DecodeConfig(max_tokens=20)
+    options = DecodeConfig(max_tokens=20)
+    on_overflow = "error"
 
-    def prompt(self, example: Example) -> list[Message]:
-        return [Message("user", str(example["text"]))]
+    def prompt(self, example: Row) -> Prompt:
+        return Prompt(str(example["text"]))
 
-    def split(self, example: Example, budget: Budget) -> list[Example]:
+    def split(self, example: Row, budget: TextBudget, *, learned: Learned | None) -> list[Chunk[Row]]:
         if budget.count_tokens(example["text"]) <= budget.max_text_tokens:
-            return [example]
-        return [{**example, "text": word} for word in example["text"].split()]
+            return [Chunk(example)]
+        return [Chunk({**example, "text": word}) for word in example["text"].split()]
 
-    def merge(self, parts: Sequence[Part], example: Example) -> Prediction:
-        return Prediction(" ".join(part.prediction.text for part in parts))
+    def merge(self, results: Sequence[ChunkResult[Row]], example: Row, *, learned: Learned | None) -> Prediction:
+        return Prediction(" ".join(result.prediction.text for result in results))
 
 
 def shout(prompt: str, request: Any) -> str:
@@ -123,8 +124,8 @@ def test_an_explicit_limit_shrinks_the_room_for_the_prompt(fake_lm) -> None:
 
 def test_a_piece_that_cannot_be_cut_is_refused(fake_lm) -> None:
     class Stubborn(Upper):
-        def split(self, example: Example, budget: Budget) -> list[Example]:
-            return [example]
+        def split(self, example: Row, budget: TextBudget, *, learned: Learned | None) -> list[Chunk[Row]]:
+            return [Chunk(example)]
 
     with pytest.raises(ContextOverflowError, match="even in pieces"):
         list(run_task(fake_lm(shout, max_seq_len=60), Stubborn(), rows("word " * 100), on_overflow="chunk"))
@@ -200,7 +201,7 @@ def test_alternatives_are_merged_chunk_by_chunk(fake_lm) -> None:
 
 def test_decoding_options_are_combined() -> None:
     task = Upper()
-    assert build_decoding(task, {"max_tokens": None}) == task.decoding
+    assert build_decoding(task, {"max_tokens": None}) == task.options
     assert build_decoding(task, {"stop": ["a"]}).stop == ("a",)
     assert build_decoding(task, {"n": 3}).beam_size == 3
     assert build_decoding(task, {"n": 3, "temperature": 0.5}).beam_size == 1
@@ -226,8 +227,8 @@ def test_loops_are_found() -> None:
 
 def test_loops_are_tried_again_then_flagged(fake_lm) -> None:
     class Careful(Upper):
-        decoding = DecodeConfig(max_tokens=100)
-        retries_loops = True
+        options = DecodeConfig(max_tokens=100)
+        cleaning = Cleaning(retries_loops=True)
 
     def recovers(prompt: str, request: Any) -> str:
         return "fine" if request.config.no_repeat_ngram else "salad " * 40

@@ -10,7 +10,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from nlpkit.apps.tasks.encoder import Coder, prompt_ids, target_ids
+from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder
 from nlpkit.apps.tasks.generation import TextGeneration
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.core.chat.template import ChatTemplate
@@ -61,19 +61,6 @@ ALL = {
 }
 
 
-class Model:
-    """As much of a language model as prompts need."""
-
-    def __init__(self, tokenizer: Any, brief: bool) -> None:
-        self.tokenizer, self.chat, self.brief_tasks = tokenizer, None, frozenset({"translation"} if brief else ())
-
-    def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)  # type: ignore[no-any-return]
-
-    def render(self, messages: Any) -> list[int]:
-        return self.encode("\n\n".join(message.content for message in messages))
-
-
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("add_bos", [True, False])
 def test_prompt_and_continuation_are_tokenized_as_one_text(kind: str, add_bos: bool) -> None:
@@ -100,29 +87,29 @@ def test_behind_a_special_token(kind: str) -> None:
 def test_training_asking_and_scoring_agree(kind: str, brief: bool) -> None:
     tokenizer = ALL[kind]()
     task = load_task("translation")
-    row = Coder(tokenizer, None, brief=brief).row(task, EXAMPLE, "x")
-    lm: Any = Model(tokenizer, brief)
+    encoder = PromptEncoder(tokenizer, None, EVERY if brief else frozenset())
+    ids, length = encoder.lesson(task, EXAMPLE, "x")
     prepared = task.prepare(EXAMPLE)
-    assert row.token_ids[: row.prompt_length] == prompt_ids(lm, task, prepared)
-    target = target_ids(lm, task, prepared, "die")
-    assert row.token_ids[row.prompt_length : -1] == target
+    assert ids[:length] == encoder.prompt(task, prepared)
+    target = encoder.target(encoder.ask(task, prepared), "die")
+    assert ids[length:-1] == target
     assert b"".join(map(tokenizer.token_bytes, target)) == (b" die" if brief else b"die")
 
 
 def test_completions_learn_one_space() -> None:
     tokenizer = spm()
-    row = Coder(tokenizer, None).row(TextGeneration(), {"prompt": "the queen lays", "text": " eggs"}, "x")
-    assert row.token_ids == [1, *tokenizer.encode("the queen lays eggs"), 2]
+    ids, _ = PromptEncoder(tokenizer, None).lesson(TextGeneration(), {"prompt": "the queen lays", "text": " eggs"}, "x")
+    assert ids == [1, *tokenizer.encode("the queen lays eggs"), 2]
 
 
 def test_without_a_dummy_prefix_nothing_changes() -> None:
     tokenizer = spm(add_dummy_prefix=False)
-    row = Coder(tokenizer, None, brief=True).row(load_task("translation"), EXAMPLE, "x")
-    assert row.token_ids[row.prompt_length : -1] == tokenizer.encode(" die") == tokenizer.encode(" die", at_start=False)
+    ids, length = PromptEncoder(tokenizer, None, EVERY).lesson(load_task("translation"), EXAMPLE, "x")
+    assert ids[length:-1] == tokenizer.encode(" die") == tokenizer.encode(" die", at_start=False)
 
 
 def test_chat_prompts() -> None:
     tokenizer = spm()
     chat = ChatTemplate("{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}")
-    row = Coder(tokenizer, chat).row(load_task("translation"), EXAMPLE, "x")
-    assert b"".join(map(tokenizer.token_bytes, row.token_ids[row.prompt_length : -1])) == b"die"
+    ids, length = PromptEncoder(tokenizer, chat).lesson(load_task("translation"), EXAMPLE, "x")
+    assert b"".join(map(tokenizer.token_bytes, ids[length:-1])) == b"die"

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlpkit.apps.pipeline.run import run_task
+from nlpkit.apps.tasks.encoder import short_names
 from nlpkit.apps.tasks.qa import QuestionAnswering
-from nlpkit.apps.tasks.task import Part, Prediction
+from nlpkit.apps.tasks.task import Chunk, ChunkResult, Learned, Prediction, read_completion
 from nlpkit.apps.text.answer_spans import find_span, sentence_around
 from nlpkit.core.decode.request import Completion, Request, Score
 
@@ -47,7 +48,7 @@ def ask(fake_lm: Any, question: str, context: str, reply: Any, **options: Any) -
 )
 def test_answers_are_found_in_the_context(said: str, answer: str, exact: bool) -> None:
     example = {"context": CONTEXT, "question": "When was Ada born, and when was the first program written?"}
-    prediction = QuestionAnswering().parse(said, example)
+    prediction = read_completion(QuestionAnswering(), said, example)
     fields = prediction.fields
     assert prediction.text == fields["answer"] == answer
     assert fields["answerable"] is bool(answer)
@@ -63,7 +64,7 @@ def test_answers_are_found_in_the_context(said: str, answer: str, exact: bool) -
 @settings(deadline=None)
 def test_offsets_always_hold(context: str, said: str, question: str) -> None:
     example = {"context": context, "question": question}
-    fields = QuestionAnswering().parse(said, example).fields
+    fields = read_completion(QuestionAnswering(), said, example).fields
     if fields["answerable"]:
         assert context[fields["start"] : fields["end"]] == fields["answer"] != ""
     span = find_span(context, context[: len(context) // 2], question=question)
@@ -93,7 +94,7 @@ def test_the_occurrence_next_to_the_question_wins() -> None:
 
 def test_chinese_answers() -> None:
     context = "价格是 $3.50，不贵。我们明天去公园。"
-    fields = QuestionAnswering().parse("明天", {"context": context, "question": "什么时候？"}).fields
+    fields = read_completion(QuestionAnswering(), "明天", {"context": context, "question": "什么时候？"}).fields
     assert context[fields["start"] : fields["end"]] == "明天"
     assert fields["evidence"] == "我们明天去公园。"
 
@@ -151,18 +152,18 @@ def test_whole_answers_beat_partial_ones_then_the_surer_wins() -> None:
     task = QuestionAnswering()
     context = "Red fox. Blue fox. Green owl."
     example = {"context": context, "question": "Which?"}
-    parts = []
+    results = []
     for offset, text, said, logprob in (
         (0, "Red fox.", "it was the red one", -0.1),
         (9, "Blue fox.", "Blue fox", -0.5),
         (19, "Green owl.", "Green owl", -0.4),
     ):
-        chunk = {**example, "context": text, "_offset": offset}
-        parts.append(Part(chunk, task.parse(said, chunk), logprob))
-    merged = task.merge(parts, example)
+        chunk = Chunk({**example, "context": text}, offset=offset)
+        results.append(ChunkResult(chunk, task.parse(said, chunk.example), logprob))
+    merged = task.merge(results, example, learned=None)
     assert merged.text == "Green owl"
     assert context[merged.fields["start"] : merged.fields["end"]] == "Green owl"
-    assert task.merge(parts[:1], example).text == "Red"
+    assert task.merge(results[:1], example, learned=None).text == "Red"
 
 
 class TestBriefPrompts:
@@ -200,22 +201,23 @@ class TestBriefPrompts:
     def test_an_answer_wins_over_windows_without_one_however_sure_they_are(self, brief: bool) -> None:
         task = QuestionAnswering()
         context = "Red fox. Blue fox. Green owl."
-        example = {"context": context, "question": "Which?", **({"_brief": True} if brief else {})}
+        example = {"context": context, "question": "Which?"}
+        learned = Learned() if brief else None
 
-        def part(offset: int, text: str, said: str, logprob: float, n_tokens: int) -> Part:
-            chunk = {**example, "context": text, "_offset": offset}
-            return Part(chunk, task.parse(said, chunk), logprob, n_tokens)
+        def part(offset: int, text: str, said: str, logprob: float, n_tokens: int) -> ChunkResult:
+            chunk = Chunk({**example, "context": text}, offset=offset)
+            return ChunkResult(chunk, task.parse(said, chunk.example), logprob, n_tokens)
 
         sure = part(0, "Red fox.", "unanswerable", -0.001, 4)
         # More likely as a whole, less so by the token: 0.5 against 0.3, and -0.7 against -0.3.
         first, second = part(9, "Blue fox.", "Blue", -0.7, 1), part(19, "Green owl.", "Green owl", -0.3, 4)
-        merged = task.merge([sure, first, second], example)
+        merged = task.merge([sure, first, second], example, learned=learned)
         assert merged.text == ("Blue" if brief else "Green owl")
         assert merged.fields["score"] == pytest.approx(math.exp(-0.7 if brief else -0.3), abs=1e-6)
         assert merged.warnings == ()
         # No answer is as sure as the least sure window.
         unsure = part(9, "Blue fox.", "unanswerable", -0.2, 4)
-        merged = task.merge([sure, unsure, sure], example)
+        merged = task.merge([sure, unsure, sure], example, learned=learned)
         assert merged.fields["answerable"] is False
         assert merged.fields["score"] == pytest.approx(math.exp(-0.8 if brief else -0.2), abs=1e-6)
 
@@ -234,7 +236,7 @@ class TestBriefPrompts:
     ],
 )
 def test_there_is_no_answer_in_a_denial(said: str, context: str) -> None:
-    prediction = QuestionAnswering().parse(said, {"context": context, "question": "Who is it?"})
+    prediction = read_completion(QuestionAnswering(), said, {"context": context, "question": "Who is it?"})
     assert (prediction.text, prediction.fields["answerable"]) == ("", False)
     assert prediction.warnings == ("the model finds no answer in the text",)
 
@@ -248,7 +250,7 @@ def test_there_is_no_answer_in_a_denial(said: str, context: str) -> None:
     ],
 )
 def test_words_of_the_text_are_an_answer_though_they_deny_something(said: str, context: str) -> None:
-    assert QuestionAnswering().parse(said, {"context": context, "question": "What?"}).text == said
+    assert read_completion(QuestionAnswering(), said, {"context": context, "question": "What?"}).text == said
 
 
 @pytest.mark.parametrize(
@@ -289,16 +291,18 @@ class TestInverseRows:
 
     def test_the_answer_is_given_and_the_question_is_the_target(self) -> None:
         task = QuestionAnswering()
-        assert task.brief(self.ROW) == f"{CONTEXT}\nAnswer: London\nQuestion:"
-        assert task.target(self.ROW) == "Where was Ada born?"
-        assert task.references(self.ROW) == ["Where was Ada born?"]
-        (message,) = task.prompt(self.ROW)
+        prompt = task.prompt(self.ROW)
+        assert prompt.short == f"{CONTEXT}\nAnswer: London\nQuestion:"
+        target = task.target(self.ROW)
+        assert target is not None
+        assert (target.text, target.accepted) == ("Where was Ada born?", ("Where was Ada born?",))
+        (message,) = prompt.messages
         assert "London" in message.content.removeprefix(CONTEXT)
         assert "Where was" not in message.content
-        assert task.brief({**self.ROW, "answers": []}) == f"{CONTEXT}\nAnswer: unanswerable\nQuestion:"
+        assert task.prompt({**self.ROW, "answers": []}).short == f"{CONTEXT}\nAnswer: unanswerable\nQuestion:"
         assert task.target({key: value for key, value in self.ROW.items() if key != "answers"}) is None
-        assert task.brief_name(self.ROW) == task.brief_name({**self.ROW, "inverse": "1"}) != "qa"
-        assert {task.brief_name({**self.ROW, "inverse": value}) for value in (0, "0", "", None)} == {"qa"}
+        assert short_names(task, [self.ROW]) == short_names(task, [{**self.ROW, "inverse": "1"}]) != {"qa"}
+        assert short_names(task, [{**self.ROW, "inverse": value} for value in (0, "0", "", None)]) == {"qa"}
 
     def test_the_model_is_asked_for_the_question(self, fake_lm) -> None:
         lm = fake_lm(lambda *_: " Where was she born?\nAnswer: London")
@@ -326,7 +330,7 @@ class TestRivals:
     ) -> tuple[Any, Any]:
         """Answer `first`, and then with all keys of `likely`, which holds the question's log-likelihood after each."""
         lm = fake_lm(lambda *_: f" {first}", **options)
-        lm.brief_tasks, lm.tokenizer, lm.scored = frozenset(tasks), lm, []
+        lm.brief_tasks, lm.scored = frozenset(tasks), []
         complete = lm._complete
 
         def several(request: Request) -> tuple[Completion, ...]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from nlpkit.apps.pipeline.plan import PHRASE_BEAMS
 from nlpkit.apps.pipeline.run import run_task, stream_task
-from nlpkit.apps.tasks.task import Budget, Part, Prediction
-from nlpkit.apps.tasks.translation import BRIEF_BEAMS, Translation
+from nlpkit.apps.tasks.task import ChunkResult, Prediction, TextBudget, read_completion
+from nlpkit.apps.tasks.translation import LEARNED_BEAMS, Translation
 from nlpkit.apps.text.placeholders import missing_placeholders, placeholders
 from nlpkit.core.errors import ConfigError
 
@@ -48,14 +48,16 @@ def test_a_model_that_copies_gives_the_text_back_exactly(fake_lm, text: str) -> 
 @settings(deadline=None)
 def test_lines_in_are_lines_out(text: str) -> None:
     task = Translation()
-    example = {"source": text, "target_lang": "de", "source_lang": "en"}
-    left: Any = example
-    while left is not None:
-        chunks = task.split(left, Budget(count_tokens=len, max_prompt_tokens=40, overhead=10))
-        parts = [Part(chunk, task.parse("Eins\nzwei: \u2028drei", chunk), -1.0) for chunk in chunks]
-        prediction = task.merge(parts, left)
-        left = task.reduce(prediction, left)
-    merged = prediction.text
+    budget = TextBudget(count_tokens=len, max_prompt_tokens=40, overhead=10)
+    example: Any = task.prepare({"source": text, "target_lang": "de", "source_lang": "en"})
+    following = example
+    while following is not None:
+        example = following
+        chunks = task.split(example, budget, learned=None)
+        said = "Eins\nzwei: \u2028drei"
+        results = [ChunkResult(chunk, read_completion(task, said, chunk.example), -1.0) for chunk in chunks]
+        following = task.reduce(results, example, learned=None, user_options={})
+    merged = task.merge(results, example, learned=None).text
     assert len(merged.splitlines()) == len(text.splitlines())
     assert [not line.strip() for line in merged.splitlines()] == [not line.strip() for line in text.splitlines()]
 
@@ -120,7 +122,9 @@ def test_languages_are_checked(fake_lm) -> None:
     ],
 )
 def test_completions_are_cleaned(completion: str, text: str) -> None:
-    assert Translation().parse(completion, {"source": "Hello world.", "target_lang": "de"}).text == text
+    task = Translation()
+    example = task.prepare({"source": "Hello world.", "target_lang": "de"})
+    assert read_completion(task, completion, example).text == text
 
 
 @pytest.mark.parametrize(
@@ -154,7 +158,9 @@ def translate_with_stop(fake_lm: Any, completion: str) -> Any:
 
 
 def test_quotes_of_the_source_stay() -> None:
-    assert Translation().parse("„Hallo.“", {"source": '"Hello."', "target_lang": "de"}).text == "„Hallo.“"
+    task = Translation()
+    example = task.prepare({"source": '"Hello."', "target_lang": "de"})
+    assert read_completion(task, "„Hallo.“", example).text == "„Hallo.“"
 
 
 def test_copies_are_flagged(fake_lm) -> None:
@@ -228,8 +234,9 @@ def test_glossaries_hint_and_report(fake_lm) -> None:
 
 def test_merging_one_part_is_parsing_it() -> None:
     task = Translation()
-    example = {"source": "Hi", "target_lang": "de", "source_lang": "en"}
-    assert task.merge([Part(example, Prediction("Hallo"), -1.0)], example).text == "Hallo"
+    example = task.prepare({"source": "Hi", "target_lang": "de", "source_lang": "en"})
+    (chunk,) = task.split(example, TextBudget(count_tokens=len, max_prompt_tokens=40), learned=None)
+    assert task.merge([ChunkResult(chunk, Prediction("Hallo"), -1.0)], example, learned=None).text == "Hallo"
 
 
 class TestBriefPrompts:
@@ -270,7 +277,7 @@ class TestBriefPrompts:
         assert lm.requests[0].config.beam_size == PHRASE_BEAMS
         _, lm = self.translate(fake_lm, "The bird.", lambda *_: " Der Vogel.", glossary=terms)
         assert lm.requests[0].config.must_include == ()
-        assert lm.requests[0].config.beam_size == BRIEF_BEAMS
+        assert lm.requests[0].config.beam_size == LEARNED_BEAMS
 
     @pytest.mark.parametrize("overrides", [{"beam_size": 1}, {"temperature": 0.5}, {"n": 3}])
     def test_the_users_own_search_counts(self, fake_lm, overrides: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sentencepiece
 import torch
-from shipped import PAIRS
+from shipped import LEARNED, PAIRS
 from tiny_models import tiny_config, tiny_gpt
 
 import nlpkit
@@ -49,7 +49,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     write_model(
         folder / "native", tiny_gpt(config, scale=0.1), {}, tokenizer=tokenizer, chat=None, dtype=torch.float32,
-        brief_tasks=["translation"], languages=PAIRS,
+        brief_tasks=["translation"], learned=LEARNED,
     )  # fmt: skip
     return convert_model(folder / "native", "gguf-q8_0", folder / "model.gguf")
 

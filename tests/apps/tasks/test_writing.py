@@ -156,5 +156,5 @@ def test_acrostic_words(prompt: str, word: str) -> None:
 def test_only_forms_have_brief_prompts() -> None:
     task = Writing()
     row = {"prompt": "the sea", "keywords": ["foam", "salt"]}
-    assert task.brief(task.prepare({**row, "form": "Haiku"})) == "Haiku about the sea; foam, salt:"
-    assert task.brief(task.prepare(row)) is None
+    assert task.prompt(task.prepare({**row, "form": "Haiku"})).short == "Haiku about the sea; foam, salt:"
+    assert task.prompt(task.prepare(row)).short is None

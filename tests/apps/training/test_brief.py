@@ -11,10 +11,10 @@ import pytest
 from tiny_pairs import PAIRS, pairs_tokenizer, save_base, save_pairs, train_arguments
 
 from nlpkit.apps.models.adapters import find_adapter
-from nlpkit.apps.pipeline.plan import Planner
-from nlpkit.apps.tasks.encoder import Coder, brief_prompt
+from nlpkit.apps.pipeline.plan import Planner, encoder_of
+from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder
 from nlpkit.apps.tasks.table import load_task
-from nlpkit.apps.training.examples import learned_languages, open_source, training_texts
+from nlpkit.apps.training.examples import open_source, training_texts, what_is_taught
 from nlpkit.apps.training.recipe import DataSpec, build_recipe, load_toml, render_toml
 from nlpkit.apps.training.setup import set_up
 from nlpkit.core.chat.template import ChatTemplate
@@ -49,7 +49,7 @@ def data(tmp_path: Path) -> Path:
 def planned(lm: Any, task: str, example: dict[str, Any]) -> list[int]:
     """The prompt that the task's command would ask."""
     loaded = load_task(task)
-    planner = Planner(lm, loaded, DecodeConfig(), None, "error")
+    planner = Planner(lm, loaded, encoder_of(lm), DecodeConfig(), None, "error")
     return planner.render(loaded.prepare(example))
 
 
@@ -72,9 +72,11 @@ def test_the_result_says_it_and_is_asked_so(
     # Other tasks are asked as ever, and so is the model without what was learned.
     question = {"context": TEXT, "question": "Who?"}
     other = load_task("qa")
-    assert planned(lm, "qa", question) == lm.render(other.prompt(other.prepare(question)))
-    plain = load_model(str(base), dtype="fp32")
-    assert planned(plain, "translation", EXAMPLE) == plain.render(load_task("translation").prompt(EXAMPLE))
+    assert planned(lm, "qa", question) == PromptEncoder(lm.tokenizer, lm.chat).prompt(other, other.prepare(question))
+    plain, mt = load_model(str(base), dtype="fp32"), load_task("translation")
+    assert planned(plain, "translation", EXAMPLE) == PromptEncoder(plain.tokenizer, plain.chat).prompt(
+        mt, mt.prepare(EXAMPLE)
+    )
     # It did learn from these prompts.
     prompt, answer = lm.encode("German: Thank you\n"), [*lm.tokenizer.encode(" Danke"), min(lm.tokenizer.eos_ids)]
     assert lm.score([(prompt, answer)])[0].logprob > plain.score([(prompt, answer)])[0].logprob + 2
@@ -93,33 +95,35 @@ def test_learned_languages_are_those_that_rows_name(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     spec = DataSpec(path=str(path), task="translation")
-    assert learned_languages(spec) == {("en", "de"), ("de", "en")}
-    assert learned_languages(DataSpec(path="-", task="translation")) == set()
-    assert learned_languages(DataSpec(path=str(path), task="qa")) == set()
+    assert what_is_taught(spec) == (
+        {"translation"},
+        [{"source_lang": "de", "target_lang": "en"}, {"source_lang": "en", "target_lang": "de"}],
+    )
+    assert what_is_taught(DataSpec(path="-", task="translation")) == (set(), [])
 
 
 def test_rows_are_prompt_space_answer_end(data: Path, tokenizer: Any, tmp_path: Path) -> None:
-    coder = Coder(tokenizer, ChatTemplate(CHATML), brief=True)
+    encoder = PromptEncoder(tokenizer, ChatTemplate(CHATML), EVERY)
     spec = DataSpec(path=str(data), task="translation")
     options: dict[str, Any] = {"folder": tmp_path / "d", "seq_len": 128, "policy": "auto", "vocab_size": 400}
-    source = open_source(spec, coder, **options, seed=0, sha256="x")
+    source = open_source(spec, encoder, **options, seed=0, sha256="x")
     ids, prompt = source.rows.row(2, 0)
     assert tokenizer.decode(list(ids[:prompt])) == "German: Thank you\n"
     assert tokenizer.decode(list(ids[prompt:-1])) == " Danke"
     assert int(ids[-1]) == min(tokenizer.eos_ids)
     # The same file with other prompts is other data: a training cannot go on with it.
-    other = open_source(spec, Coder(tokenizer, ChatTemplate(CHATML)), **options, seed=0, sha256="x")
+    other = open_source(spec, PromptEncoder(tokenizer, ChatTemplate(CHATML)), **options, seed=0, sha256="x")
     assert other.key != source.key
 
 
 def test_a_row_without_a_brief_form_is_asked_as_ever(tokenizer: Any) -> None:
     task = load_task("summarization")
-    coder = Coder(tokenizer, ChatTemplate(CHATML), brief=True)
+    encoder = PromptEncoder(tokenizer, ChatTemplate(CHATML), EVERY)
     example = {"document": TEXT, "summary": "A dog.", "length": "long"}
-    chat = Coder(tokenizer, ChatTemplate(CHATML)).row(task, example, "x:1")
-    assert coder.row(task, example, "x:1") == chat
-    short = coder.row(task, {**example, "length": "short"}, "x:1")
-    assert tokenizer.decode(short.token_ids[: short.prompt_length]) == f"{TEXT}\nSummary:"
+    chat = PromptEncoder(tokenizer, ChatTemplate(CHATML)).lesson(task, example, "x:1")
+    assert encoder.lesson(task, example, "x:1") == chat
+    ids, length = encoder.lesson(task, {**example, "length": "short"}, "x:1")
+    assert tokenizer.decode(ids[:length]) == f"{TEXT}\nSummary:"
 
 
 def test_what_was_learned_otherwise_before_is_said_no_more(
@@ -280,14 +284,12 @@ def test_translations_are_asked_in_the_form_that_a_model_learned() -> None:
     task = load_task("translation")
     example = task.prepare({"source": "Good morning.", "target_lang": "de", "source_lang": "en"})
 
-    class Learned:
-        def __init__(self, *names: str) -> None:
-            self.brief_tasks = frozenset(names)
+    def short(*names: str) -> str | None:
+        return PromptEncoder(pairs_tokenizer(), None, frozenset(names)).short(task, example)
 
-    assert brief_prompt(Learned(), task, example) is None  # type: ignore[arg-type]
-    assert brief_prompt(Learned("translation"), task, example) == "German: Good morning.\n"  # type: ignore[arg-type]
-    former = Learned("translation", "translation.1")
-    assert brief_prompt(former, task, example) == "Good morning.\nGerman:"  # type: ignore[arg-type]
+    assert short() is None
+    assert short("translation") == "German: Good morning.\n"
+    assert short("translation", "translation.1") == "Good morning.\nGerman:"
     assert "translation.1" in find_adapter("translation").tuned.names
 
 

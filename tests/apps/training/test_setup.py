@@ -14,7 +14,8 @@ import pytest
 import torch
 from tiny_pairs import pairs_tokenizer, save_base, save_pairs, train_arguments
 
-from nlpkit.apps.tasks.encoder import Coder
+from nlpkit.apps.pipeline.plan import encoder_of
+from nlpkit.apps.tasks.encoder import PromptEncoder
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.training.examples import open_source, read_blocks
 from nlpkit.apps.training.recipe import DataSpec, build_recipe, load_toml, render_toml
@@ -49,7 +50,7 @@ def spec(path: Path, **options: Any) -> DataSpec:
 def opened(path: Path, tokenizer: Any, folder: Path, **options: Any) -> Any:
     values = {"seq_len": 128, "policy": "auto", "vocab_size": 400, "seed": 0, "sha256": "x"}
     chosen = spec(path, **options.pop("spec", {}))
-    return open_source(chosen, Coder(tokenizer, ChatTemplate(CHATML)), folder=folder, **{**values, **options})
+    return open_source(chosen, PromptEncoder(tokenizer, ChatTemplate(CHATML)), folder=folder, **{**values, **options})
 
 
 def test_rows_become_what_the_command_asks_and_the_answer_ends(data: Path, tokenizer: Any, tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_rows_become_what_the_command_asks_and_the_answer_ends(data: Path, token
     ids, prompt = source.rows.row(1, 0)
     task = load_task("translation")
     example = task.prepare({"source": "Good morning", "target_lang": "de", "source_lang": "en"})
-    lm_prompt = ChatTemplate(CHATML).render_tokens(task.prompt(example), tokenizer, add_generation_prompt=True)
+    lm_prompt = ChatTemplate(CHATML).render_tokens(task.prompt(example).messages, tokenizer, add_generation_prompt=True)
     assert list(ids[:prompt]) == lm_prompt
     assert tokenizer.decode(list(ids[prompt:-1])) == "Guten Morgen"
     assert ids[-1] == tokenizer.token_to_id(TURN_END)
@@ -154,8 +155,10 @@ def test_fine_tuning_writes_what_others_load(
     assert [row["input"] for row in rows if row["kind"] == "sample"][:2] == ["Hello", "Good morning"]
     trained = load_model(str(base), adapter=output, dtype="fp32") if method == "lora" else load_model(str(output))
     before = load_model(str(base), dtype="fp32")
-    pairs = [(trained.render(load_task("translation").prompt({"source": "Hello", "target_lang": "de",
-              "source_lang": "en"})), [*trained.tokenizer.encode("Hallo"), min(trained.tokenizer.eos_ids)])]  # fmt: skip
+    task = load_task("translation")
+    example = task.prepare({"source": "Hello", "target_lang": "de", "source_lang": "en"})
+    asked = encoder_of(trained).prompt(task, example)
+    pairs = [(asked, [*trained.tokenizer.encode("Hallo"), min(trained.tokenizer.eos_ids)])]
     assert trained.score(pairs)[0].logprob > before.score(pairs)[0].logprob + 1
     assert "best so far" in done.err
 

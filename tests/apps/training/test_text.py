@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tiny_models import ToyTokenizer
 
-from nlpkit.apps.tasks.encoder import Coder
+from nlpkit.apps.tasks.encoder import PromptEncoder
 from nlpkit.apps.training.dev_set import text_beginnings
 from nlpkit.apps.training.examples import open_source
 from nlpkit.apps.training.recipe import DataSpec
@@ -30,7 +30,7 @@ def tokenizer() -> Any:
 def opened(path: Path, tokenizer: Any, **options: Any) -> Any:
     spec = DataSpec(path=str(path), task="text")
     values = {"folder": path.parent / "d", "seq_len": 16, "policy": "auto", "vocab_size": 200, "seed": 0, "sha256": "x"}
-    return open_source(spec, Coder(tokenizer, None), **{**values, **options})
+    return open_source(spec, PromptEncoder(tokenizer, None), **{**values, **options})
 
 
 def test_each_text_ends(tokenizer: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny_pairs import pairs_tokenizer
 
-from nlpkit.apps.tasks.encoder import Coder
+from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder
 from nlpkit.apps.training import examples as finetune
 from nlpkit.apps.training import tokenizing
 from nlpkit.apps.training.examples import open_source
@@ -34,9 +34,9 @@ def _write(path: Path, count: int, *, bad: int | None = None) -> Path:
 
 
 def _open(path: Path, folder: Path) -> TokenStore:
-    coder = Coder(pairs_tokenizer(), ChatTemplate(CHATML), brief=True)
+    encoder = PromptEncoder(pairs_tokenizer(), ChatTemplate(CHATML), EVERY)
     source = open_source(
-        DataSpec(path=str(path), task="translation"), coder, folder=folder, seq_len=128, policy="auto",
+        DataSpec(path=str(path), task="translation"), encoder, folder=folder, seq_len=128, policy="auto",
         vocab_size=400, seed=0, sha256="x",
     )  # fmt: skip
     return source.store

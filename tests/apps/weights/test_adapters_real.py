@@ -16,6 +16,7 @@ from tiny_pairs import VOCAB, pairs_tokenizer, save_base
 
 import nlpkit
 from nlpkit.apps.models import adapters
+from nlpkit.apps.pipeline.plan import encoder_of
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.files.hashing import sha256_file
@@ -147,11 +148,14 @@ def test_a_target_is_scored_as_it_was_learned(folder: Path) -> None:
     lm = load_model("default", adapter=folder / "translation", dtype="fp32")
     ids = lm.tokenizer.encode(" Guten Morgen")
     expected = lm.score([(lm.encode("German: Good morning\n"), ids)])[0].logprob
-    got = target_likelihood(lm, task, task.prepare(ROW))
+    got = target_likelihood(lm, encoder_of(lm), task, task.prepare(ROW))
     assert (got.logprob, got.n_tokens) == (pytest.approx(expected), len(ids))
     bare = load_model("default", dtype="fp32")
-    prompt, ids = bare.render(task.prompt(task.prepare(ROW))), bare.tokenizer.encode("Guten Morgen")
-    plain = target_likelihood(bare, task, task.prepare(ROW))
+    messages = task.prompt(task.prepare(ROW)).messages
+    assert bare.chat is not None
+    prompt = bare.chat.render_tokens(messages, bare.tokenizer, add_generation_prompt=True)
+    ids = bare.tokenizer.encode("Guten Morgen")
+    plain = target_likelihood(bare, encoder_of(bare), task, task.prepare(ROW))
     assert plain.logprob == pytest.approx(bare.score([(prompt, ids)])[0].logprob)
 
 

@@ -18,7 +18,7 @@ from nlpkit.apps.models import adapters
 from nlpkit.apps.models.adapters import (
     AdapterChooser,
     Choice,
-    LanguagesError,
+    NotLearnedError,
     find_adapter,
     shipped_adapters,
     shipped_models,
@@ -56,10 +56,14 @@ def loads(fakes: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Loads:
     return install_loader(fakes.FakeModel, monkeypatch)
 
 
+def choose(chooser: AdapterChooser, name: str, row: dict[str, Any]) -> Choice:
+    task = load_task(name)
+    return chooser.choose(task, task.prepare(row))
+
+
 def chosen(model: str, adapter: str | None, task: str, **more: Any) -> str | None:
-    row = AdapterChooser(model, adapter).choose_row(load_task(task), {**ROWS[task], **more})
-    assert row is not None
-    return None if row.adapter is None else row.adapter.name
+    choice = choose(AdapterChooser(model, adapter), task, {**ROWS[task], **more})
+    return None if choice.adapter is None else choice.adapter.name
 
 
 class TestChoice:
@@ -99,13 +103,11 @@ class TestChoice:
         self, folder: Path, task: str, more: dict[str, Any], note: str
     ) -> None:
         row = {**ROWS[task], **more}
-        choice = AdapterChooser("default").choose_row(load_task(task), row)
-        assert choice is not None
+        choice = choose(AdapterChooser("default"), task, row)
         assert choice.adapter is None
         assert note in choice.note
         assert bool(note) == choice.note.endswith("the model works without it")
-        named = AdapterChooser("default", task).choose_row(load_task(task), row)
-        assert named is not None
+        named = choose(AdapterChooser("default", task), task, row)
         assert named.adapter is not None
         assert named.note.startswith(f"the adapter {task} learned")
 
@@ -133,13 +135,12 @@ class TestChoice:
         row = {**ROWS["translation"], **more}
         name = "the model translation" if own else "the adapter translation"
         with pytest.raises(
-            LanguagesError, match=f"{name} learned English to and from German and French, .*{what}.*--ad"
+            NotLearnedError, match=f"{name} learned English to and from German and French, .*{what}.*--ad"
         ):
-            AdapterChooser("default").choose_row(load_task("translation"), row)
+            choose(AdapterChooser("default"), "translation", row)
         assert chosen("default", "none", "translation", **more) is None
         assert chosen("org/name", None, "translation", **more) is None
-        named = AdapterChooser("default", "translation").choose_row(load_task("translation"), row)
-        assert named is not None
+        named = choose(AdapterChooser("default", "translation"), "translation", row)
         assert what in named.note
 
     @pytest.mark.parametrize(
@@ -158,18 +159,12 @@ class TestChoice:
         assert chosen("default", None, task, **more) == task
 
     def test_an_adapter_of_another_task_is_used_if_it_is_named_and_said(self, folder: Path) -> None:
-        choice = AdapterChooser("default", "qa").choose_row(load_task("writing"), ROWS["writing"])
-        assert choice is not None
+        choice = choose(AdapterChooser("default", "qa"), "writing", ROWS["writing"])
         assert choice.note == "the adapter qa was tuned for qa, not for writing"
 
     def test_an_adapter_that_says_nothing_learned_all(self, folder: Path) -> None:
         (folder / "translation" / "nlpkit_tasks.json").unlink()
         assert chosen("default", None, "translation", target_lang="zh") == "translation"
-
-    def test_a_row_that_the_task_refuses_has_no_choice(self, folder: Path) -> None:
-        chooser = AdapterChooser("default")
-        assert chooser.choose_row(load_task("translation"), {"source": "Hello."}) is None
-        assert chooser.choose_row(load_task("translation"), InputError("bad")) is None
 
     def test_without_weights_there_is_no_adapter(self, folder: Path) -> None:
         (folder / "qa" / adapters.WEIGHTS).unlink()
@@ -186,7 +181,7 @@ class TestChoice:
         assert find_adapter("qa").path == folder / "qa"
         (tmp_path / "qa" / adapters.CONFIG).write_text("{}")
         assert find_adapter("qa").path == Path("qa")
-        assert find_adapter(str(folder / "writing")).tuned.forms == {"haiku", "poem"}
+        assert find_adapter(str(folder / "writing")).tuned.values("form") == ("haiku", "poem")
         with pytest.raises(ModelFileError, match="Did you mean 'translation'"):
             find_adapter("translaton")
         for name in ("./nowhere", str(tmp_path / "nowhere"), str(tmp_path), "x" * 5000, "a\0b"):

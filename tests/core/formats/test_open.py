@@ -158,7 +158,7 @@ def test_a_template_that_cannot_be_compiled_leaves_a_model_that_continues_texts(
     assert len(list(lm.generate([request]))) == 1
     assert any("cannot be compiled" in note for note in lm.notes)
     with pytest.raises(ModelFileError, match="cannot be compiled"):
-        lm.render([Message("user", "hi")])
+        lm.chat.render_tokens([Message("user", "hi")], lm.tokenizer)
 
 
 def byte_level_bpe() -> tokenizers.Tokenizer:

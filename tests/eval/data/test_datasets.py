@@ -121,7 +121,7 @@ def test_parallel_text(tmp_path: Path) -> None:
     assert examples(one)[1] == {"source": "line with \u2028 separator", "target": "Zeile", **values}
     assert len(one.files) == 2
     two = load_dataset([str(source)], task, options=DataOptions(references=(str(first), str(second)), values=values))
-    assert task.references(two.rows[0].example) == ["ein Hund", "Hund"]  # type: ignore[arg-type]
+    assert task.target(two.rows[0].prepared.example).accepted == ("ein Hund", "Hund")  # type: ignore[union-attr]
     first.write_text("ein Hund\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"3 lines and .* has 1"):
         load_dataset([str(source)], task, options=DataOptions(references=(str(first),), values=values))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from shipped import Loads, install_loader, ship_all
 
-from nlpkit.apps.tasks.encoder import describe_prompt
+from nlpkit.apps.models.spec import ModelSpec
+from nlpkit.apps.pipeline.plan import encoder_of
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.eval.data.datasets import load_dataset
-from nlpkit.eval.data.fewshot import draw_shots, with_shots
+from nlpkit.eval.data.fewshot import draw_shots
+from nlpkit.eval.runs.evaluation import choose_adapter
 from nlpkit.eval.runs.suite import load_suite
 
 Cli = Callable[..., Any]
@@ -116,12 +119,13 @@ class TestShots:
         task = load_task("summarization")
         rows = [{"document": f"Text {n}. More.", "summary": "A text.", "length": "long"} for n in range(3)]
         shots = draw_shots(load_dataset([write_jsonl("s.jsonl", rows)], task), task, count=1, seed=0)
-        shown, lm = with_shots(task, shots), fakes.FakeModel()
+        lm = fakes.FakeModel()
         lm.brief_tasks = frozenset({"summarization"})
-        example = {"document": "It rains."}
-        assert task.brief(example) is not None
-        assert shown.brief(example) is None
-        assert [entry["role"] for entry in describe_prompt(lm, shown, example)] == ["user", "assistant", "user"]
+        example = task.prepare({"document": "It rains."})
+        encoder = encoder_of(lm, partial(shots.solved, task))
+        assert encoder_of(lm).short(task, example) is not None
+        assert encoder.short(task, example) is None
+        assert [entry["role"] for entry in encoder.describe(task, example)] == ["user", "assistant", "user"]
 
 
 def test_a_suite_finds_shipped_adapters_beside_a_folder_of_that_name(
@@ -140,3 +144,12 @@ def test_a_suite_finds_shipped_adapters_beside_a_folder_of_that_name(
     names = [None if c.adapter is None else c.adapter.path.name for c in evaluation.prepare().choices]
     assert names == ["translation", None, "mine"]
     assert evaluation.prepare().choices[0].adapter.path.parent.name == "shipped"  # type: ignore[union-attr]
+
+
+def test_a_row_that_the_task_refuses_chooses_nothing(write_jsonl: Write, loads: Loads) -> None:
+    rows = [{"source": "Hello."}, {"source": "Hello.", "target_lang": "de"}]
+    data = load_dataset([write_jsonl("some.jsonl", rows)], load_task("translation"), keep_going=True)
+    assert [row.prepared is None for row in data.rows] == [True, False]
+    choice = choose_adapter(ModelSpec(), load_task("translation"), data)
+    assert choice.adapter is not None
+    assert choice.adapter.name == "translation"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from nlpkit.core.errors import ConfigError, InputError
-from nlpkit.eval.runs.compare import CompareOptions, compare_runs
 from nlpkit.eval.metrics.base import Sample
 from nlpkit.eval.metrics.registry import MetricOptions, get_metric
+from nlpkit.eval.runs.compare import CompareOptions, compare_runs
 from nlpkit.eval.runs.predictions import describe_predictions, load_predictions
 from nlpkit.eval.runs.rescoring import rescore, write_run
 from nlpkit.eval.runs.run_folder import Run, load_run

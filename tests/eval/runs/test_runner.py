@@ -11,15 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nlpkit.apps.tasks.encoder import PromptEncoder
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.core.errors import ConfigError, InputError, OutputError
 from nlpkit.eval.data.datasets import load_dataset
-from nlpkit.eval.data.fewshot import draw_shots, with_shots
+from nlpkit.eval.data.fewshot import Shots, draw_shots
 from nlpkit.eval.metrics.base import Likelihood
 from nlpkit.eval.runs.rescoring import rescore
 from nlpkit.eval.runs.run_folder import differences, hold, load_run
@@ -416,17 +418,22 @@ class TestResume:
         assert killed["status"] == "complete"
 
 
+def conversation(task: Any, shots: Shots, example: Any) -> list[dict[str, str]]:
+    """What a model is asked with solved examples before the prompt."""
+    return PromptEncoder(None, None, solved=partial(shots.solved, task)).describe(task, example)  # type: ignore[arg-type]
+
+
 class TestShots:
     def test_turns_before_the_prompt(self, write_jsonl: Write, pairs: list[Any]) -> None:
         task = load_task("translation")
         shots = draw_shots(load_dataset([write_jsonl("t.jsonl", pairs)], task), task, count=2, seed=5)
         example = task.prepare({"source": "a new one", "target_lang": "de", "source_lang": "en"})
-        messages = with_shots(task, shots).prompt(example)
-        assert [message.role for message in messages] == ["user", "assistant"] * 2 + ["user"]
-        assert messages[-1] == task.prompt(example)[-1]
+        messages = conversation(task, shots, example)
+        assert [message["role"] for message in messages] == ["user", "assistant"] * 2 + ["user"]
+        assert messages[-1]["content"] == task.prompt(example).text
         first = shots.rows[0].example
-        assert messages[1].content == first["target"]  # type: ignore[index]
-        assert with_shots(task, shots).prompt(example) == messages
+        assert messages[1]["content"] == first["target"]  # type: ignore[index]
+        assert conversation(task, shots, example) == messages
 
     def test_the_draw_depends_on_the_seed_alone(self, write_jsonl: Write, pairs: list[Any]) -> None:
         task = load_task("translation")
@@ -444,9 +451,9 @@ class TestShots:
         pairs = [{**row, "source": f"{row['source']} {number}"} for number, row in enumerate(pairs)]
         shots = draw_shots(load_dataset([write_jsonl("t.jsonl", pairs)], task), task, count=2, seed=0)
         for row in pairs:
-            messages = with_shots(task, shots).prompt(task.prepare(row))
+            messages = conversation(task, shots, task.prepare(row))
             assert len(messages) == 5
-            assert not any(message.content.endswith(f"\n{row['source']}") for message in messages[:-1])
+            assert not any(message["content"].endswith(f"\n{row['source']}") for message in messages[:-1])
 
     def test_too_few_rows(self, write_jsonl: Write, pairs: list[Any]) -> None:
         task = load_task("translation")

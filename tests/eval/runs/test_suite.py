@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.apps.models.spec import ModelSpec
+from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.eval.runs.suite import load_suite, run_suite
 
 TEXT = """

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from nlpkit.apps.tasks.encoder import Coder
+from nlpkit.apps.tasks.encoder import PromptEncoder
 from nlpkit.core.chat.message import Message
 from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.errors import TokenizerError
@@ -70,12 +70,12 @@ def test_every_known_end_ends_whatever_its_type(spelling: str, kind: PieceType, 
     assert tokenizer.decode(tokenizer.encode(f"a{spelling}b")) == f"a{spelling}b"
     assert tokenizer.encode(f"a{spelling}", parse_special=True)[-1] == 258
     # What a text ends with is still what the file says, also in what is made of it.
-    assert Coder(tokenizer, None).end_id(chat=False) == 257
+    assert PromptEncoder(tokenizer, None).end_id(chat=False) == 257
     tokenizer = build(byte_level([spelling, "<|start|>"], kind, eos_token_id=258))
     tokenizer.save(tmp_path)
     back = HFTokenizer.from_files(tmp_path)
     assert back.eos_ids == tokenizer.eos_ids == {257, 258}
-    assert [Coder(one, None).end_id(chat=False) for one in (tokenizer, back)] == [258, 258]
+    assert [PromptEncoder(one, None).end_id(chat=False) for one in (tokenizer, back)] == [258, 258]
     assert tokenizer_metadata(tokenizer, vocab_size=259, chat=None)["tokenizer.ggml.eos_token_id"] == 258
 
 

@@ -25,6 +25,7 @@ from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.train.checkpoints.output import write_model
 
 PAIRS = (("en", "de"), ("de", "en"))
+LEARNED = tuple({"source_lang": source, "target_lang": target} for source, target in PAIRS)
 TEXTS = [
     "German: Hello, world! 1234\n",
     "a\n\nb\tc  dé 漢字 🙂 ⟦1⟧x",
@@ -84,7 +85,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     write_model(
         folder, tiny_gpt(config, scale=0.05), {}, tokenizer=tokenizer, chat=None, dtype=torch.float32,
-        brief_tasks=["translation"], languages=PAIRS,
+        brief_tasks=["translation"], learned=LEARNED,
     )  # fmt: skip
     return folder
 
@@ -134,7 +135,7 @@ def test_damaged_facts_are_refused(text: Any) -> None:
 
 
 def test_facts_there_and_back() -> None:
-    tuned = BriefTasks(names=frozenset({"a", "b"}), languages=PAIRS, forms=frozenset({"haiku"}))
+    tuned = BriefTasks(names=frozenset({"a", "b"}), learned=(*LEARNED, {"form": "haiku"}))
     assert parse_brief_tasks(tuned.to_json(), where="x") == tuned
     assert TUNED_KEY.startswith("nlpkit.")
 
