@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -127,7 +126,9 @@ class Hypothesis:
 
     def fork(self, token_id: int, logprob: float = 0.0) -> Hypothesis:
         """Return the text with one more token; this one stays as it is, and conditions are left to the caller."""
-        grown = copy.copy(self)
+        # As `copy.copy` does, in a fraction of its time.
+        grown = object.__new__(Hypothesis)
+        grown.__dict__.update(self.__dict__)
         grown.token_ids = [*self.token_ids, token_id]
         grown.logprobs = [*self.logprobs, logprob]
         grown._writer = None

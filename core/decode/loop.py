@@ -36,7 +36,7 @@ USUAL_ANSWER = 32
 """Tokens behind each prompt that there is room for from the start; longer texts make room as they grow."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Event:
     """What one step did to one completion.
 
@@ -387,14 +387,12 @@ class Loop:
                     self._speculator.drop(text)
             running.strategy.live = one.live
             moved = moved or one.moved
-            for number, event in enumerate(one.events, 1):
-                last = not one.live and number == len(one.events)
-                events.append(
-                    Event(
-                        *(running.ticket, event.index, event.text, event.token_id, event.completion, last),
-                        started=running.started,
-                    )
-                )
+            events += [
+                Event(running.ticket, news.index, news.text, news.token_id, news.completion, started=running.started)
+                for news in one.news
+            ]
+            if not one.live:
+                events[-1].last = True
         if moved:
             self._running = [running for running in self._running if running.strategy.live]
             self._move_slots(before)

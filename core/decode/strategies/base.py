@@ -8,12 +8,28 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from nlpkit.core.decode.request import TokenEvent
-
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nlpkit.core.decode.hypothesis import Hypothesis
+    from nlpkit.core.decode.request import Completion
+
+
+@dataclass(slots=True)
+class News:
+    """What is certain now of one of a request's texts.
+
+    Attributes:
+        index: Which of the request's completions.
+        text: Text that is final now.
+        token_id: The new token; None where there is not one.
+        completion: The whole completion, when it is finished.
+    """
+
+    index: int
+    text: str
+    token_id: int | None
+    completion: Completion | None
 
 
 @dataclass
@@ -22,14 +38,14 @@ class Round:
 
     Attributes:
         live: The texts that go on, each with the slot of the text that it goes on from and a new last token.
-        events: What is certain now: tokens, text, whole completions.
+        news: What is certain now.
         accepted: For each text before the pass, how many of the tokens guessed for it came true.
         ended: Texts that ended, and whose slots hold them to the end.
         moved: Whether `live` are other texts than before the pass.
     """
 
     live: list[Hypothesis]
-    events: list[TokenEvent]
+    news: list[News]
     accepted: list[int]
     ended: Sequence[Hypothesis] = ()
     moved: bool = True

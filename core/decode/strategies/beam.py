@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nlpkit.core.decode.request import FinishReason, TokenEvent
+from nlpkit.core.decode.request import FinishReason
 from nlpkit.core.decode.stops import StopState, StopStates
-from nlpkit.core.decode.strategies.base import Round
+from nlpkit.core.decode.strategies.base import News, Round
 from nlpkit.core.decode.strategies.ended import Beam, best_of, text_of
 from nlpkit.core.decode.strategies.lexical import Lexicon, PhraseProgress, share_beam
 from nlpkit.core.decode.strategies.ranking import rank
@@ -149,12 +149,12 @@ class Beams:
                     beam.finish(hypothesis)
                 beam.live = []
 
-    def results(self) -> list[TokenEvent]:
+    def results(self) -> list[News]:
         """Return the best ``n`` texts, best first."""
         found = []
         for index, result in enumerate(best_of(self.beams, self._config.n)):
             done = replace(result.hypothesis.completion(), index=index, score=result.score)
-            found.append(TokenEvent(text=done.text, index=index, completion=done))
+            found.append(News(index, done.text, None, done))
         return found
 
     def _grow_beam(self, beam: Beam, ranking: Ranking, first: int, taken: Sequence[int]) -> None:

@@ -17,9 +17,8 @@ from torch import Tensor
 from nlpkit.core.decode import processors
 from nlpkit.core.decode.guide import allowed_masks
 from nlpkit.core.decode.processors import process
-from nlpkit.core.decode.request import TokenEvent
 from nlpkit.core.decode.runner import ShowsHidden
-from nlpkit.core.decode.strategies.base import Round
+from nlpkit.core.decode.strategies.base import News, Round
 from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class Contrastive:
     def _advance(self, logits: Tensor, hidden: Sequence[Tensor]) -> Round:
         text = self._text
         if self.live[0] is text:
-            best, events = 0, []
+            best, news = 0, []
             n_prompt = len(hidden[0])
             # Room for the whole text at once, so that it is never copied.
             self._directions = torch.empty(
@@ -98,11 +97,11 @@ class Contrastive:
             n_known = len(text.request.prompt_ids) + len(text.token_ids)
             best = self._best((directions @ self._directions[:n_known].T).amax(-1))
             self._directions[n_known] = directions[best]
-            events = [self._append(self.live[best].token_ids[-1])]
+            news = [self._append(self.live[best].token_ids[-1])]
         if text.finish_reason is not None:
-            return Round([], events, accepted=[0] * len(hidden))
+            return Round([], news, accepted=[0] * len(hidden))
         self._logits = logits[best]
-        return Round(self._candidates(self.live[best].slot), events, accepted=[0] * len(hidden))
+        return Round(self._candidates(self.live[best].slot), news, accepted=[0] * len(hidden))
 
     def _candidates(self, slot: int) -> list[Hypothesis]:
         """Return the text with each of the likeliest tokens."""
@@ -125,11 +124,11 @@ class Contrastive:
         scores = (1 - alpha) * self._probs - alpha * similarities
         return int(scores.masked_fill(self._probs == 0, -torch.inf).argmax())
 
-    def _append(self, token_id: int) -> TokenEvent:
+    def _append(self, token_id: int) -> News:
         text, logprobs = self._text, torch.log_softmax(self._logits, -1)
         if text.config.logprobs is not None:
             best = logprobs.topk(min(text.config.logprobs, len(logprobs)))
             text.top_logprobs.append(tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
         piece = text.append(token_id, float(logprobs[token_id]))
         done = text.completion() if text.finish_reason is not None else None
-        return TokenEvent(text=piece, token_id=token_id, completion=done)
+        return News(0, piece, token_id, done)

@@ -5,7 +5,7 @@ The texts of a request share their prompt; from then on each keeps to its slot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,9 +14,8 @@ from torch import Tensor
 from nlpkit.core.decode import processors
 from nlpkit.core.decode.guide import allowed_masks
 from nlpkit.core.decode.processors import process
-from nlpkit.core.decode.request import TokenEvent
 from nlpkit.core.decode.sampler import sample, truncate, uniform
-from nlpkit.core.decode.strategies.base import Round
+from nlpkit.core.decode.strategies.base import News, Round
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.hypothesis import Hypothesis
@@ -56,25 +55,26 @@ class Sampling:
             found = verify(texts, guesses, logits, special)
             accepted = [len(tokens) - 1 for tokens in found]
             owners, chosen, logits = _flat(texts, guesses, found, logits)
-        events: dict[tuple[int, int], list[TokenEvent]] = {text.key: [] for text in texts}
-        for text, event in _append(owners, chosen, logits):
-            events[text.key].append(event)
+        news: dict[tuple[int, int], list[News]] = {text.key: [] for text in texts}
+        _append(owners, chosen, logits, news)
         rounds = []
         first = 0
         for strategy in strategies:
-            live = [text for text in strategy.live if text.finish_reason is None]
-            ended = [text for text in strategy.live if text.finish_reason is not None]
-            stop = first + len(strategy.live)
-            own = [event for text in strategy.live for event in events[text.key]]
+            live = strategy.live
+            stop = first + len(live)
+            own = [one for text in live for one in news[text.key]]
+            ended = [text for text in live if text.finish_reason is not None]
+            if ended:
+                live = [text for text in live if text.finish_reason is None]
             rounds.append(Round(live, own, accepted[first:stop], ended, bool(ended)))
             first = stop
         return rounds
 
 
 def _append(
-    texts: Sequence[Hypothesis], chosen: Sequence[int], logits: Tensor
-) -> Iterator[tuple[Hypothesis, TokenEvent]]:
-    """Append tokens to the texts of a pass; one comes as often as it gets tokens."""
+    texts: Sequence[Hypothesis], chosen: Sequence[int], logits: Tensor, news: dict[tuple[int, int], list[News]]
+) -> None:
+    """Append tokens to the texts of a pass, and tell of each; a text comes as often as it gets tokens."""
     log_total = logits.logsumexp(-1)
     index = torch.tensor(chosen, device=logits.device)[:, None]
     logprobs = (logits.gather(1, index)[:, 0] - log_total).tolist()
@@ -88,7 +88,7 @@ def _append(
             text.top_logprobs.append(tuple(zip(best.indices.tolist(), values, strict=True)))
         piece = text.append(chosen[i], logprobs[i])
         done = text.completion() if text.finish_reason is not None else None
-        yield text, TokenEvent(text=piece, index=text.key[1], token_id=chosen[i], completion=done)
+        news[text.key].append(News(text.key[1], piece, chosen[i], done))
 
 
 def _flat(
