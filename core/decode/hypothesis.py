@@ -92,7 +92,7 @@ class Hypothesis:
 
     def ends_with(self, token_id: int) -> bool:
         """Tell whether a token would end the text."""
-        return token_id in self.special.ends and not self.config.ignore_eos
+        return token_id in (self.special.stops if self.config.ignore_eos else self.special.ends)
 
     def append(self, token_id: int, logprob: float) -> str:
         """Take the next token.
@@ -111,7 +111,7 @@ class Hypothesis:
         if self.guide is not None and not ends:
             self.guide.accept(token_id)
         if ends:
-            self.finish_reason = "eos"
+            self.finish_reason = "stop" if token_id in self.special.stops else "eos"
         elif self._writer is not None:
             text = self._writer.feed(token_id, may_stop=len(self.token_ids) > self.config.min_tokens)
             if self._writer.stopped:

@@ -21,6 +21,7 @@ from nlpkit.core.decode.strategies.base import Round, Strategy, advance
 from nlpkit.core.decode.strategies.beam import Beams
 from nlpkit.core.decode.strategies.contrastive import Contrastive
 from nlpkit.core.decode.strategies.sampling import Sampling
+from nlpkit.core.errors import ModelFileError
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
@@ -233,8 +234,9 @@ class Loop:
             if config.temperature > 0 and config.seed is None:
                 # One seed for all n completions: they differ by their index.
                 request = replace(request, config=config.replace(seed=draw_seed()))
+            special = self._special.stopping_at(config.stop, self._tokenizer)
             texts = [
-                Hypothesis((entry.ticket, index), request, self._tokenizer, self._special, entry.watch_text)
+                Hypothesis((entry.ticket, index), request, self._tokenizer, special, entry.watch_text)
                 for index in range(config.n)
             ]
             if config.max_tokens == 0:
@@ -323,6 +325,11 @@ class Loop:
             entry.done += len(part)
             if hidden is not None and entry.running.strategy.wants_hidden:
                 entry.hidden.append(hidden[i])
+        if len(logits) and not bool(torch.isfinite(logits.amax(-1)).all()):
+            raise ModelFileError(
+                "The model computes what are no numbers: its weights are damaged, or too large for the number format. "
+                "Download it again, or use --dtype fp32."
+            )
         self._release()
         full = [entry for entry in entries if entry.left == 0]
         if not full:

@@ -228,7 +228,7 @@ def process(
         logits = processors.add_bias(logits, config.logit_bias)
     # A constraint says itself which special tokens may stand in the text.
     banned = special.control.difference(config.logit_bias) if allowed is None else frozenset()
-    banned |= special.ends if config.ignore_eos else frozenset()
+    banned |= special.ends - special.stops if config.ignore_eos else frozenset()
     if banned:
         logits = processors.ban(logits, sorted(banned))
     if request.token_filter is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,10 +20,12 @@ class SpecialIds:
         ends: Each of them ends a text.
         control: Special tokens that do not end a text, such as the mark of a turn's beginning: never written, unless
             a logit bias names them or a constraint asks for them.
+        stops: Those of `ends` that are there because a request names them among its stop strings.
     """
 
     ends: frozenset[int] = frozenset()
     control: frozenset[int] = frozenset()
+    stops: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> SpecialIds:
@@ -32,6 +35,11 @@ class SpecialIds:
         if tokenizer.bos_id is not None:
             special.add(tokenizer.bos_id)
         return cls(ends, frozenset(special) - ends)
+
+    def stopping_at(self, stops: Iterable[str], tokenizer: Tokenizer) -> SpecialIds:
+        """Return these for a request whose stop strings spell special tokens: they have no text that could match."""
+        ids = self.control.intersection(map(tokenizer.token_to_id, stops))
+        return SpecialIds(self.ends | ids, self.control - ids, ids) if ids else self
 
     @cached_property
     def with_ends(self) -> frozenset[int]:
@@ -45,4 +53,6 @@ class SpecialIds:
             config: Whose `ignore_eos` and `min_tokens` to use.
             n_generated: Tokens generated so far.
         """
-        return self.with_ends if config.ignore_eos or n_generated < config.min_tokens else self.control
+        if n_generated < config.min_tokens:
+            return self.with_ends
+        return self.with_ends - self.stops if config.ignore_eos else self.control

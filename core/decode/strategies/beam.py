@@ -267,7 +267,7 @@ class Beams:
     ) -> Hypothesis:
         text = before.fork(candidate.token_id, candidate.logprob)
         text.total, text.finish_reason = candidate.total, reason
-        if text.guide is not None and reason != "eos":
+        if text.guide is not None and not before.ends_with(candidate.token_id):
             text.guide = text.guide.after(candidate.token_id)
         text.progress, text.stops = candidate.progress, stops
         text.top_logprobs = [*before.top_logprobs, alternatives] if alternatives else []
@@ -276,7 +276,7 @@ class Beams:
     def _end_of(self, before: Hypothesis, token_id: int) -> tuple[StopState | None, FinishReason | None]:
         """Return what of stop strings the text ends with behind a token, and why it ends there, if it does."""
         if before.ends_with(token_id):
-            return before.stops, "eos"
+            return before.stops, "stop" if token_id in before.special.stops else "eos"
         if self._stops is None:
             return None, None
         stops, found = self._stops.after(before.stops, token_id)

@@ -19,7 +19,6 @@ from nlpkit.core.decode.strategies.base import News, Round
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.hypothesis import Hypothesis
-    from nlpkit.core.decode.special_ids import SpecialIds
 
 
 class Sampling:
@@ -46,13 +45,12 @@ class Sampling:
     ) -> list[Round]:
         """Append a token to each text, or more where guesses come true; see `Strategy.advance`."""
         texts = [text for strategy in strategies for text in strategy.live]
-        special = texts[0].special
         owners: Sequence[Hypothesis] = texts
         accepted = [0] * len(texts)
         if guesses is None:
-            chosen = choose(texts, logits, special)
+            chosen = choose(texts, logits)
         else:
-            found = verify(texts, guesses, logits, special)
+            found = verify(texts, guesses, logits)
             accepted = [len(tokens) - 1 for tokens in found]
             owners, chosen, logits = _flat(texts, guesses, found, logits)
         news: dict[tuple[int, int], list[News]] = {text.key: [] for text in texts}
@@ -106,13 +104,12 @@ def _flat(
     return owners, [token_id for tokens in found for token_id in tokens], logits
 
 
-def choose(texts: Sequence[Hypothesis], logits: Tensor, special: SpecialIds) -> list[int]:
+def choose(texts: Sequence[Hypothesis], logits: Tensor) -> list[int]:
     """Choose one token a text.
 
     Args:
         texts: The texts, each with its own settings and history.
         logits: fp32, shape ``(len(texts), vocab_size)``; not changed.
-        special: Ids that end a text, and those that none may hold.
 
     Returns:
         One token id per text.
@@ -125,10 +122,10 @@ def choose(texts: Sequence[Hypothesis], logits: Tensor, special: SpecialIds) -> 
         logits = logits.clone()
         masks = allowed_masks([text.guide for text in texts], logits)
         for i in touched:
-            logits[i] = process(logits[i], texts[i].request, texts[i].token_ids, special, allowed=masks[i])
+            logits[i] = process(logits[i], texts[i].request, texts[i].token_ids, texts[i].special, allowed=masks[i])
     chosen: list[int] = logits.argmax(-1).tolist()
     owners = [(text, len(text.token_ids)) for text in texts]
-    bans = [frozenset() if text.is_processed else special.banned(text.config, n) for text, n in owners]
+    bans = [frozenset() if text.is_processed else text.special.banned(text.config, n) for text, n in owners]
     _replace_banned(chosen, logits, range(len(texts)), bans)
     sampled = [i for i, text in enumerate(texts) if text.seed is not None]
     if sampled:
@@ -136,9 +133,7 @@ def choose(texts: Sequence[Hypothesis], logits: Tensor, special: SpecialIds) -> 
     return chosen
 
 
-def verify(
-    texts: Sequence[Hypothesis], guesses: Sequence[Sequence[int]], logits: Tensor, special: SpecialIds
-) -> list[list[int]]:
+def verify(texts: Sequence[Hypothesis], guesses: Sequence[Sequence[int]], logits: Tensor) -> list[list[int]]:
     """Choose each text's next tokens, as many as its guess allows.
 
     Every token is the one that `choose` would give after those before it: a guess that is not this token ends the
@@ -149,7 +144,6 @@ def verify(
         guesses: For each text the guessed tokens whose logits were computed, perhaps none.
         logits: fp32, shape ``(sum of guesses and one a text, vocab_size)``: for each text those after its newest token
             and after each guess; not changed.
-        special: Ids that end a text, and those that none may hold.
 
     Returns:
         For each text at least one token id and at most one more than it has guesses.
@@ -170,34 +164,33 @@ def verify(
             places = range(start, start + len(guess) + 1)
             (greedy if text.seed is None else sampled).extend(places)
             owners.update((place, (text, len(text.token_ids) + place - start)) for place in places)
-    bans = {place: special.banned(text.config, n) for place, (text, n) in owners.items()}
+    bans = {place: text.special.banned(text.config, n) for place, (text, n) in owners.items()}
     _replace_banned(likeliest, logits, greedy, [bans[place] for place in greedy])
     if sampled:
         _draw(likeliest, logits, sampled, [owners[at] for at in sampled], [bans[at] for at in sampled])
     result = []
     for text, start, guess in zip(texts, starts, guesses, strict=True):
         if text.is_processed:
-            result.append(_verify_one(text, guess, logits[start : start + len(guess) + 1], special))
+            result.append(_verify_one(text, guess, logits[start : start + len(guess) + 1]))
         else:
             kept = next((i for i, token_id in enumerate(guess) if likeliest[start + i] != token_id), len(guess))
             result.append(likeliest[start : start + kept + 1])
     return result
 
 
-def _verify_one(text: Hypothesis, guess: Sequence[int], logits: Tensor, special: SpecialIds) -> list[int]:
+def _verify_one(text: Hypothesis, guess: Sequence[int], logits: Tensor) -> list[int]:
     """Verify one text step by step: processors, filters and constraints see only histories that come true."""
     generated, guide = list(text.token_ids), text.guide
     tokens: list[int] = []
     for i in range(len(guess) + 1):
         (mask,) = allowed_masks([guide], logits[i : i + 1])
-        processed = process(logits[i], text.request, generated, special, allowed=mask)[None]
+        processed = process(logits[i], text.request, generated, text.special, allowed=mask)[None]
         chosen: list[int] = processed.argmax(-1).tolist()
         if text.seed is not None:
             _draw(chosen, processed, [0], [(text, len(generated))], [frozenset()])
         tokens += chosen
         generated += chosen
-        ends = chosen[0] in special.ends and not text.config.ignore_eos
-        if i == len(guess) or chosen[0] != guess[i] or ends:
+        if i == len(guess) or chosen[0] != guess[i] or text.ends_with(chosen[0]):
             break
         guide = None if guide is None else guide.after(chosen[0])
     return tokens

@@ -13,7 +13,7 @@ from nlpkit.apps.data.rows import read_rows
 from nlpkit.apps.documents import inputs as documents
 from nlpkit.apps.documents.inputs import read_documents
 from nlpkit.apps.tasks.table import load_task
-from nlpkit.apps.tasks.task import Field, check_example
+from nlpkit.apps.tasks.task import Field, check_row
 from nlpkit.core.errors import InputError
 
 FIELDS = (Field("document"), Field("tags", list, required=False))
@@ -89,5 +89,5 @@ def test_whole_numbers_of_rows_have_few_digits() -> None:
     task = load_task("summarization")
     for words in ("9" * 5_000, 10**5_000, " " * 100 + "7", "²"):
         with pytest.raises(InputError, match="a whole number"):
-            check_example(task, {"document": "a", "max_words": words}, where="r.jsonl:1")
-    check_example(task, {"document": "a", "max_words": " 20 "}, where="r.jsonl:1")
+            check_row(task, {"document": "a", "max_words": words}, where="r.jsonl:1")
+    check_row(task, {"document": "a", "max_words": " 20 "}, where="r.jsonl:1")

@@ -13,6 +13,7 @@ from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.constraint import Constraint
 from nlpkit.core.decode.request import Completion, Request
 from nlpkit.core.decode.special_ids import SpecialIds
+from nlpkit.core.errors import ModelFileError
 
 VOCAB, END, OTHER_END, CONTROL, BOS = 29, 0, 27, 28, 26
 WAYS: dict[str, dict[str, object]] = {
@@ -141,3 +142,32 @@ def test_an_end_that_is_not_marked_as_special_is_no_text() -> None:
 def test_special_ids_of_a_tokenizer() -> None:
     assert SpecialIds.of(ChatTokenizer()) == SpecialIds(frozenset({END, OTHER_END}), frozenset({CONTROL, BOS}))
     assert SpecialIds.of(ToyTokenizer(9)).control == frozenset()
+
+
+class SpelledTokenizer(ChatTokenizer):
+    """Its special tokens can be spelled."""
+
+    def token_to_id(self, text: str) -> int | None:
+        return CONTROL if text == "<|turn|>" else super().token_to_id(text)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("more", [{}, {"ignore_eos": True}], ids=["plain", "ignoring ends"])
+def test_a_stop_string_may_spell_a_special_token(way: str, more: dict[str, object]) -> None:
+    config = DecodeConfig(**{"max_tokens": 12, "stop": ("<|turn|>",), **WAYS[way], **more})  # type: ignore[arg-type]
+    engine = engine_of(likes(CONTROL), VOCAB, SpelledTokenizer())
+    ((_, generation),) = list(engine.generate([Request(prompt_ids=(1, 2, 3, 1, 2), config=config)]))
+    best = generation.completions[0]
+    assert best.finish_reason == "stop"
+    assert CONTROL not in best.token_ids[:-1]
+    assert len(best.token_ids) >= WAYS[way].get("min_tokens", 0)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("way", ["greedy", "beams", "contrastive"])
+def test_a_model_that_computes_no_numbers_is_refused(way: str, bad: float) -> None:
+    def table(ids: Sequence[int]) -> torch.Tensor:
+        return torch.full((VOCAB,), bad)
+
+    with pytest.raises(ModelFileError, match="no numbers"):
+        run(table, **WAYS[way])
