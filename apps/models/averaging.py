@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from nlpkit.apps.models.adapters import WEIGHTS, find_adapter
+from nlpkit.apps.tasks.table import TASKS
 from nlpkit.core.errors import ConfigError, ModelFileError
 from nlpkit.core.fetch.resolve import resolve_model
 from nlpkit.core.files.write import new_directory
@@ -113,8 +114,8 @@ def average_adapters(
 
 
 def _tasks(names: Iterable[str]) -> set[str]:
-    """Return the tasks of short prompts: a task may have several, ``qa`` and ``qa-inverse``."""
-    return {name.split("-")[0] for name in names}
+    """Return the tasks of short prompts: one of ours may have several, such as ``qa`` and ``qa-inverse``."""
+    return {task if (task := name.partition("-")[0]) in TASKS else name for name in names}
 
 
 def _mean(parts: Sequence[tuple[LoraWeights, float]], rank: int) -> tuple[LoraWeights, float, float]:

@@ -11,10 +11,22 @@ import pytest
 from nlpkit.apps.pipeline.plan import build_decoding
 from nlpkit.apps.pipeline.run import TaskResult, run_task, stream_task
 from nlpkit.apps.tasks.table import load_task
-from nlpkit.apps.tasks.task import Chunk, ChunkResult, Field, Learned, Prediction, Prompt, Row, Splits, TextBudget
+from nlpkit.apps.tasks.task import (
+    Chunk,
+    ChunkResult,
+    Field,
+    Learned,
+    Prediction,
+    Prompt,
+    Row,
+    Scores,
+    Splits,
+    TextBudget,
+)
 from nlpkit.apps.text.cleaning import Cleaning
 from nlpkit.apps.text.repetition import ends_in_cycle, is_loop, repeated_share
 from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.decode.request import Score
 from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError, NlpkitError
 
 
@@ -309,3 +321,54 @@ def test_streaming_several_completions_shows_only_the_result(fake_lm) -> None:
 def test_streaming_checks_before_the_first_piece(fake_lm) -> None:
     with pytest.raises(InputError, match="the input"):
         stream_task(fake_lm(shout), Upper(), {"text": 1})
+
+
+class TestScores:
+    """A closed set of answers is scored, and none is written."""
+
+    class Mood(Scores[Row]):
+        name = "mood"
+        fields: ClassVar[tuple[Field, ...]] = (Field("text", help="any"),)
+        metrics: ClassVar[tuple[str, ...]] = ("exact_match",)
+
+        def prompt(self, example: Row) -> Prompt:
+            return Prompt(str(example["text"]), short=f"{example['text']} ->")
+
+        def answers(self, example: Row) -> Sequence[str]:
+            return ("good", "bad", "mixed")
+
+    def scored(self, lm: Any, likely: dict[str, float]) -> list[str]:
+        asked: list[str] = []
+
+        def score(pairs: Any) -> list[Score]:
+            asked.extend(lm.decode([*prompt, *target]) for prompt, target in pairs)
+            values = [likely[lm.decode(target).strip()] for _, target in pairs]
+            return [Score(logprob=value, token_logprobs=(value,), is_greedy=False) for value in values]
+
+        lm.score = score
+        return asked
+
+    def test_the_likeliest_is_taken(self, fake_lm) -> None:
+        lm = fake_lm(shout)
+        asked = self.scored(lm, {"good": -3.0, "bad": -1.0, "mixed": -2.0})
+        (result,) = run_task(lm, self.Mood(), rows("Rain."))
+        assert result.text == "bad"
+        assert [(one.text, one.score) for one in result.alternatives] == [
+            ("bad", -1.0),
+            ("mixed", -2.0),
+            ("good", -3.0),
+        ]
+        assert (result.output_tokens, result.chunks, result.finish_reason) == (0, 1, "eos")
+        assert asked == [f"<user>Rain.</>{answer}" for answer in ("good", "bad", "mixed")]
+        assert lm.requests == []
+
+    def test_behind_the_short_prompt_stands_a_space(self, fake_lm) -> None:
+        lm = fake_lm(shout)
+        lm.brief_tasks = frozenset({"mood"})
+        asked = self.scored(lm, {"good": -1.0, "bad": -2.0, "mixed": -3.0})
+        assert [str(one) for one in run_task(lm, self.Mood(), rows("Sun."))] == ["good"]
+        assert asked[0] == "Sun. -> good"
+
+    def test_what_does_not_fit_is_refused(self, fake_lm) -> None:
+        with pytest.raises(ContextOverflowError, match="its prompt and an answer have"):
+            list(run_task(fake_lm(shout, max_seq_len=20), self.Mood(), rows("word " * 50)))

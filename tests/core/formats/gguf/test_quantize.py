@@ -143,3 +143,12 @@ def test_facts_there_and_back() -> None:
 def test_unknown_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="q6_k"):
         write_gguf(tiny_config(), {}, tmp_path / "m.gguf", dtype="q3_k")
+
+
+def test_files_from_before_are_read() -> None:
+    text = '{"format_version": 1, "brief_prompts": ["a"], "languages": [["en", "de"]], "forms": ["haiku"]}'
+    tuned = parse_brief_tasks(text, where="here")
+    assert tuned.languages == (("en", "de"),)
+    assert tuned.values("form") == ("haiku",)
+    assert parse_brief_tasks(tuned.to_json(), where="here") == tuned
+    assert "languages" not in tuned.to_json()
