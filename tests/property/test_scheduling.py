@@ -11,6 +11,7 @@ import torch
 from counting_runner import CountingRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_models import runner_of
 from tiny_models import ToyTokenizer, tiny_config, tiny_engine, tiny_gpt
 
 from nlpkit.core.decode.config import DecodeConfig
@@ -79,7 +80,7 @@ Facts = list[tuple[str, tuple[int, ...], str, int]]
 def alone(model: torch.nn.Module, requests: Sequence[Request]) -> list[Facts]:
     found = []
     for one in requests:
-        loop = Loop(GPTRunner(model), ToyTokenizer(29))
+        loop = Loop(runner_of(model), ToyTokenizer(29))
         loop.submit(one)
         found.append(finish(loop)[0])
     return found
@@ -122,7 +123,7 @@ def test_every_text_is_what_it_is_alone(
     requests = random_requests(rng, 8)
     expected = alone(model, requests)
     loop = Loop(
-        GPTRunner(model),
+        runner_of(model),
         ToyTokenizer(29),
         batch_tokens=batch_tokens,
         max_slots=rng.randint(1, 6),
