@@ -24,6 +24,11 @@ COMMON_WORDS: frozenset[str] = frozenset(_COMMON.split())
 
 _ARTICLES = frozenset({"a", "an", "the"})
 
+_DASHES = str.maketrans("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-------")
+_BREAKS_OFF = re.compile(r"[\s(\[{<>:=~/\"'“„‘«»≈±]|^$")
+# What belongs to the picture before it: variation selectors, skin tones, joiners with what they join, keycaps.
+_PICTURE_TAIL = re.compile(r"(?:[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff]|\u200d\S)+")
+
 STEM = 4
 """Words that begin with another of at least this length count as forms of it: occur, occurred."""
 
@@ -35,7 +40,7 @@ class Span:
     Attributes:
         start: First character.
         end: One past the last character.
-        exact: Whether it holds all of the answer's words, not only the longest run of them.
+        exact: Whether it holds all of the answer's words and signs, not only the longest run of them.
     """
 
     start: int
@@ -61,10 +66,12 @@ def tokenize(text: str) -> list[_Token]:
 def find_span(text: str, answer: str, *, question: str = "") -> Span | None:
     """Find an answer in a text, whatever its case, white space and punctuation.
 
-    Of several occurrences the one whose sentence shares most words with the question is taken; of those in one sentence
-    the one nearest to these words; of equals the first. If the answer as a whole does not occur, the longest run of its
+    Of several occurrences those are taken whose signs are the answer's, so that ``C#`` is not found in ``C++``, nor 5
+    in 1.5. Of these the one whose sentence shares most words with the question is taken; of those in one sentence the
+    one nearest to these words; of equals the first. A sign, a minus or a currency before a number belongs to it. An
+    answer may consist of signs alone, such as an emoji. If the answer as a whole does not occur, the longest run of its
     words that does is taken, provided that it holds a word that is neither common nor in the question (so that "It
-    happened in 2008." finds "in 2008").
+    happened in 2008." finds "in 2008"); else its signs.
 
     Args:
         text: Where to look.
@@ -75,13 +82,46 @@ def find_span(text: str, answer: str, *, question: str = "") -> Span | None:
         The span, or None.
     """
     words, sought = tokenize(text), tokenize(answer)
-    if not words or not sought:
-        return None
+    if not sought:
+        return _find_signs(text, answer, question)
     places = _occurrences([word.text for word in words], [word.text for word in sought])
     if places:
-        spans = [_widen(text, words[at].start, words[at + len(sought) - 1].end, answer, sought) for at in places]
-        return _best(text, spans, question)
-    return _longest_run(text, words, sought, question)
+        found = [_widen(text, words[at].start, words[at + len(sought) - 1].end, answer, sought) for at in places]
+        best = max(fit for _, fit in found)
+        return _best(text, [span for span, fit in found if fit == best], question)
+    return (_longest_run(text, words, sought, question) if words else None) or _find_signs(
+        text, answer, question, exact=False
+    )
+
+
+def _find_signs(text: str, answer: str, question: str, *, exact: bool = True) -> Span | None:
+    """Find the signs of an answer as they stand there; punctuation alone is no answer."""
+    for piece in sorted((piece.strip(_PUNCTUATION) for piece in _SIGNS.findall(answer)), key=len, reverse=True):
+        if not any(map(_means_something, piece)) or (not exact and piece in question):
+            continue
+        for form in dict.fromkeys((piece, piece.replace("\ufe0f", ""))):
+            spans = []
+            for match in re.finditer(re.escape(form), text):
+                tail = _PICTURE_TAIL.match(text, match.end())
+                spans.append(Span(match.start(), tail.end() if tail else match.end(), exact))
+            # A sign among its like, such as one + of C++, is another one.
+            alone = [
+                span
+                for span in spans
+                if text[span.start - 1 : span.start] != form[0] and text[span.end : span.end + 1] != form[-1]
+            ]
+            if spans:
+                return _best(text, alone or spans, question)
+    return None
+
+
+_PUNCTUATION = ".,;:!?…\"'“”„‘’«»()[]{}"
+_SIGNS = re.compile(r"[^\w\s]+(?:\w\ufe0f?\u20e3)?|\w\ufe0f?\u20e3")
+
+
+def _means_something(char: str) -> bool:
+    """Return whether a sign is more than punctuation: money, mathematics, a picture, ``#`` and the like."""
+    return unicodedata.category(char)[0] == "S" or char in "#%&@*/\\§†‡‰\u20e3"
 
 
 def sentence_around(text: str, start: int, end: int) -> str:
@@ -105,15 +145,73 @@ def _occurrences(words: Sequence[str], sought: Sequence[str]) -> list[int]:
     ]
 
 
-def _widen(text: str, start: int, end: int, answer: str, sought: Sequence[_Token]) -> Span:
-    """Take in the signs around the words that the answer has as well, as in ``$3`` and ``90%``."""
+def _widen(text: str, start: int, end: int, answer: str, sought: Sequence[_Token]) -> tuple[Span, int]:
+    """Take in the signs around the words that the answer has as well, as in ``$3`` and ``90%``, and a number's own.
+
+    Returns:
+        The span, and how well its signs are the answer's: 2 if all are, 1 if it is whole at least.
+    """
     lead = answer[: sought[0].start].strip()
     trail = answer[sought[-1].end :].strip().rstrip(".,;:!?")
-    if lead and text[:start].endswith(lead):
-        start -= len(lead)
-    if trail and text.startswith(trail, end):
-        end += len(trail)
-    return Span(start, end)
+    between = _signs(text[start:end]) == _signs(answer[sought[0].start : sought[-1].end])
+    # Pieces as long as need be: a long text may hold a word many times.
+    before = text[max(0, start - len(lead) - 4) : start].translate(_DASHES)
+    after = text[end : end + len(trail) + 4]
+    gap = len(after) - len(after.lstrip(" \u00a0"))
+    taken_lead = next((lead[at:] for at in range(len(lead)) if _ends_with(before, lead[at:])), "")
+    if taken_lead:
+        start -= len(before) - len(before.rstrip(" \u00a0")) + len(taken_lead)
+    taken_trail = next((trail[:at] for at in range(len(trail), 0, -1) if after.startswith(trail[:at], gap)), "")
+    if taken_trail:
+        end += gap + len(taken_trail)
+        tail = _PICTURE_TAIL.match(text, end)
+        end = tail.end() if tail else end
+    # Stars and grave accents are Markdown. A minus counts where it touches a number: elsewhere it begins a list's item.
+    minus = sought[0].text[:1].isdigit() and answer[: sought[0].start].translate(_DASHES).endswith("-")
+    lost = [
+        char
+        for char in lead.removesuffix(taken_lead) + trail.removeprefix(taken_trail)
+        if (_means_something(char) and char not in "*`") or (minus and char in "-−–")
+    ]
+    if not taken_lead:
+        start = _with_sign(text, start)
+    whole = not _is_cut(text, start, end)
+    fit = 2 if whole and between and not lost else int(whole)
+    return Span(start, end, exact=whole and not lost), fit
+
+
+def _ends_with(before: str, lead: str) -> bool:
+    """Return whether signs stand before a word; spaces may be between, but not behind a minus."""
+    lead = lead.translate(_DASHES)
+    return before.endswith(lead) or (not lead.endswith("-") and before.rstrip(" \u00a0").endswith(lead))
+
+
+def _signs(text: str) -> str:
+    return "".join(char for char in text.translate(_DASHES) if not char.isalnum() and not char.isspace())
+
+
+def _with_sign(text: str, start: int) -> int:
+    """Return where a word begins if its sign counts: ``-5``, ``$5``, ``#5``, ``+49``."""
+    if start == 0:
+        return start
+    sign = text[start - 1]
+    if unicodedata.category(sign) == "Sc" and text[start : start + 1].isdigit():
+        start -= 1
+        sign = text[start - 1 : start]
+    free = _BREAKS_OFF.match(text[start - 2 : start - 1] if start > 1 else "") is not None
+    numeric = text[start : start + 1].isdigit() or unicodedata.category(text[start]) == "Sc"
+    if free and ((sign.translate(_DASHES) in ("-", "+") and numeric) or sign == "#"):
+        return start - 1
+    return start
+
+
+def _is_cut(text: str, start: int, end: int) -> bool:
+    """Return whether a span is part of a longer number, or of a name such as ``C++``."""
+    if re.match(r"[.,]\d", text[end : end + 2]) and text[end - 1].isdigit():
+        return True
+    if re.match(r"\d[.,]", text[max(0, start - 2) : start]) and text[start].isdigit():
+        return True
+    return text[end - 1].isalpha() and re.match(r"[+#]+(?!\w)", text[end : end + 8]) is not None
 
 
 def _best(text: str, spans: Sequence[Span], question: str) -> Span:
@@ -181,9 +279,13 @@ def _trim(run: Sequence[_Token], plain: Collection[str]) -> Sequence[_Token]:
 def overlap(a: str, b: str) -> float:
     """Return the harmonic mean of the shares of words that two answers have in common, from 0 to 1.
 
-    Case, punctuation and articles do not count (as in Rajpurkar et al. 2016); two empty answers agree.
+    Case, punctuation and articles do not count (as in Rajpurkar et al. 2016), but for answers that are signs alone; two
+    empty answers agree.
     """
-    words, others = (Counter(token.text for token in tokenize(text) if token.text not in _ARTICLES) for text in (a, b))
+    words, others = (
+        Counter([token.text for token in tokenize(text) if token.text not in _ARTICLES] or _signs(text))
+        for text in (a, b)
+    )
     if not words or not others:
         return float(words == others)
     return 2 * (words & others).total() / (words.total() + others.total())

@@ -7,13 +7,11 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 
 from nlpkit.core.machine import lean_torch
 
-FAKES = str(Path(__file__).resolve().parents[1] / "support" / "fakes.py")
 IS_TESTED = version("torch").startswith(lean_torch.TESTED)
 
 
