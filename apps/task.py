@@ -9,17 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nlpkit.apps.tasks.task import (
-    Field,
-    Learned,
-    Prediction,
-    Prompt,
-    Row,
-    Target,
-    Task,
-    TaskDecoding,
-    check_row,
-)
+from nlpkit.apps.tasks.rows import check_row
+from nlpkit.apps.tasks.task import Field, Learned, Prediction, Prompt, Row, Target, Task, TaskDecoding
 from nlpkit.apps.text.cleaning import Cleaning
 from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.config import DecodeConfig

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from nlpkit.apps.models.adapters import NONE, AdapterChooser, Choice
+from nlpkit.apps.models.adapters import NONE, AdapterChooser, ModelChoice
 from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.apps.pipeline.pool import ModelPool, only
 from nlpkit.apps.pipeline.result import TaskResult
+from nlpkit.apps.tasks.rows import Prepared, prepare_row
 from nlpkit.apps.tasks.table import load_task
-from nlpkit.apps.tasks.task import Overflow, Prepared, Row, Task, prepare_row
+from nlpkit.apps.tasks.task import Overflow, Row, Task
 from nlpkit.core import load as loading
 from nlpkit.core.errors import InputError
 from nlpkit.core.fetch import resolve
@@ -56,10 +57,10 @@ class Toolkit:
     def __repr__(self) -> str:
         return f"Toolkit({self._name!r})"
 
-    def _choose(self, task: Task[Any], rows: Sequence[Row]) -> list[tuple[Row | Prepared[Any], Choice]]:
+    def _choose(self, task: Task[Any], rows: Sequence[Row]) -> list[tuple[Row | Prepared[Any], ModelChoice]]:
         """Say what each row runs on."""
         if self._chooser.usual(task) is None:
-            return [(row, Choice()) for row in rows]
+            return [(row, ModelChoice()) for row in rows]
         prepared = [prepare_row(task, row, where=f"row {number}") for number, row in enumerate(rows, start=1)]
         return [(one, self._chooser.choose(task, one.example)) for one in prepared]
 

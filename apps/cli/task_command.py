@@ -18,18 +18,19 @@ from nlpkit.apps.data.rows import row_format
 from nlpkit.apps.data.write_rows import RowWriter
 from nlpkit.apps.documents.files import is_file, looks_like_path
 from nlpkit.apps.documents.inputs import Document, read_documents
-from nlpkit.apps.models.adapters import AdapterChooser, Choice
+from nlpkit.apps.models.adapters import AdapterChooser, ModelChoice
 from nlpkit.apps.pipeline.plan import build_decoding
 from nlpkit.apps.pipeline.pool import ModelPool
 from nlpkit.apps.pipeline.result import TaskResult
-from nlpkit.apps.tasks.task import Prediction, Prepared, Task, prepare_row, value_of
+from nlpkit.apps.tasks.rows import Prepared, prepare_row
+from nlpkit.apps.tasks.task import Prediction, Task, value_of
 from nlpkit.core.errors import ConfigError, NlpkitError
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
 
 
-_Row = tuple[Prepared[Any] | NlpkitError | None, Choice]
+_Row = tuple[Prepared[Any] | NlpkitError | None, ModelChoice]
 """A prepared row (None for a blank line, or its error) and what it runs on."""
 
 
@@ -168,12 +169,12 @@ class TaskCommand:
     def _rows(self, documents: Sequence[Document], chooser: AdapterChooser) -> list[_Row]:
         rows = [self._row(document, chooser) for document in documents]
         # What needs no model must not have one loaded for it.
-        known = next((choice for _, choice in rows if choice is not None), Choice(chooser.usual(self.task)))
+        known = next((choice for _, choice in rows if choice is not None), ModelChoice(chooser.usual(self.task)))
         return [(example, choice or replace(known, note="")) for example, choice in rows]
 
     def _row(
         self, document: Document, chooser: AdapterChooser
-    ) -> tuple[Prepared[Any] | NlpkitError | None, Choice | None]:
+    ) -> tuple[Prepared[Any] | NlpkitError | None, ModelChoice | None]:
         """Return a prepared row and what it runs on; None for a blank line; its error under ``--keep-going``."""
         if document.error is not None:
             return document.error, None

@@ -51,7 +51,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Row:
+class LocatedRow:
     """One data row.
 
     Attributes:
@@ -92,7 +92,7 @@ def read_rows(
     takes: Callable[[int], bool] | None = None,
     encoding: str | None = None,
     keep_going: bool = False,
-) -> Iterator[Row]:
+) -> Iterator[LocatedRow]:
     """Read the rows of one file, one at a time. Gzip is seen through; blank lines are skipped.
 
     CSV follows RFC 4180 with a header line; semicolons or tabs may stand for its commas, as the header (or a line
@@ -206,17 +206,19 @@ def _lines(
 _Decode = Callable[[int, bytes], str]
 
 
-def _json_rows(lines: Iterable[tuple[int, bytes]], name: str, decode: _Decode, *, keep_going: bool) -> Iterator[Row]:
+def _json_rows(
+    lines: Iterable[tuple[int, bytes]], name: str, decode: _Decode, *, keep_going: bool
+) -> Iterator[LocatedRow]:
     for number, data in lines:
         where = f"{name}:{number}"
         try:
             line = decode(number, data)
             if line.strip():
-                yield Row(_json_row(line, where, number), where, number)
+                yield LocatedRow(_json_row(line, where, number), where, number)
         except InputError as error:
             if not keep_going:
                 raise
-            yield Row({}, where, number, error=error)
+            yield LocatedRow({}, where, number, error=error)
 
 
 def _json_row(line: str, where: str, number: int) -> dict[str, Any]:
@@ -237,7 +239,7 @@ def _json_row(line: str, where: str, number: int) -> dict[str, Any]:
     return values
 
 
-def json_list_rows(text: str, name: str) -> list[Row] | None:
+def json_list_rows(text: str, name: str) -> list[LocatedRow] | None:
     """Read a whole JSON file that is a list of objects as rows.
 
     Args:
@@ -259,7 +261,7 @@ def json_list_rows(text: str, name: str) -> list[Row] | None:
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         return None
     _check_strings(values, name)
-    return [Row(value, f"{name}: item {number}", number) for number, value in enumerate(values, start=1)]
+    return [LocatedRow(value, f"{name}: item {number}", number) for number, value in enumerate(values, start=1)]
 
 
 class _Record:
@@ -311,7 +313,7 @@ def _table_rows(
     *,
     max_record_bytes: int,
     keep_going: bool,
-) -> Iterator[Row]:
+) -> Iterator[LocatedRow]:
     by_name = {column.name: column for column in fields or ()}
     # The reader's limit belongs to the whole process; the length of a line is bounded by _lines.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
@@ -354,7 +356,7 @@ def _table_rows(
             except InputError as failure:
                 if not keep_going:
                     raise
-                yield Row({}, where, number, table, dict(zip(table.columns, cells, strict=False)), failure)
+                yield LocatedRow({}, where, number, table, dict(zip(table.columns, cells, strict=False)), failure)
     except csv.Error as error:
         if "new-line character" in str(error):
             raise InputError(
@@ -376,13 +378,13 @@ def _delimiter(header: str, names: Collection[str]) -> str:
     return max(",;\t", key=fits)
 
 
-def _table_row(cells: list[str], table: Table, by_name: dict[str, Field], where: str, number: int) -> Row:
+def _table_row(cells: list[str], table: Table, by_name: dict[str, Field], where: str, number: int) -> LocatedRow:
     if len(cells) != len(table.columns):
         named = shortened(", ".join(table.columns))
         raise InputError(f"{where}: {len(cells)} cells, but the header names {len(table.columns)} columns: {named}.")
     raw = dict(zip(table.columns, cells, strict=True))
     read = {name: unquoted(cell) for name, cell in raw.items()} if table.kind == "tsv" else raw
-    return Row(_typed(read, by_name, where), where, number, table, raw)
+    return LocatedRow(_typed(read, by_name, where), where, number, table, raw)
 
 
 def unquoted(cell: str) -> str:

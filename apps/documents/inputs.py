@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from nlpkit.apps.data.rows import Row, RowFormat, Table, json_list_rows, read_rows, row_format
+from nlpkit.apps.data.rows import LocatedRow, RowFormat, Table, json_list_rows, read_rows, row_format
 from nlpkit.apps.documents.files import (
     MAX_BYTES,
     STDIN,
@@ -189,7 +189,7 @@ class _Reader:
     def _json(self, name: str) -> Iterator[Document]:
         """Read what a name promises to be JSON: a list of objects, or one object a line."""
         content = self._content(name).removeprefix("\ufeff")
-        rows: Iterable[Row] | None = json_list_rows(content, name)
+        rows: Iterable[LocatedRow] | None = json_list_rows(content, name)
         if rows is None and content.lstrip().startswith("{") and self.path != STDIN and _is_json_lines(content):
             rows = self._read_rows("jsonl")
         if rows is None:
@@ -199,7 +199,7 @@ class _Reader:
             )
         yield from self._rows(rows, name)
 
-    def _read_rows(self, kind: RowFormat) -> Iterator[Row]:
+    def _read_rows(self, kind: RowFormat) -> Iterator[LocatedRow]:
         return read_rows(
             self.path,
             fields=self.fields,
@@ -210,7 +210,7 @@ class _Reader:
             keep_going=self.keep_going,
         )
 
-    def _rows(self, rows: Iterable[Row], name: str) -> Iterator[Document]:
+    def _rows(self, rows: Iterable[LocatedRow], name: str) -> Iterator[Document]:
         if self.fields is None:
             raise InputError(f"{name} holds data rows, which this command does not take.")
         needed = any(

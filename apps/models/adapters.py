@@ -151,7 +151,7 @@ def _exists(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModelChoice:
     """What one row runs on.
 
     Attributes:
@@ -201,7 +201,7 @@ class AdapterChooser:
         """Return the adapter of a task's ordinary rows."""
         return self.named if self.named is not None else self._shipped.get(task.name)
 
-    def choose(self, task: Task[Any], example: Any, *, solved: Sequence[Any] = ()) -> Choice:
+    def choose(self, task: Task[Any], example: Any, *, solved: Sequence[Any] = ()) -> ModelChoice:
         """Choose for one prepared example.
 
         Args:
@@ -214,18 +214,18 @@ class AdapterChooser:
         """
         adapter = self.usual(task)
         if adapter is None:
-            return Choice()
+            return ModelChoice()
         lack = adapter.lack(task, example)
         if lack is None and any(adapter.lack(task, one) == Lack("") for one in solved):
             lack = Lack("")
         if lack is None:
-            return Choice(adapter)
+            return ModelChoice(adapter)
         if adapter is self.named:
-            return Choice(adapter, f"{adapter} {lack.text or f'learned no {task.name} of this kind'}")
+            return ModelChoice(adapter, f"{adapter} {lack.text or f'learned no {task.name} of this kind'}")
         if lack.refused:
             raise NotLearnedError(
                 f"What is shipped cannot do this: {adapter} {lack.text}. Name a model that knows these languages with "
                 "--model (a GGUF file, a folder or a hub id), or say --adapter none to ask the default model, which "
                 "knows little but English."
             )
-        return Choice(None, f"{adapter} {lack.text}: the model works without it" if lack.text else "")
+        return ModelChoice(None, f"{adapter} {lack.text}: the model works without it" if lack.text else "")

@@ -20,20 +20,17 @@ from nlpkit.apps.pipeline.plan import (
 )
 from nlpkit.apps.pipeline.result import Alternative, TaskResult
 from nlpkit.apps.tasks.encoder import Solved
+from nlpkit.apps.tasks.rows import Prepared, like_of, prepare_row, read_completion
 from nlpkit.apps.tasks.task import (
     ChunkResult,
     Learned,
     Overflow,
     Prediction,
-    Prepared,
     Row,
     Task,
     as_reranks,
     as_scores,
     as_splits,
-    like_of,
-    prepare_row,
-    read_completion,
 )
 from nlpkit.apps.text.repetition import is_loop
 from nlpkit.core.decode.request import Completion, Generation, Request, Score

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.models.adapters import Choice, TaskAdapter
+from nlpkit.apps.models.adapters import ModelChoice, TaskAdapter
 from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.pipeline.run import run_task, stream_task
-from nlpkit.apps.tasks.task import Overflow, Prepared, Row, Task
+from nlpkit.apps.tasks.rows import Prepared
+from nlpkit.apps.tasks.task import Overflow, Row, Task
 from nlpkit.core.errors import NlpkitError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ModelPool:
     def run(
         self,
         task: Task[Any],
-        rows: Sequence[tuple[Row | Prepared[Any] | NlpkitError, Choice]],
+        rows: Sequence[tuple[Row | Prepared[Any] | NlpkitError, ModelChoice]],
         *,
         overrides: Mapping[str, Any] | None = None,
         on_overflow: Overflow | None = None,
@@ -96,7 +97,7 @@ class ModelPool:
         self,
         task: Task[Any],
         row: Row | Prepared[Any],
-        choice: Choice,
+        choice: ModelChoice,
         *,
         overrides: Mapping[str, Any] | None = None,
         on_overflow: Overflow | None = None,
@@ -111,7 +112,7 @@ def only(lm: LanguageModel) -> ModelPool:
     return ModelPool(lambda adapter, loaded: lm)
 
 
-def _noted(result: TaskResult, choice: Choice) -> TaskResult:
+def _noted(result: TaskResult, choice: ModelChoice) -> TaskResult:
     return replace(result, warnings=(choice.note, *result.warnings)) if choice.note else result
 
 

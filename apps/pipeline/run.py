@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from nlpkit.apps.pipeline.job import Job, TaskRun
 from nlpkit.apps.pipeline.result import Alternative, TaskResult
 from nlpkit.apps.tasks.encoder import Solved
-from nlpkit.apps.tasks.task import Overflow, Prepared, Row, Task, like_of, read_completion
+from nlpkit.apps.tasks.rows import Prepared, like_of, read_completion
+from nlpkit.apps.tasks.task import Overflow, Row, Task
 from nlpkit.core.decode.request import Completion, Generation, Request
 from nlpkit.core.errors import NlpkitError
 

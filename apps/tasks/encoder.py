@@ -37,7 +37,7 @@ Solved = Callable[[Any], Sequence[tuple[Prompt, Target]]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class EncodedPrompt:
     """A prompt in token ids.
 
     Attributes:
@@ -99,7 +99,7 @@ class PromptEncoder:
     def _solved(self, example: Any) -> Sequence[tuple[Prompt, Target]]:
         return () if self.solved is None else self.solved(example)
 
-    def ask(self, task: Task[E], example: E) -> Asked:
+    def ask(self, task: Task[E], example: E) -> EncodedPrompt:
         """Turn an example into the prompt that a model is asked with.
 
         Raises:
@@ -108,13 +108,15 @@ class PromptEncoder:
         own = task.prompt(example)
         short = self._short(task, own, example)
         if short is not None:
-            return Asked(self.text(short), True, own.raw)
+            return EncodedPrompt(self.text(short), True, own.raw)
         messages = self._messages(own, example)
         if not messages:
             raise InputError("There are no messages to answer.")
         if self.chat is None or own.raw:
-            return Asked(self.text("\n\n".join(message.content for message in messages)), False, own.raw)
-        return Asked(self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True), False, own.raw)
+            return EncodedPrompt(self.text("\n\n".join(message.content for message in messages)), False, own.raw)
+        return EncodedPrompt(
+            self.chat.render_tokens(messages, self.tokenizer, add_generation_prompt=True), False, own.raw
+        )
 
     def prompt(self, task: Task[E], example: E) -> list[int]:
         """Return the ids of an example's prompt, as `ask` does."""
@@ -124,11 +126,11 @@ class PromptEncoder:
         """Tokenize a raw prompt, with the beginning-of-sequence token where the tokenizer uses one."""
         return self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos)
 
-    def target(self, asked: Asked, text: str) -> list[int]:
+    def target(self, asked: EncodedPrompt, text: str) -> list[int]:
         """Return the ids of an answer, tokenized as what continues the prompt; behind a short one after a space."""
         return encode_behind(self.tokenizer, asked.ids, f" {text}" if asked.short else text)
 
-    def end(self, asked: Asked) -> int:
+    def end(self, asked: EncodedPrompt) -> int:
         """Return the id that ends an answer."""
         return self.end_id(chat=not asked.raw and not asked.short)
 

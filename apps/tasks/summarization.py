@@ -41,7 +41,7 @@ CHUNK_TOKENS = 1536
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class LongDocument:
     """What to summarize.
 
     Attributes:
@@ -61,7 +61,7 @@ class Document:
     round: int = 1
 
 
-class Summarization(Splits[Document]):
+class Summarization(Splits[LongDocument]):
     """Summarizes a document in a given length.
 
     A document that does not fit is summarized in pieces of whole paragraphs, and the summaries again, until one is
@@ -86,7 +86,7 @@ class Summarization(Splits[Document]):
     options = DecodeConfig(max_tokens=400, speculation="prompt")
     cleaning = Cleaning(announcements=True, retries_loops=True)
 
-    def prepare(self, row: Row) -> Document:
+    def prepare(self, row: Row) -> LongDocument:
         """Check the wanted length.
 
         Raises:
@@ -103,14 +103,14 @@ class Summarization(Splits[Document]):
         references = [str(reference) for reference in row.get("references") or []]
         if not references and row.get("summary"):
             references = [str(row["summary"])]
-        return Document(
+        return LongDocument(
             document=str(row["document"]),
             length=str(length) if length else None,
             max_words=None if words is None else int(words),
             references=tuple(references),
         )
 
-    def prompt(self, example: Document) -> Prompt:
+    def prompt(self, example: LongDocument) -> Prompt:
         """Ask for a summary of the wanted length; briefly for one sentence, or where no length is wanted.
 
         Tuned models learned from summaries in one sentence.
@@ -122,7 +122,7 @@ class Summarization(Splits[Document]):
         one = not example.max_words and example.length in (None, "short")
         return Prompt(f"Summarize this text {how}.\n\n{document}", short=f"{document}\nSummary:" if one else None)
 
-    def decoding(self, example: Document, *, learned: Learned | None) -> TaskDecoding:
+    def decoding(self, example: LongDocument, *, learned: Learned | None) -> TaskDecoding:
         """Allow what the wanted length needs; search with a few beams for the one sentence of a tuned model."""
         if learned:
             return TaskDecoding(max_tokens=LENGTHS["short"][1], beam_size=LEARNED_BEAMS)
@@ -130,7 +130,7 @@ class Summarization(Splits[Document]):
             return TaskDecoding(max_tokens=2 * example.max_words + 32)
         return TaskDecoding(max_tokens=LENGTHS[example.length or "medium"][1])
 
-    def split(self, example: Document, budget: TextBudget, *, learned: Learned | None) -> list[Chunk[Document]]:
+    def split(self, example: LongDocument, budget: TextBudget, *, learned: Learned | None) -> list[Chunk[LongDocument]]:
         """Cut at paragraphs, else at sentences, into chunks of about equal size."""
         limit = max(1, min(budget.max_text_tokens, CHUNK_TOKENS))
         total = budget.count_tokens(example.document)
@@ -142,12 +142,12 @@ class Summarization(Splits[Document]):
 
     def reduce(
         self,
-        results: Sequence[ChunkResult[Document]],
-        example: Document,
+        results: Sequence[ChunkResult[LongDocument]],
+        example: LongDocument,
         *,
         learned: Learned | None,
         user_options: Mapping[str, Any],
-    ) -> Document | None:
+    ) -> LongDocument | None:
         """Summarize the summaries of several chunks, as long as that makes the text shorter."""
         text = _joined(results)
         if len(results) < 2 or not text or len(text) >= len(example.document):
@@ -156,7 +156,7 @@ class Summarization(Splits[Document]):
         return replace(example, document=text, whole_words=words, round=example.round + 1)
 
     def merge(
-        self, results: Sequence[ChunkResult[Document]], example: Document, *, learned: Learned | None
+        self, results: Sequence[ChunkResult[LongDocument]], example: LongDocument, *, learned: Learned | None
     ) -> Prediction:
         """Put the summaries one below the other."""
         text = _joined(results)
@@ -175,10 +175,10 @@ class Summarization(Splits[Document]):
             warnings.append("the summary is no shorter than the text")
         return Prediction(text, facts, tuple(warnings))
 
-    def target(self, example: Document) -> Target | None:
+    def target(self, example: LongDocument) -> Target | None:
         """Return the reference summaries."""
         return Target(example.references[0], example.references) if example.references else None
 
 
-def _joined(results: Sequence[ChunkResult[Document]]) -> str:
+def _joined(results: Sequence[ChunkResult[LongDocument]]) -> str:
     return "\n".join(result.prediction.text for result in results if result.prediction.text)

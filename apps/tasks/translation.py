@@ -69,7 +69,7 @@ SHOWN_LENGTH = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class TranslationStep:
     """What a chunk asks about.
 
     Attributes:
@@ -86,7 +86,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Sentences:
     """A text to translate, or a sentence of it.
 
     Attributes:
@@ -111,7 +111,7 @@ class Source:
     sure: bool = False
     same: bool = False
     state: State | None = None
-    step: Step | None = None
+    step: TranslationStep | None = None
 
     @property
     def certain_lang(self) -> str | None:
@@ -119,7 +119,7 @@ class Source:
         return self.source_lang if self.confidence is None or self.sure else None
 
 
-class Translation(Splits[Source]):
+class Translation(Splits[Sentences]):
     """Translates text sentence by sentence; all that stands around the sentences comes back as it was.
 
     Sentences that are in the language wanted stay as they are. Between two languages that the model did not learn
@@ -150,7 +150,7 @@ class Translation(Splits[Source]):
     combines = True
     explains = True
 
-    def prepare(self, row: Row) -> Source:
+    def prepare(self, row: Row) -> Sentences:
         """Turn language names into codes and detect the source language where it is not given.
 
         Raises:
@@ -160,7 +160,7 @@ class Translation(Splits[Source]):
         references = [str(reference) for reference in row.get("references") or []]
         if not references and row.get("target"):
             references = [str(row["target"])]
-        source = Source(
+        source = Sentences(
             source=text, target_lang=target, glossary=row.get("glossary") or {}, references=tuple(references)
         )
         given = str(row.get("source_lang") or "auto").strip()
@@ -184,7 +184,7 @@ class Translation(Splits[Source]):
             same=same,
         )
 
-    def prompt(self, example: Source) -> Prompt:
+    def prompt(self, example: Sentences) -> Prompt:
         """Ask for the translation of one piece of text, with the glossary terms that occur in it.
 
         The short prompt is the name of the language and the text, which itself shows its own. The language comes
@@ -201,7 +201,7 @@ class Translation(Splits[Source]):
             former=f"{example.source}\n{target}:",
         )
 
-    def decoding(self, example: Source, *, learned: Learned | None) -> TaskDecoding:
+    def decoding(self, example: Sentences, *, learned: Learned | None) -> TaskDecoding:
         """Require what the glossary wants; search with beams once tuned, and in another way on a second try.
 
         The limit is twice the prompt, for no language pair needs more and a loop ends soon, and what the glossary adds.
@@ -228,7 +228,7 @@ class Translation(Splits[Source]):
             no_repeat_ngram=ngram,
         )
 
-    def split(self, example: Source, budget: TextBudget, *, learned: Learned | None) -> list[Chunk[Source]]:
+    def split(self, example: Sentences, budget: TextBudget, *, learned: Learned | None) -> list[Chunk[Sentences]]:
         """Cut into sentences, and return those that the model is to be asked about now."""
         state = example.state
         if state is None:
@@ -238,12 +238,12 @@ class Translation(Splits[Source]):
 
     def reduce(
         self,
-        results: Sequence[ChunkResult[Source]],
-        example: Source,
+        results: Sequence[ChunkResult[Sentences]],
+        example: Sentences,
         *,
         learned: Learned | None,
         user_options: Mapping[str, Any],
-    ) -> Source | None:
+    ) -> Sentences | None:
         """Go on with the sentences that have not arrived."""
 
         def retry_for(asked: Asked) -> Collection[str]:
@@ -260,7 +260,9 @@ class Translation(Splits[Source]):
             state = _taken(state, result, retry_for=frozenset(retry_for(step.asked)))
         return replace(example, state=state) if state.due else None
 
-    def merge(self, results: Sequence[ChunkResult[Source]], example: Source, *, learned: Learned | None) -> Prediction:
+    def merge(
+        self, results: Sequence[ChunkResult[Sentences]], example: Sentences, *, learned: Learned | None
+    ) -> Prediction:
         """Take the translations to where they belong; the text, and what is to be known of it."""
         state = _state_after(results, example, learned)
         for result in results:
@@ -268,17 +270,17 @@ class Translation(Splits[Source]):
         facts = _facts(state, example)
         return Prediction(state.text(), facts, _warnings(state, example, facts, learned))
 
-    def target(self, example: Source) -> Target | None:
+    def target(self, example: Sentences) -> Target | None:
         """Return the reference translations."""
         return Target(example.references[0], example.references) if example.references else None
 
-    def teaches(self, example: Source) -> Mapping[str, str]:
+    def teaches(self, example: Sentences) -> Mapping[str, str]:
         """Return the pair of languages, where the row names both: what a detector saw may be wrong."""
         if example.confidence is not None or example.source_lang is None:
             return {}
         return {"source_lang": example.source_lang, "target_lang": example.target_lang}
 
-    def lack(self, example: Source, learned: Learned) -> Lack | None:
+    def lack(self, example: Sentences, learned: Learned) -> Lack | None:
         """Say that there is no way between the languages, not even through English: nothing else could help then."""
         pairs, source = _pairs(learned), example.certain_lang
         script = foreign_script(pairs, example.source)
@@ -303,7 +305,7 @@ def _has_masks(learned: Learned | None) -> bool:
     return learned is not None and all(learned.has_token(f"⟦{number}⟧") for number in range(1, MAX_MASKS + 1))
 
 
-def _wish(example: Source, learned: Learned | None) -> Wish:
+def _wish(example: Sentences, learned: Learned | None) -> Wish:
     known = example.certain_lang
     return Wish(
         source=example.target_lang if example.same and example.sure else known,
@@ -314,7 +316,7 @@ def _wish(example: Source, learned: Learned | None) -> Wish:
     )
 
 
-def _sentence_of(example: Source, state: State, index: int, budget: TextBudget, *, masks: bool) -> Source:
+def _sentence_of(example: Sentences, state: State, index: int, budget: TextBudget, *, masks: bool) -> Sentences:
     """Return what the model is asked about one piece now."""
     piece = state.pieces[index]
     # A second try without masks: the model may have stumbled over them.
@@ -334,24 +336,24 @@ def _sentence_of(example: Source, state: State, index: int, budget: TextBudget, 
         target_lang=piece.route[piece.leg],
         glossary={term.term: term.target for term in terms},
         state=state,
-        step=Step(index=index, asked=asked, terms=terms, cut=cut),
+        step=TranslationStep(index=index, asked=asked, terms=terms, cut=cut),
     )
 
 
-def _step_of(result: ChunkResult[Source]) -> Step:
+def _step_of(result: ChunkResult[Sentences]) -> TranslationStep:
     step = result.chunk.example.step
     if step is None:
         raise ValueError("a result of a chunk that `split` did not make")
     return step
 
 
-def _state_after(results: Sequence[ChunkResult[Source]], example: Source, learned: Learned | None) -> State:
+def _state_after(results: Sequence[ChunkResult[Sentences]], example: Sentences, learned: Learned | None) -> State:
     """Return the state that the results are to be taken to."""
     state = results[0].chunk.example.state if results else example.state
     return state or plan_pieces(example.source, _wish(example, learned), limit=None)
 
 
-def _taken(state: State, result: ChunkResult[Source], *, retry_for: frozenset[str] = frozenset()) -> State:
+def _taken(state: State, result: ChunkResult[Sentences], *, retry_for: frozenset[str] = frozenset()) -> State:
     """Return the state with one more result; what is poor for one of the reasons stays due."""
     step = _step_of(result)
     cut = result.finish_reason == "length" or step.cut
@@ -369,7 +371,7 @@ def _is_plain(match: Match) -> bool:
     return match.end - match.start == len(match.term)
 
 
-def _facts(state: State, example: Source) -> dict[str, Any]:
+def _facts(state: State, example: Sentences) -> dict[str, Any]:
     pieces, target = state.pieces, example.target_lang
     done = [piece for piece in pieces if piece.best is not None]
     attempts = [piece.best for piece in done if piece.best is not None]
@@ -414,7 +416,7 @@ def _sentence(piece: TextPiece) -> dict[str, Any]:
     return facts
 
 
-def _warnings(state: State, example: Source, facts: Mapping[str, Any], learned: Learned | None) -> tuple[str, ...]:
+def _warnings(state: State, example: Sentences, facts: Mapping[str, Any], learned: Learned | None) -> tuple[str, ...]:
     pieces, target = state.pieces, language_name(example.target_lang)
     warnings = []
     if facts["kept"] == len(pieces) > 0:

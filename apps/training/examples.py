@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from nlpkit.apps.data.rows import Row, read_rows, row_format
+from nlpkit.apps.data.rows import LocatedRow, read_rows, row_format
 from nlpkit.apps.documents.files import check_text, decode_text, display_name, open_input
 from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder, prepare_at, short_name
+from nlpkit.apps.tasks.rows import check_row
 from nlpkit.apps.tasks.table import file_sha256, load_task
-from nlpkit.apps.tasks.task import Field, Task, check_row
+from nlpkit.apps.tasks.task import Field, Task
 from nlpkit.apps.tasks.task import Row as TaskRow
 from nlpkit.apps.training.recipe import TEXT, DataSpec
 from nlpkit.apps.training.tokenizing import WORTH_FORKING, Part, can_fork, in_part, tokenize_in_parallel
@@ -57,7 +58,7 @@ def _columns(task: Task[Any] | None) -> Sequence[Field]:
     return _TEXT_FIELDS if task is None else task.fields
 
 
-def _checked_row(spec: DataSpec, task: Task[Any] | None, row: Row) -> TaskRow:
+def _checked_row(spec: DataSpec, task: Task[Any] | None, row: LocatedRow) -> TaskRow:
     values = {**spec.fields, **row.values}
     if task is None:
         text = values.get("text")
@@ -151,7 +152,7 @@ def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Itera
 
 
 @dataclass(frozen=True)
-class Source:
+class ExampleSource:
     """One source, tokenized.
 
     Attributes:
@@ -232,7 +233,7 @@ def open_source(
     shift: bool = True,
     join: bool = True,
     report: Callable[[int], None] | None = None,
-) -> Source:
+) -> ExampleSource:
     """Tokenize one source into a folder, or take it from there if it is the same.
 
     Args:
@@ -297,6 +298,6 @@ def open_source(
     name = display_name(spec.path)
     if plain:
         windows = TextWindows(store.all_tokens, seq_len, seed=seed, shift=shift)
-        return Source(spec, windows, windows, store, name)
+        return ExampleSource(spec, windows, windows, store, name)
     trees = SharedPrefixRows(store, seq_len)
-    return Source(spec, store, trees if join and trees.saved >= WORTH_SHARING else store, store, name)
+    return ExampleSource(spec, store, trees if join and trees.saved >= WORTH_SHARING else store, store, name)

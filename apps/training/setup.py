@@ -16,7 +16,7 @@ from torch import Tensor
 from nlpkit.apps.models.adapters import find_adapter
 from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder
 from nlpkit.apps.training.examples import (
-    Source,
+    ExampleSource,
     find_task,
     has_short_prompts,
     open_source,
@@ -84,8 +84,8 @@ class Training:
     """
 
     start: Start
-    sources: tuple[Source, ...]
-    dev_sources: tuple[Source, ...]
+    sources: tuple[ExampleSource, ...]
+    dev_sources: tuple[ExampleSource, ...]
     trainer: Trainer
     dev: Packer | None
     identity: Mapping[str, str]
@@ -295,7 +295,7 @@ def set_up(
     config = start.config
     hashes = {spec.path: _sha256(spec.path) for spec in (*recipe.data, *recipe.eval_data)}
 
-    def opened(spec: DataSpec, *, shift: bool) -> Source:
+    def opened(spec: DataSpec, *, shift: bool) -> ExampleSource:
         return open_source(
             spec,
             start.encoder,

@@ -216,7 +216,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Field:
+class ConfigField:
     """One field of `ModelConfig` in the formats; families whose class has no such key do not have it.
 
     Attributes:
@@ -290,48 +290,48 @@ def _head_dim(read: Mapping[str, Any]) -> Any:
     return read["d_model"] // max(1, read["n_heads"])
 
 
-FIELDS: tuple[Field, ...] = (
-    Field("vocab_size", Key("vocab_size")),
-    Field("d_model", Key("hidden_size"), Key("embedding_length")),
-    Field("n_layers", Key("num_hidden_layers"), Key("block_count")),
-    Field("n_heads", Key("num_attention_heads"), Key("attention.head_count")),
-    Field(
+FIELDS: tuple[ConfigField, ...] = (
+    ConfigField("vocab_size", Key("vocab_size")),
+    ConfigField("d_model", Key("hidden_size"), Key("embedding_length")),
+    ConfigField("n_layers", Key("num_hidden_layers"), Key("block_count")),
+    ConfigField("n_heads", Key("num_attention_heads"), Key("attention.head_count")),
+    ConfigField(
         "n_kv_heads",
         Key("num_key_value_heads", default=_heads),
         Key("attention.head_count_kv", default=_heads),
         anywhere=True,
     ),
-    Field(
+    ConfigField(
         "head_dim", Key("head_dim", default=_head_dim), Key("attention.key_length", default=_head_dim), anywhere=True
     ),
-    Field("d_ff", Key("intermediate_size", default=lambda read: 4 * read["d_model"]), Key("feed_forward_length")),
-    Field("max_seq_len", Key("max_position_embeddings"), Key("context_length")),
-    Field("norm_eps", _number("rms_norm_eps", 1e-6), _number("attention.layer_norm_rms_epsilon")),
-    Field("norm_eps", _number("layer_norm_eps", 1e-5), _number("attention.layer_norm_epsilon")),
-    Field("activation", _activation("hidden_act")),
-    Field("activation", _activation("hidden_activation")),
-    Field("qkv_bias", _flag("attention_bias")),
-    Field("o_bias", _flag("attention_bias")),
-    Field("mlp_bias", _flag("mlp_bias")),
-    Field(
+    ConfigField("d_ff", Key("intermediate_size", default=lambda read: 4 * read["d_model"]), Key("feed_forward_length")),
+    ConfigField("max_seq_len", Key("max_position_embeddings"), Key("context_length")),
+    ConfigField("norm_eps", _number("rms_norm_eps", 1e-6), _number("attention.layer_norm_rms_epsilon")),
+    ConfigField("norm_eps", _number("layer_norm_eps", 1e-5), _number("attention.layer_norm_epsilon")),
+    ConfigField("activation", _activation("hidden_act")),
+    ConfigField("activation", _activation("hidden_activation")),
+    ConfigField("qkv_bias", _flag("attention_bias")),
+    ConfigField("o_bias", _flag("attention_bias")),
+    ConfigField("mlp_bias", _flag("mlp_bias")),
+    ConfigField(
         "parallel_residual",
         _flag("use_parallel_residual"),
         _flag("use_parallel_residual", default=True),
     ),
-    Field(
+    ConfigField(
         "attn_softcap",
         _hf_cap("attn_logit_softcapping"),
         _gguf_cap("attn_logit_softcapping", "attn_softcap"),
         anywhere=True,
     ),
-    Field(
+    ConfigField(
         "logit_softcap",
         _hf_cap("final_logit_softcapping"),
         _gguf_cap("final_logit_softcapping", "logit_softcap"),
         anywhere=True,
     ),
-    Field("attn_scale", Key("query_pre_attn_scalar", _read_scalar, _write_scalar)),
-    Field(
+    ConfigField("attn_scale", Key("query_pre_attn_scalar", _read_scalar, _write_scalar)),
+    ConfigField(
         "attn_scale",
         Key(
             "scale_attn_weights",
@@ -339,7 +339,7 @@ FIELDS: tuple[Field, ...] = (
             lambda value, config: value is None,
         ),
     ),
-    Field("tied_head", _flag("tie_word_embeddings")),
+    ConfigField("tied_head", _flag("tie_word_embeddings")),
 )
 """Fields in the order in which they are read: defaults may depend on those before."""
 

@@ -50,7 +50,7 @@ class Grown:
 
 
 @dataclass(frozen=True)
-class Span:
+class GrowingSpan:
     """Tokens of one row to compute together.
 
     Attributes:
@@ -97,7 +97,7 @@ class Growth:
         dynamic = length if self._dynamic is not None and length > self._dynamic else 0
         return 2 * dynamic + (self._long is not None and length > self._long)
 
-    def append(self, row: int, start: int, ids: Sequence[int], *, wanted: bool) -> list[Span]:
+    def append(self, row: int, start: int, ids: Sequence[int], *, wanted: bool) -> list[GrowingSpan]:
         """Let a row grow.
 
         Args:
@@ -120,7 +120,7 @@ class Growth:
             grown.answered = False
             return []
         stop = len(grown.ids)
-        spans: list[Span] = []
+        spans: list[GrowingSpan] = []
         ends = [stop]
         if step and self._long is not None and start < self._long < stop:
             ends = [self._long, stop]
@@ -132,7 +132,7 @@ class Growth:
             else:
                 first = grown.computed if grown.regime == regime else 0
             lengths = range(first + 1, end + 1) if mixed and first else [end] * (end - first)
-            spans.append(Span(first, end, lengths))
+            spans.append(GrowingSpan(first, end, lengths))
             grown.computed, grown.regime = end, regime
         grown.answered = True
         return spans

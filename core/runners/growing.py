@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nlpkit.core.model.cache import CacheRows, KVCache
 from nlpkit.core.model.gpt import GPT
-from nlpkit.core.model.growing import Span
+from nlpkit.core.model.growing import GrowingSpan
 
 Run = Callable[[Tensor, Tensor | None, CacheRows], Tensor]
 """Computes hidden states ``(rows, seq, d_model)`` of ids ``(rows, seq)`` at such positions; None counts from 0."""
@@ -75,7 +75,7 @@ def grown_states(
     return torch.cat(states)
 
 
-def _pieces(span: Span, at_once: int) -> list[tuple[int, int, list[int]]]:
+def _pieces(span: GrowingSpan, at_once: int) -> list[tuple[int, int, list[int]]]:
     """Return first position, one past the last, and lengths, of pieces of a span of at most so many tokens."""
     cuts = [(first, min(first + at_once, span.stop)) for first in range(span.first, span.stop, at_once)]
     return [(first, stop, list(span.lengths[first - span.first : stop - span.first])) for first, stop in cuts]

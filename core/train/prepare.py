@@ -27,7 +27,7 @@ WORTH_COMPILING = 2e14
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """What was done to a model.
 
     Attributes:
@@ -50,7 +50,7 @@ def has_compiler(device: torch.device) -> bool:
     return False
 
 
-def prepare_model(model: GPT, config: TrainConfig, *, n_tokens: float, masters: bool = True) -> Prepared:
+def prepare_model(model: GPT, config: TrainConfig, *, n_tokens: float, masters: bool = True) -> PreparedModel:
     """Set a model up for training, in place.
 
     Args:
@@ -89,17 +89,17 @@ def prepare_model(model: GPT, config: TrainConfig, *, n_tokens: float, masters: 
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     if config.compile == "off" or (config.compile == "auto" and 6 * n_parameters * n_tokens < WORTH_COMPILING):
         run_eagerly(model, config)
-        return Prepared(False)
+        return PreparedModel(False)
     if not has_compiler(model.device):
         if config.compile == "on":
             raise ConfigError(
                 "There is no C++ compiler to compile the model with. Install g++ or clang, or leave --compile at auto."
             )
         run_eagerly(model, config)
-        return Prepared(False, ("there is no C++ compiler here, so the model runs uncompiled: slower, but right",))
+        return PreparedModel(False, ("there is no C++ compiler here, so the model runs uncompiled: slower, but right",))
     for block in model.iter_blocks():
         block.compile(dynamic=False)
-    return Prepared(True)
+    return PreparedModel(True)
 
 
 def _drop(model: GPT, probability: float) -> None:

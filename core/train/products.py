@@ -63,7 +63,7 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-class _Linear(torch.autograd.Function):
+class _OneDnnProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
@@ -95,7 +95,7 @@ class JointLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` to ``(..., sum of the layers' outputs)`` in fp32."""
-        apply: Any = _Linear.apply
+        apply: Any = _OneDnnProduct.apply
         out: Tensor = apply(x, *(layer.weight for layer in self._layers))
         return out
 
@@ -105,7 +105,7 @@ class OneDnnLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` to ``(..., out)`` in fp32."""
-        apply: Any = _Linear.apply
+        apply: Any = _OneDnnProduct.apply
         out: Tensor = apply(x, self.weight)
         return out
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from nlpkit.apps.data import parallel, parquet, squad
 from nlpkit.apps.data.rows import read_rows, row_format
-from nlpkit.apps.tasks.task import Field, Prepared, Row, Task, prepare_row, resolve_aliases
+from nlpkit.apps.tasks.rows import Prepared, prepare_row, resolve_aliases
+from nlpkit.apps.tasks.task import Field, Row, Task
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError, did_you_mean
 from nlpkit.core.files.hashing import hash_value
 

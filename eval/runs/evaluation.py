@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.models.adapters import AdapterChooser, Choice, NotLearnedError, TaskAdapter
+from nlpkit.apps.models.adapters import AdapterChooser, ModelChoice, NotLearnedError, TaskAdapter
 from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.apps.pipeline.plan import build_decoding
 from nlpkit.apps.tasks.table import load_task
@@ -230,7 +230,7 @@ class PreparedEvaluation:
     task: Task[Any]
     dataset: Dataset
     settings: RunSettings
-    choices: tuple[Choice, ...]
+    choices: tuple[ModelChoice, ...]
     dropped: tuple[str, ...] = ()
 
     def folders(self, output: str | None, *, nested: bool = False) -> list[Path]:
@@ -296,7 +296,7 @@ def has_references(task: Task[Any], row: DataRow) -> bool:
     return row.prepared is None or task.target(row.prepared.example) is not None
 
 
-def choose_adapter(model: ModelSpec, task: Task[Any], dataset: Dataset, shots: Shots | None = None) -> Choice:
+def choose_adapter(model: ModelSpec, task: Task[Any], dataset: Dataset, shots: Shots | None = None) -> ModelChoice:
     """Choose the adapter of a whole run, by the rule that each of its rows would follow in a command.
 
     Args:
@@ -313,7 +313,7 @@ def choose_adapter(model: ModelSpec, task: Task[Any], dataset: Dataset, shots: S
         NlpkitError: There is no such adapter.
     """
     chooser = AdapterChooser(model.name, model.adapter)
-    found: dict[TaskAdapter | None, tuple[Choice, DataRow]] = {}
+    found: dict[TaskAdapter | None, tuple[ModelChoice, DataRow]] = {}
     for row in dataset.rows:
         if row.prepared is None:
             continue
@@ -324,7 +324,7 @@ def choose_adapter(model: ModelSpec, task: Task[Any], dataset: Dataset, shots: S
             raise NotLearnedError(f"{row.where}: {error}") from error
         found.setdefault(choice.adapter, (choice, row))
     if not found:
-        return Choice(chooser.usual(task))
+        return ModelChoice(chooser.usual(task))
     (choice, first), *others = found.values()
     if others:
         other, second = others[0]

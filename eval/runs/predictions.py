@@ -10,7 +10,7 @@ from typing import Any
 
 from nlpkit.apps.data.parallel import read_lines
 from nlpkit.apps.data.parquet import MAX_SQUAD_BYTES
-from nlpkit.apps.data.rows import Located, Row, read_rows, row_format
+from nlpkit.apps.data.rows import Located, LocatedRow, read_rows, row_format
 from nlpkit.apps.data.squad import read_squad
 from nlpkit.apps.documents.files import decode_text, read_bytes
 from nlpkit.core.errors import ConfigError, InputError
@@ -61,7 +61,7 @@ def load_predictions(
     lookups = [_match(rows, stream) for stream in streams]
     needing = next((name for name in metrics if find_entry(name).needs in ("references", "answers")), None)
     for index, value in enumerate(rows.values):
-        own = _own_references(value) if isinstance(value, Row) else None
+        own = _own_references(value) if isinstance(value, LocatedRow) else None
         if own is None and not streams and needing is not None:
             # Not the same as having no answer: that is an empty list.
             raise InputError(
@@ -79,7 +79,7 @@ def _read(path: str, what: str) -> _Stream:
     kind = row_format(path)
     if path.lower().removesuffix(".gz").endswith(".json"):
         squad = read_squad(path) if what == "reference" else _read_answers(path)
-        found = [Row(values, where, number) for number, (values, where) in enumerate(squad, 1)]
+        found = [LocatedRow(values, where, number) for number, (values, where) in enumerate(squad, 1)]
         return _Stream(path, list(found), [str(row.values["id"]) for row in found])
     if kind is None:
         lines = read_lines(path)
@@ -134,7 +134,7 @@ def _match(rows: _Stream, stream: _Stream) -> list[int]:
     return list(range(len(rows.values)))
 
 
-def _own_references(row: Row) -> list[str] | None:
+def _own_references(row: LocatedRow) -> list[str] | None:
     has = any(row.values.get(key) is not None for key in ("reference", "references", "answers"))
     return _reference_texts(row) if has else None
 
@@ -142,7 +142,7 @@ def _own_references(row: Row) -> list[str] | None:
 def _reference_texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
-    row: Row = value
+    row: LocatedRow = value
     for key in ("references", "answers", "reference"):
         found = row.values.get(key)
         if found is None:

@@ -1,4 +1,4 @@
-"""Scores of a run directory: computed from its samples alone, as often as you like."""
+"""RunScores of a run directory: computed from its samples alone, as often as you like."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nlpkit.apps.tasks.task import Task
 from nlpkit.core.errors import ConfigError
 from nlpkit.eval.runs.run_folder import SAMPLES, finite, hold, load_run, read_record, write_record
 from nlpkit.eval.runs.samples import SampleRecord, write_samples
-from nlpkit.eval.runs.scoring import Scores, ScoringOptions, score_records, with_language
+from nlpkit.eval.runs.scoring import RunScores, ScoringOptions, score_records, with_language
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RunOutcome:
 
 def score_into(
     folder: Path, record: dict[str, Any], records: Sequence[SampleRecord], options: ScoringOptions
-) -> Scores:
+) -> RunScores:
     """Score samples, write the segment scores into the samples file and the scores into `record` (not to the disk).
 
     Args:

@@ -73,7 +73,7 @@ class ScoringOptions:
 
 
 @dataclass(frozen=True)
-class Scores:
+class RunScores:
     """What scoring gave.
 
     Attributes:
@@ -92,7 +92,7 @@ class Scores:
         return {name: str(result["error"]) for name, result in self.results.items() if "error" in result}
 
 
-def score_records(records: Sequence[SampleRecord], options: ScoringOptions) -> Scores:
+def score_records(records: Sequence[SampleRecord], options: ScoringOptions) -> RunScores:
     """Score the rows of a run. A metric that fails is recorded with its error; the others are scored all the same.
 
     Rows that failed have no prediction: they are left out of every score, and a note says how many.
@@ -121,7 +121,7 @@ def score_records(records: Sequence[SampleRecord], options: ScoringOptions) -> S
         results[name] = {**result.as_dict(), "level": result.level, "higher_is_better": result.higher_is_better}
         for record, value in zip(kept, measured.segment_scores.tolist(), strict=True):
             segments[record.index][name] = None if math.isnan(value) else round(value, 6)
-    return Scores(results, segments, _notes(records, options))
+    return RunScores(results, segments, _notes(records, options))
 
 
 def measure_samples(name: str, samples: Sequence[Sample], options: MetricOptions) -> Measurement:

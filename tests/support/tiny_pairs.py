@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ def save_pairs(path: Path) -> Path:
 
 
 def train_arguments(data: Path, base: Path, output: Path, *more: str, task: str = "translation") -> list[str]:
-    """Arguments of the command ``train``."""
-    return ["train", "--task", task, "--data", str(data), "--base", str(base), "--output", str(output),
-            "--seq-len", "128", "--batch-size", "2", "--lr", "0.01", "--compile", "off", *more]  # fmt: skip
+    """Arguments of the command ``train``; the defaults here give way to what follows."""
+    usual = ["train", "--task", task, "--data", str(data), "--base", str(base), "--output", str(output),
+            "--seq-len", "128", "--batch-size", "2", "--lr", "0.01", "--compile", "off"]  # fmt: skip
+    return changed(usual, *more)
+
+
+def changed(arguments: Sequence[str], *more: str) -> list[str]:
+    """Return arguments with further ones, which replace those of the same name."""
+    kept = list(arguments)
+    for flag in {word for word in more if word.startswith("-")} & set(kept):
+        place = kept.index(flag)
+        del kept[place : place + 2]
+    return [*kept, *more]

@@ -152,7 +152,7 @@ def open_gguf(path: str | Path) -> GGUFFile:
     match = _SPLIT_NAME.match(path.name)
     if match and match["number"] != "00001":
         path = path.with_name(f"{match['stem']}-00001-of-{match['count']}.gguf")
-    parts = [_Reader(path, part=0).read()]
+    parts = [_HeaderReader(path, part=0).read()]
     n_parts = parts[0].metadata.get("split.count", 1)
     if not isinstance(n_parts, int) or n_parts < 0:
         raise ModelFileError(f"{path} says it is split into {n_parts!r} files. Download the model again.")
@@ -164,7 +164,7 @@ def open_gguf(path: str | Path) -> GGUFFile:
             )
         for number in range(2, n_parts + 1):
             sibling = path.with_name(f"{match['stem']}-{number:05d}-of-{match['count']}.gguf")
-            parts.append(_Reader(sibling, part=number - 1).read())
+            parts.append(_HeaderReader(sibling, part=number - 1).read())
     tensors: dict[str, TensorInfo] = {}
     for part in parts:
         for name, info in part.tensors.items():
@@ -193,7 +193,7 @@ class _Part:
     tensors: dict[str, TensorInfo]
 
 
-class _Reader:
+class _HeaderReader:
     """One pass over the header of one file."""
 
     def __init__(self, path: Path, *, part: int) -> None:

@@ -12,8 +12,9 @@ import pytest
 from nlpkit.apps.data.rows import read_rows
 from nlpkit.apps.documents import inputs as documents
 from nlpkit.apps.documents.inputs import read_documents
+from nlpkit.apps.tasks.rows import check_row
 from nlpkit.apps.tasks.table import load_task
-from nlpkit.apps.tasks.task import Field, check_row
+from nlpkit.apps.tasks.task import Field
 from nlpkit.core.errors import InputError
 
 FIELDS = (Field("document"), Field("tags", list, required=False))

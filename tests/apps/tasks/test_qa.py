@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from nlpkit.apps.pipeline.run import run_task
 from nlpkit.apps.tasks.encoder import short_names
 from nlpkit.apps.tasks.qa import QuestionAnswering
-from nlpkit.apps.tasks.task import Chunk, ChunkResult, Learned, Prediction, read_completion
+from nlpkit.apps.tasks.rows import read_completion
+from nlpkit.apps.tasks.task import Chunk, ChunkResult, Learned, Prediction
 from nlpkit.apps.text.answer_spans import find_span, sentence_around
 from nlpkit.core.decode.request import Completion, Request, Score
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlpkit.apps.pipeline.result import RESERVED
+from nlpkit.apps.tasks.rows import check_row, like_of, read_completion, resolve_aliases
 from nlpkit.apps.tasks.table import TASKS, load_task, task_names
 from nlpkit.apps.tasks.task import (
     Chunk,
@@ -25,11 +26,7 @@ from nlpkit.apps.tasks.task import (
     Task,
     TextBudget,
     as_splits,
-    check_row,
     check_task,
-    like_of,
-    read_completion,
-    resolve_aliases,
     value_of,
 )
 from nlpkit.core.errors import ConfigError, InputError

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nlpkit.apps.pipeline.plan import PHRASE_BEAMS
 from nlpkit.apps.pipeline.run import run_task, stream_task
-from nlpkit.apps.tasks.task import ChunkResult, Prediction, TextBudget, read_completion
+from nlpkit.apps.tasks.rows import read_completion
+from nlpkit.apps.tasks.task import ChunkResult, Prediction, TextBudget
 from nlpkit.apps.tasks.translation import LEARNED_BEAMS, Translation
 from nlpkit.apps.text.placeholders import missing_placeholders, placeholders
 from nlpkit.core.errors import ConfigError

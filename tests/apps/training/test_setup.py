@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pairs import pairs_tokenizer, save_base, save_pairs, train_arguments
+from tiny_pairs import changed, pairs_tokenizer, save_base, save_pairs, train_arguments
 
 from nlpkit.apps.pipeline.plan import encoder_of
 from nlpkit.apps.tasks.encoder import PromptEncoder
@@ -179,24 +179,24 @@ def test_scratch_resume_and_config(tmp_path: Path, cli: Callable[..., Any]) -> N
     refused = cli(*common, "--output", str(tmp_path / "a"))
     assert refused.code == 2
     assert "--resume" in refused.err
-    changed = cli(*common, "--output", str(tmp_path / "a"), "--resume", "--lr", "1")
-    assert changed.code == 2
-    assert "lr was 0.001 and is 1.0" in changed.err
-    longer = cli(*common, "--output", str(tmp_path / "a"), "--resume", "--max-steps", "40")
+    other = cli(*common, "--output", str(tmp_path / "a"), "--resume", "--lr", "1")
+    assert other.code == 2
+    assert "lr was 0.001 and is 1.0" in other.err
+    longer = cli(*changed(common, "--output", str(tmp_path / "a"), "--resume", "--max-steps", "40"))
     assert longer.code == 2
     assert "max_steps was 30 and is 40" in longer.err
     assert "start anew in another folder, or train on from the result" in longer.err
     text.write_text(text.read_text() + "More.\n")
-    changed = cli(*common, "--output", str(tmp_path / "a"), "--resume")
-    assert changed.code == 2
-    assert "what its tokenizer was made from changed" in changed.err
-    assert "t.txt" in changed.err
+    other = cli(*common, "--output", str(tmp_path / "a"), "--resume")
+    assert other.code == 2
+    assert "what its tokenizer was made from changed" in other.err
+    assert "t.txt" in other.err
     # With a tokenizer of its own, only the data differ.
     given = [*common[:7], "--tokenizer", str(tmp_path / "b" / "tokenizer"), *common[9:], "-o", str(tmp_path / "c")]
     assert cli(*given).code == 0
     text.write_text(text.read_text() + "More.\n")
-    changed = cli(*given, "--resume")
-    assert (changed.code, "t.txt changed." in changed.err) == (2, True), changed.err
+    other = cli(*given, "--resume")
+    assert (other.code, "t.txt changed." in other.err) == (2, True), other.err
     source = open_model(tmp_path / "a")
     assert source.config.d_model == 128
 

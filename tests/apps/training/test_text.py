@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tiny_models import ToyTokenizer
+from tiny_pairs import changed
 
 from nlpkit.apps.tasks.encoder import PromptEncoder
 from nlpkit.apps.training.dev_set import text_beginnings
@@ -104,6 +105,6 @@ def test_samples_continue_the_dev_text(tmp_path: Path, cli: Callable[..., Any]) 
     refused = cli(*command[:-1], str(tmp_path / "p"), "--eval-metric", "bleu")
     assert refused.code == 2
     assert "rows of a task" in refused.err
-    quiet = cli(*command[:-1], str(tmp_path / "q"), "--samples", "0", "-q")
+    quiet = cli(*changed(command, "-o", str(tmp_path / "q"), "--samples", "0", "-q"))
     assert quiet.code == 0, quiet.err
     assert not [row for row in read_metrics(tmp_path / "q" / "metrics.jsonl") if row["kind"] == "sample"]

@@ -17,7 +17,7 @@ import nlpkit
 from nlpkit.apps.models import adapters
 from nlpkit.apps.models.adapters import (
     AdapterChooser,
-    Choice,
+    ModelChoice,
     NotLearnedError,
     find_adapter,
     shipped_adapters,
@@ -56,7 +56,7 @@ def loads(fakes: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Loads:
     return install_loader(fakes.FakeModel, monkeypatch)
 
 
-def choose(chooser: AdapterChooser, name: str, row: dict[str, Any]) -> Choice:
+def choose(chooser: AdapterChooser, name: str, row: dict[str, Any]) -> ModelChoice:
     task = load_task(name)
     return chooser.choose(task, task.prepare(row))
 
@@ -432,7 +432,9 @@ class TestToolkit:
     def test_progress_counts_over_all_models(self, fakes: Any) -> None:
         task, seen = load_task("generation"), []
         pool = ModelPool(lambda adapter, loaded: fakes.FakeModel())
-        rows = [({"prompt": f"p{n}"}, Choice(adapters.TaskAdapter("x", Path()) if n % 2 else None)) for n in range(6)]
+        rows = [
+            ({"prompt": f"p{n}"}, ModelChoice(adapters.TaskAdapter("x", Path()) if n % 2 else None)) for n in range(6)
+        ]
         results = list(pool.run(task, rows, progress=lambda done, total: seen.append((done, total))))
         assert [result.text for result in results] == [f"P{n}" for n in range(6)]
         assert seen[-1] == (6, 6)
