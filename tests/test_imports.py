@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "core.load": ("core",),
     # Kept for one release, for tasks of other packages.
     "core.tokenizers.base": ("core.chat.message", "core.tokenizers.tokenizer"),
-    "apps.task": ("apps.tasks.task", "apps.text.cleaning", "core.decode.config", "core.chat.message"),
+    "apps.task": ("apps.tasks", "apps.text.cleaning", "core.decode.config", "core.chat.message"),
     "apps.text": ("core.errors",),
     "apps.show": ("core.errors",),
     "apps.tasks": (
