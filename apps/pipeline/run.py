@@ -23,6 +23,9 @@ __all__ = ["Alternative", "TaskResult", "run_task", "stream_task"]
 WINDOW = 256
 """Requests that are planned ahead: enough to pack batches well, few enough to bound memory."""
 
+FIRST_WINDOW = 16
+"""Requests that are planned ahead at first: whoever waits for results gets the first of many soon."""
+
 
 def run_task(
     lm: LanguageModel,
@@ -100,6 +103,8 @@ class _Windows:
         self.keep_going = keep_going
         self.progress = progress
         self.window = max(1, window)
+        # The first results come soon: windows grow to their full size.
+        self.size = min(FIRST_WINDOW, self.window)
         self.pending: deque[Job] = deque()
 
     def results(self, rows: Iterable[Row | Prepared[Any] | NlpkitError], seeds: Sequence[int]) -> Iterator[TaskResult]:
@@ -118,9 +123,10 @@ class _Windows:
             self.progress.plan(len(job.todo), new_row=True)
             planned += len(job.todo)
             self.pending.append(job)
-            if planned >= self.window or len(self.pending) >= self.window:
+            if planned >= self.size or len(self.pending) >= self.size:
                 yield from self._drain()
                 planned = 0
+                self.size = min(2 * self.size, self.window)
         yield from self._drain()
 
     def _drain(self) -> Iterator[TaskResult]:

@@ -93,6 +93,24 @@ def test_rows_are_read_a_window_at_a_time(fake_lm) -> None:
     assert lm.calls == [10] * 10
 
 
+def test_the_first_results_of_many_rows_come_soon(fake_lm) -> None:
+    read = 0
+
+    def examples() -> Any:
+        nonlocal read
+        for number in range(1000):
+            read += 1
+            yield {"text": f"word{number}"}
+
+    results = run_task(fake_lm(shout), Upper(), examples())
+    seen = []
+    for number in range(1000):
+        assert str(next(results)) == f"WORD{number}"
+        seen.append(read)
+    assert seen[0] <= 20
+    assert max(seen[number] - number for number in range(1000)) <= 257
+
+
 def test_many_chunks_of_one_row_are_handed_over_in_windows(fake_lm) -> None:
     lm = fake_lm(shout, max_seq_len=60)
     text = " ".join(f"w{number}" for number in range(50))
