@@ -189,6 +189,7 @@ class _Signals:
     """What was sent to this process while a command ran."""
 
     interrupted: bool = False
+    ending: int | None = None
 
 
 def _invoke(command: Command, arguments: list[str], signals: _Signals) -> Any:
@@ -344,6 +345,7 @@ def _tidy_on_signals() -> Iterator[_Signals]:
     report = sys.unraisablehook
 
     def leave(number: int, frame: FrameType | None) -> None:
+        signals.ending = number
         raise SystemExit(128 + number)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -351,9 +353,11 @@ def _tidy_on_signals() -> Iterator[_Signals]:
         raise KeyboardInterrupt
 
     def send_again(failure: Any) -> None:
-        # The interrupt came while some callback ran, where exceptions are printed and lost: once more, then.
+        # The signal came while some callback ran, where exceptions are printed and lost: once more, then.
         if failure.exc_type is KeyboardInterrupt:
             signal.raise_signal(signal.SIGINT)
+        elif failure.exc_type is SystemExit and signals.ending is not None:
+            signal.raise_signal(signals.ending)
         else:
             report(failure)
 

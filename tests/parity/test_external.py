@@ -45,7 +45,7 @@ def opt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_says_so_and_decodes_like_transformers(opt: Path) -> None:
     model = load_model(str(opt), dtype="fp32", device="cpu")
-    assert model.format == "transformers"
+    assert model.facts.format == "transformers"
     assert "'opt' runs through transformers" in model.notes[0]
     reference = transformers.OPTForCausalLM.from_pretrained(opt).eval()
     texts = ["a", "some longer text", "medium"]

@@ -22,7 +22,7 @@ CHILD = """
 import json, sys
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
-from nlpkit.core.language_model import load_model
+from nlpkit.core.load import load_model
 lm = load_model(sys.argv[1], dtype=sys.argv[2], threads=2)
 request = Request(prompt_ids=(1, 300, 301), config=DecodeConfig(max_tokens=4, ignore_eos=True))
 ((_, made),) = lm.generate([request])

@@ -86,7 +86,7 @@ print("fine")
 
 
 def test_other_versions_of_torch_are_imported_as_they_are() -> None:
-    code = "import sys\nfrom nlpkit.core import lean_torch\nlean_torch.TESTED = ()\nlean_torch.import_torch()\n"
+    code = "import sys\nfrom nlpkit.core.machine import lean_torch\nlean_torch.TESTED = ()\nlean_torch.import_torch()\n"
     code += "assert not any(type(one).__name__ == '_Finder' for one in sys.meta_path)\nimport torch.utils.data\n"
     assert python(code + "print('__getattr__' in vars(torch._meta_registrations))") == "False\n"
 
