@@ -285,6 +285,7 @@ def modules_after(code: str) -> set[str]:
         "import nlpkit",
         "import nlpkit.cli",
         "from nlpkit import NlpkitError, DecodeConfig",
+        "import nlpkit.apps.toolkit, nlpkit.apps.bench.engine",
         "import nlpkit.apps.cli.task_command, nlpkit.apps.tasks.table as c; [c.load_task(n) for n in ('translation', 'qa', 'summarization', 'writing')]",
     ],
 )

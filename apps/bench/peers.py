@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.core.errors import ConfigError
-from nlpkit.core.formats.export import convert_model
 
 if TYPE_CHECKING:
     from nlpkit.apps.bench.plan import BenchPlan, Decode
@@ -103,25 +102,3 @@ def load_ctranslate2(plan: BenchPlan) -> tuple[str, Decode]:
         )
 
     return "int8", decode
-
-
-def convert_for_ctranslate2(model: Path, folder: Path) -> Path:
-    """Convert a model to CTranslate2's format.
-
-    Args:
-        model: What nlpkit loads.
-        folder: An existing folder to work in.
-
-    Returns:
-        The converted model's folder.
-    """
-    from ctranslate2.converters import TransformersConverter
-
-    source = model
-    if not (model.is_dir() and (model / "config.json").exists()):
-        source = folder / "hf"
-        convert_model(model, "hf", source)
-    target = folder / "ctranslate2"
-    converter: Any = TransformersConverter(str(source))
-    converter.convert(str(target), quantization="int8")
-    return target

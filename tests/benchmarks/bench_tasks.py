@@ -155,7 +155,8 @@ def main() -> None:
         print(json.dumps(result))
         return
 
-    from nlpkit.apps.bench.peers import convert_for_ctranslate2, is_installed
+    from nlpkit.apps.bench.convert import convert_for_ctranslate2
+    from nlpkit.apps.bench.peers import is_installed
     from nlpkit.apps.models.merging import merge_model
     from nlpkit.core.load import load_model
 
