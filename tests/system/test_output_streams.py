@@ -75,11 +75,17 @@ def test_other_open_files(tmp_path: Path) -> None:
 def test_signals_leave_nothing_behind(tmp_path: Path, name: str) -> None:
     target = tmp_path / "out.txt"
     target.write_text("old")
-    process = subprocess.Popen([sys.executable, "-c", HANG, str(target)], stdout=subprocess.PIPE)
+    number = getattr(signal, name)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANG, str(target)],
+        stdout=subprocess.PIPE,
+        # A shell's background jobs, these tests perhaps among them, ignore some signals, and their children too.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
-    process.send_signal(getattr(signal, name))
-    assert process.wait(30) == 128 + getattr(signal, name)
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
     process.stdout.close()
     assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
     assert target.read_text() == "old"
