@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import ConfigError, InputError, OutputError
+from nlpkit.core.files.write import sweep
 from nlpkit.eval.runs.samples import SampleRecord, require_samples, write_whole
 
 RUN_FORMAT = 1
@@ -129,6 +130,8 @@ def hold(folder: Path) -> Iterator[None]:
     """
     try:
         if folder.is_dir() and not (folder / RECORD).exists():
+            # What a process that was killed had begun to write is nothing.
+            sweep(folder)
             others = sorted(entry.name for entry in folder.iterdir() if entry.name not in (LOCK, RECORD + ".part"))
             if others:
                 raise ConfigError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from nlpkit.apps.pipeline.run import FIRST_WINDOW
 from nlpkit.apps.tasks.encoder import PromptEncoder
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.core.errors import ConfigError, InputError, OutputError
@@ -24,7 +25,7 @@ from nlpkit.eval.data.datasets import load_dataset
 from nlpkit.eval.data.fewshot import Shots, draw_shots
 from nlpkit.eval.metrics.base import Likelihood
 from nlpkit.eval.runs.rescoring import rescore
-from nlpkit.eval.runs.run_folder import differences, hold, load_run
+from nlpkit.eval.runs.run_folder import LOCK, differences, hold, load_run
 from nlpkit.eval.runs.runner import BLOCK, RunSettings, run_evaluation
 from nlpkit.eval.runs.samples import SampleLog, SampleRecord, read_samples, write_samples
 from nlpkit.eval.runs.scoring import ScoringOptions
@@ -144,7 +145,7 @@ class TestRecord:
         record = run_evaluation(eval_model, task, data, tmp_path / "run", chosen).record
         assert record["decoding"]["beam_size"] == beams
         # What looks like no translation is tried again in another way.
-        assert {request.config.beam_size for request in eval_model.requests[: len(pairs)]} == {beams}
+        assert {request.config.beam_size for request in eval_model.requests[:FIRST_WINDOW]} == {beams}
 
     def test_the_language_of_the_rows_reaches_the_metrics(
         self, eval_model: Any, write_jsonl: Write, tmp_path: Path
@@ -357,6 +358,16 @@ class TestResume:
         (tmp_path / "r").mkdir()
         with hold(tmp_path / "r"), pytest.raises(OutputError, match="Another process"):
             run_evaluation(eval_model, task, data, tmp_path / "r", settings())
+
+    def test_a_folder_in_which_a_first_record_was_begun(self, tmp_path: Path) -> None:
+        code = (
+            "import os; from pathlib import Path; from nlpkit.core.files.write import whole_file\n"
+            f"whole_file(Path({str(tmp_path)!r}) / 'run.json').__enter__().write_text('half'); os._exit(9)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+        assert len(list(tmp_path.iterdir())) == 1
+        with hold(tmp_path):
+            assert [path.name for path in tmp_path.iterdir()] == [LOCK]
 
     def test_killed_at_random_moments(self, write_jsonl: Write, pairs: list[Any], tmp_path: Path) -> None:
         """SIGKILL a real process again and again; then every row is there once, and the score is the same."""
