@@ -159,7 +159,6 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield aside
         sync(aside)
-        os.chmod(aside, 0o644)
         os.replace(aside, path)
         sync(path.parent)
     finally:
@@ -175,11 +174,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Write a folder aside; when the block ends well, bring its files to the disk and put it in the place of `path`.
 
     Args:
-        path: The folder; what stands there is removed when the new one is whole.
+        path: The folder.
+        replace: Whether what stands there gives way when the new one is whole; else it must be empty by then, too.
 
     Yields:
         An empty folder to write to.
@@ -190,15 +190,25 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
     aside = path.parent / aside_name(path.name, suffix="")
+    former = path.parent / aside_name(path.name, suffix="")
     try:
-        aside.mkdir(mode=0o700)
+        aside.mkdir()
         yield aside
         for file in (file for file in aside.rglob("*") if file.is_file()):
             sync(file)
-        aside.chmod(0o755)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(aside, path)
+        if replace and path.exists():
+            # Out of the way, not removed yet: a folder is never half there.
+            os.replace(path, former)
+        elif path.exists():
+            path.rmdir()
+        try:
+            os.replace(aside, path)
+        except OSError:
+            if former.exists():
+                os.replace(former, path)
+            raise
         sync(path.parent)
+        shutil.rmtree(former, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -219,7 +229,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} already exists and is not an empty directory. Name another one.")
     try:
-        with whole_folder(path) as aside:
+        with whole_folder(path, replace=False) as aside:
             yield aside
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be written: {why_unwritten(error)}.") from error

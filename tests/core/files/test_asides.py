@@ -12,7 +12,7 @@ import pytest
 
 from nlpkit.core.errors import InputError, OutputError
 from nlpkit.core.files import write as asides
-from nlpkit.core.files.write import aside_name, atomic_write, into_directory, new_directory, sweep
+from nlpkit.core.files.write import aside_name, atomic_write, into_directory, new_directory, sweep, whole_folder
 
 
 def gone_pid() -> int:
@@ -74,3 +74,40 @@ def test_a_full_disk_is_told_of(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="the disk is full"), into_directory(tmp_path):
         raise SafetensorError(said)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_came_meanwhile_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    writing = new_directory(path)
+    (writing.__enter__() / "model").write_text("new")
+    (path / "notes.txt").write_text("somebody's")
+    with pytest.raises(InputError, match="cannot be written"):
+        writing.__exit__(None, None, None)
+    assert (path / "notes.txt").read_text() == "somebody's"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "best"
+    for text in ("first", "second"):
+        with whole_folder(path) as aside:
+            (aside / text).write_text(text)
+        assert [entry.name for entry in path.iterdir()] == [text]
+    with pytest.raises(ValueError, match="stop"), whole_folder(path):
+        raise ValueError("stop")
+    assert [entry.name for entry in path.iterdir()] == ["second"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permission bits")
+def test_files_get_the_permissions_that_the_user_wants(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with atomic_write(tmp_path / "file") as file:
+            file.write(b"x")
+        with whole_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("file", "folder")] == [0o600, 0o700]
