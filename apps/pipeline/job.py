@@ -34,7 +34,7 @@ from nlpkit.apps.tasks.task import (
 )
 from nlpkit.apps.text.repetition import is_loop
 from nlpkit.core.decode.request import Completion, Generation, Request, Score
-from nlpkit.core.errors import ContextOverflowError, NlpkitError
+from nlpkit.core.errors import ContextOverflowError, InputError, NlpkitError
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -148,6 +148,8 @@ class TaskRun:
 
     def _scored(self, job: Job, answers: Sequence[str], began: float) -> TaskResult:
         """Return the likeliest of a closed set of answers."""
+        if not answers:
+            raise InputError(f"The task {self.task.name} has no answers to choose from for this row.")
         asked = self.encoder.ask(self.task, job.example)
         targets = [self.encoder.target(asked, answer) for answer in answers]
         longest = len(asked.ids) + max(map(len, targets))

@@ -70,6 +70,7 @@ def test_it_runs_with_its_fields(cli: Cli, fake_model: Any, file: str, tmp_path:
     done = cli("run", file, "hot", "--set", "tone=rude", "--set", "hints=a", "--set", "hints=b", "--json")
     assert done.code == 0, done.err
     assert asked(fake_model) == ["The opposite, rude: hot (a) (b)"]
+    assert [path.name for path in Path(file).parent.iterdir() if path.name == "__pycache__"] == []
     record = json.loads(done.out)
     assert (record["prediction"], record["finish_reason"]) == ("THE OP", "length")
     # A pipe, a file of rows, and the text among the fields.
@@ -105,11 +106,12 @@ def test_wrong_fields_are_named(cli: Cli, fake_model: Any, file: str, options: t
         ("x = 1", "must hold one task, a class that builds on nlpkit.Task; it has none"),
         ("def f(:", "cannot be run: SyntaxError"),
         ("raise ValueError('no')", "cannot be run: ValueError: no"),
+        ("import sys; sys.exit(0)", "cannot be run: SystemExit"),
         (FILE + "\n\nclass Other(nlpkit.Task):\n    name = 'o'\n", "it has Opposite, Other"),
         (FILE.replace('name = "opposite"', 'name = "qa"'), "is called 'qa', as one of nlpkit's own is"),
         (FILE.replace('metrics = ("exact_match",)', ""), "has no metrics"),
     ],
-    ids=["no task", "syntax", "error", "two", "taken", "incomplete"],
+    ids=["no task", "syntax", "error", "end", "two", "taken", "incomplete"],
 )
 def test_a_file_without_one_task_is_refused(cli: Cli, fake_model: Any, file: str, content: str, message: str) -> None:
     Path(file).write_text(content)

@@ -366,6 +366,11 @@ class TestScores:
         lm.score = score
         return asked
 
+    def test_no_answers_are_said(self, fake_lm, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(self.Mood, "answers", lambda self, example: ())
+        with pytest.raises(InputError, match="no answers to choose from"):
+            list(run_task(fake_lm(shout), self.Mood(), rows("Rain.")))
+
     def test_the_likeliest_is_taken(self, fake_lm) -> None:
         lm = fake_lm(shout)
         asked = self.scored(lm, {"good": -3.0, "bad": -1.0, "mixed": -2.0})
