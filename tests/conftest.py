@@ -99,6 +99,8 @@ def cli() -> Callable[..., CliResult]:
 
     Without `stdin`, standard input is a terminal; `terminal` makes the outputs terminals as well.
     """
+    # A task command puts parts of torch off, which its process never needs; this one goes on to train.
+    import torch  # noqa: F401
 
     def run(*arguments: str, stdin: bytes | None = None, terminal: bool = False) -> CliResult:
         from nlpkit.cli import main
