@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -217,20 +218,30 @@ def _is_cut(text: str, start: int, end: int) -> bool:
 def _best(text: str, spans: Sequence[Span], question: str) -> Span:
     if len(spans) == 1 or not question:
         return spans[0]
-    asked = {token.text for token in tokenize(question)} - COMMON_WORDS
+    # In order: sums of fractions must not depend on that of a set.
+    asked = [word for word in dict.fromkeys(token.text for token in tokenize(question)) if word not in COMMON_WORDS]
     scored: dict[Span, tuple[int, float]] = dict.fromkeys(spans, (0, 0.0))
+    in_order = sorted(spans, key=lambda span: span.start)
+    starts = [span.start for span in in_order]
     for begin, end in _sentences(text):
-        inside = [span for span in spans if begin <= span.start < end]
+        inside = in_order[bisect_left(starts, begin) : bisect_left(starts, end)]
         if not inside:
             continue
         words = tokenize(text[begin:end])
         places = {word: [at for at, token in enumerate(words) if _asked(token.text, {word})] for word in asked}
         shared = [found for found in places.values() if found]
+        ends = [token.end for token in words]
         for span in inside:
-            here = sum(token.end <= span.start - begin for token in words)
-            near = sum(1.0 / (1 + min(abs(at - here) for at in found)) for found in shared)
+            here = bisect_right(ends, span.start - begin)
+            near = sum(1.0 / (1 + _distance(found, here)) for found in shared)
             scored[span] = (len(shared), near)
     return max(spans, key=scored.__getitem__)
+
+
+def _distance(places: Sequence[int], here: int) -> int:
+    """Return how far the nearest of some places is; they are in order."""
+    at = bisect_left(places, here)
+    return min(abs(place - here) for place in places[max(0, at - 1) : at + 1])
 
 
 def _longest_run(text: str, words: Sequence[_Token], sought: Sequence[_Token], question: str) -> Span | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from nlpkit.apps.tasks.qa import QuestionAnswering
@@ -93,3 +95,12 @@ def test_a_question_about_a_sign() -> None:
     fields = QuestionAnswering().parse("🦄", {"context": context, "question": "What is Mary's favourite emoji?"}).fields
     assert (fields["answer"], fields["exact"], fields["answerable"]) == ("🦄", True, True)
     assert context[fields["start"] : fields["end"]] == "🦄"
+
+
+def test_a_word_that_occurs_everywhere_takes_no_time() -> None:
+    text = "The dog was here. It saw another dog. " * 4000
+    started = time.process_time()
+    span = find_span(text, "dog", question="Where was the dog?")
+    assert span is not None
+    assert (span.start, span.end) == (4, 7)
+    assert time.process_time() - started < 10
