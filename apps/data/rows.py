@@ -117,7 +117,7 @@ def read_rows(
 
     Raises:
         InputError: The file cannot be read, or a row is not well formed. Whether a row has what a task needs
-            is `nlpkit.apps.tasks.task.check_example`'s business.
+            is `nlpkit.apps.tasks.rows.check_row`'s business.
     """
     kind = kind or row_format(path) or "jsonl"
     name = display_name(path)
