@@ -1,1 +1,1 @@
-"""The GPT core: model, tokenizers, loaders, decoding. It knows no task."""
+"""The GPT core: model, tokenizers, model files, decoding, training. It knows no task."""
