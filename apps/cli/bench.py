@@ -25,7 +25,7 @@ def bench(
     runs: Annotated[int, typer.Option(min=1, help="Repetitions, of which the median counts.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> int:
-    """Measure speed and memory; --peers measures transformers beside it."""
+    """Measure speed and memory, with --peers beside others."""
     from dataclasses import asdict
 
     from nlpkit.apps.bench.measure import build_plans, measure

@@ -338,7 +338,7 @@ def _size(count: int) -> str:
 
 
 def doctor(sink: SinkOptions) -> int:
-    """Print what matters for help: versions, processor, memory, cache, and what to do about problems."""
+    """Print what matters for help, and what to do about problems."""
     report = examine()
     with Writer(sink.output, as_json=sink.as_json) as writer:
         writer.write(report.to_dict() if sink.as_json else render_diagnosis(report))

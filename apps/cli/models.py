@@ -9,7 +9,7 @@ import typer
 from nlpkit.apps.cli.options import SinkOptions, command
 from nlpkit.apps.cli.output import Writer
 
-models_app = typer.Typer(help="List, fetch, inspect and convert models.", no_args_is_help=True)
+models_app = typer.Typer(help="List, fetch, inspect and convert models.", no_args_is_help=True, add_completion=False)
 ModelName = Annotated[str, typer.Argument(help="Name, file, folder or hub id.")]
 
 
