@@ -43,7 +43,7 @@ class ModelFacts:
         adapter_files: The adapter's files by name.
         adapter_weights: The one of them that holds its weights.
         notes: What a user should know about how this model runs.
-        brief_tasks: Names of the tasks whose brief prompts it was tuned with.
+        learned_tasks: Names of the tasks whose short prompts it was tuned with.
         languages: Pairs of source and target language that it learned to translate; empty where nothing is said.
     """
 
@@ -61,7 +61,7 @@ class ModelFacts:
     adapter_files: Mapping[str, Path] = field(default_factory=dict)
     adapter_weights: Path | None = None
     notes: tuple[str, ...] = ()
-    brief_tasks: frozenset[str] = frozenset()
+    learned_tasks: frozenset[str] = frozenset()
     languages: tuple[tuple[str, str], ...] = ()
 
 
@@ -98,7 +98,7 @@ class LanguageModel:
         self.facts = facts
         self.name, self.path, self.dtype, self.device = facts.name, facts.path, facts.dtype, facts.device
         self.adapter, self.notes = facts.adapter, facts.notes
-        self.brief_tasks, self.languages = facts.brief_tasks, facts.languages
+        self.learned_tasks, self.languages = facts.learned_tasks, facts.languages
         self.tokenizer = tokenizer
         self.chat = chat
         self.embeddings = dict(embeddings or {})
@@ -197,6 +197,6 @@ class LanguageModel:
             "adapter_sha256": {name: sha256_file(path) for name, path in facts.adapter_files.items()},
             "tokenizer": self.tokenizer.fingerprint,
             "chat_template": self.chat.fingerprint if self.chat is not None else None,
-            "brief_tasks": sorted(facts.brief_tasks),
+            "learned_tasks": sorted(facts.learned_tasks),
             "notes": list(facts.notes),
         }

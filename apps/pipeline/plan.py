@@ -112,7 +112,7 @@ def add_task_options(decoding: DecodeConfig, wanted: TaskDecoding, *, user_optio
 
 def encoder_of(lm: LanguageModel, solved: Solved | None = None) -> PromptEncoder:
     """Return what makes the prompts that a model is asked with."""
-    return PromptEncoder(lm.tokenizer, lm.chat, lm.brief_tasks, solved)
+    return PromptEncoder(lm.tokenizer, lm.chat, lm.learned_tasks, solved)
 
 
 def learned_by(lm: LanguageModel) -> Learned:

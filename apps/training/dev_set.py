@@ -114,7 +114,7 @@ class DevSet:
             self._overrides |= {**_SAMPLING, "max_tokens": max(1, min(CONTINUATION, start.config.seq_len // 2))}
         if options.get("max_tokens") is not None:
             self._overrides["max_tokens"] = int(options["max_tokens"])
-        # It is asked as it is taught: rows of a task may have brief prompts of several names.
+        # It is asked as it is taught: rows of a task may have short prompts of several names.
         names = short_names(self.task, self._examples)
         self._learned = frozenset(name for name in names if name in start.encoder.learned)
 
@@ -133,7 +133,7 @@ class DevSet:
             n_parameters=model.config.n_parameters,
             dtype=config.dtype,
             device=model.device.type,
-            brief_tasks=self._learned,
+            learned_tasks=self._learned,
         )
         lm = LanguageModel(facts, lambda: GPTRunner(model), encoder.tokenizer, encoder.chat)
         results = run_task(lm, self.task, examples, overrides=self._overrides, keep_going=True, on_overflow="truncate")

@@ -125,12 +125,12 @@ def has_short_prompts(spec: DataSpec, task: Task[Any]) -> bool:
     return any(task.prompt(prepare_at(task, row, where)).short is not None for where, row in rows)
 
 
-def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Iterator[str]:
+def training_texts(specs: tuple[DataSpec, ...], *, short: bool = False) -> Iterator[str]:
     """Yield all text that a tokenizer should learn from, prompts and targets.
 
     Args:
         specs: The data.
-        brief: Whether the model is asked with brief prompts.
+        short: Whether the model is asked with short prompts.
     """
     for spec in specs:
         task = find_task(spec.task)
@@ -144,7 +144,7 @@ def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Itera
             prepared = prepare_at(task, example, where)
             prompt, target = task.prompt(prepared), task.target(prepared)
             answer = "" if target is None else target.text
-            if brief and prompt.short is not None:
+            if short and prompt.short is not None:
                 yield from (prompt.short, f" {answer}")
                 continue
             yield from (message.content for message in prompt.messages)

@@ -22,7 +22,7 @@ from nlpkit.core.files.read import read_json_object
 from nlpkit.core.files.safetensors import SafetensorsFile, open_safetensors, refuse_pickle
 from nlpkit.core.formats.families import FAMILIES
 from nlpkit.core.formats.key_map import KeyMap
-from nlpkit.core.formats.tuned import read_brief_tasks
+from nlpkit.core.formats.learned_tasks import read_learned_tasks
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraWeights
@@ -411,7 +411,7 @@ def check_base(adapter: Adapter, files: Mapping[str, Path]) -> None:
     Raises:
         ModelFileError: None of the files is the one that the adapter names.
     """
-    wanted = read_brief_tasks(adapter.path).base_sha256
+    wanted = read_learned_tasks(adapter.path).base_sha256
     if wanted is None:
         return
     found = {name: sha256_file(path) for name, path in files.items()}

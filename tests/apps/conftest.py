@@ -20,7 +20,7 @@ class FakeLM:
     name = "fake"
     adapter = None
     adapter_sha256: str | None = None
-    brief_tasks: frozenset[str] = frozenset()
+    learned_tasks: frozenset[str] = frozenset()
     languages: tuple[tuple[str, str], ...] = ()
     vocabulary: frozenset[str] = frozenset()
     dtype = "fp32"

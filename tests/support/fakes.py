@@ -27,7 +27,7 @@ class FakeModel:
         self.name = "fake"
         self.adapter: str | None = None
         self.adapter_sha256: str | None = None
-        self.brief_tasks: frozenset[str] = frozenset()
+        self.learned_tasks: frozenset[str] = frozenset()
         self.languages: tuple[tuple[str, str], ...] = ()
         self.notes: tuple[str, ...] = ()
         self.requests: list[Request] = []

@@ -387,7 +387,7 @@ class TestScores:
 
     def test_behind_the_short_prompt_stands_a_space(self, fake_lm) -> None:
         lm = fake_lm(shout)
-        lm.brief_tasks = frozenset({"mood"})
+        lm.learned_tasks = frozenset({"mood"})
         asked = self.scored(lm, {"good": -1.0, "bad": -2.0, "mixed": -3.0})
         assert [str(one) for one in run_task(lm, self.Mood(), rows("Sun."))] == ["good"]
         assert asked[0] == "Sun. -> good"

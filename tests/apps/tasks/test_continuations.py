@@ -83,17 +83,17 @@ def test_behind_a_special_token(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "without_prefix", "prepend", "first"])
-@pytest.mark.parametrize("brief", [True, False])
-def test_training_asking_and_scoring_agree(kind: str, brief: bool) -> None:
+@pytest.mark.parametrize("short", [True, False])
+def test_training_asking_and_scoring_agree(kind: str, short: bool) -> None:
     tokenizer = ALL[kind]()
     task = load_task("translation")
-    encoder = PromptEncoder(tokenizer, None, EVERY if brief else frozenset())
+    encoder = PromptEncoder(tokenizer, None, EVERY if short else frozenset())
     ids, length = encoder.lesson(task, EXAMPLE, "x")
     prepared = task.prepare(EXAMPLE)
     assert ids[:length] == encoder.prompt(task, prepared)
     target = encoder.target(encoder.ask(task, prepared), "die")
     assert ids[length:-1] == target
-    assert b"".join(map(tokenizer.token_bytes, target)) == (b" die" if brief else b"die")
+    assert b"".join(map(tokenizer.token_bytes, target)) == (b" die" if short else b"die")
 
 
 def test_completions_learn_one_space() -> None:

@@ -1,4 +1,4 @@
-"""Ids asked are ids trained are ids scored, for every task, with chat and with brief prompts."""
+"""Ids asked are ids trained are ids scored, for every task, with chat and with short prompts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Model:
     name, adapter, adapter_sha256, languages, max_seq_len = "m", None, None, (), 512
 
     def __init__(self, learned: Container[str]) -> None:
-        self.tokenizer, self.chat, self.brief_tasks = pairs_tokenizer(), ChatTemplate(CHATML), learned
+        self.tokenizer, self.chat, self.learned_tasks = pairs_tokenizer(), ChatTemplate(CHATML), learned
         self.pairs: list[Any] = []
 
     def has_token(self, text: str) -> bool:
@@ -52,7 +52,7 @@ class Model:
         return [Score(logprob=-1.0, token_logprobs=(-1.0,), is_greedy=False) for _ in pairs]
 
 
-@pytest.mark.parametrize("learned", [frozenset(), EVERY], ids=["chat", "brief"])
+@pytest.mark.parametrize("learned", [frozenset(), EVERY], ids=["chat", "short"])
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=[f"{name}-{number}" for number, (name, _) in enumerate(ROWS)])
 def test_ids_asked_are_ids_trained_are_ids_scored(name: str, row: dict[str, Any], learned: Container[str]) -> None:
     task, lm = load_task(name), Model(learned)
@@ -63,7 +63,7 @@ def test_ids_asked_are_ids_trained_are_ids_scored(name: str, row: dict[str, Any]
     target_likelihood(lm, encoder, task, task.prepare(row))  # type: ignore[arg-type]
     ((prompt, target),) = lm.pairs
     assert [*prompt, *target, trained[-1]] == trained
-    # Which prompt it is shows in the ids: what learned all brief prompts is not chatted with.
+    # Which prompt it is shows in the ids: what learned all short prompts is not chatted with.
     short = name in {"translation", "qa"} or (row.get("length") or row.get("form")) is not None
     starts_chat = trained[0] == lm.tokenizer.token_to_id("<|im_start|>")
     assert starts_chat is not (name == "generation" or (learned is EVERY and short))

@@ -31,7 +31,7 @@ class Model:
     def __init__(self, fake_lm: Any, known: Mapping[str, Mapping[str, str]], *, masks: bool = False) -> None:
         self.known = known
         self.lm = fake_lm(self.reply)
-        self.lm.brief_tasks = frozenset({"translation"})
+        self.lm.learned_tasks = frozenset({"translation"})
         self.lm.languages = PAIRS
         self.lm.vocabulary = MASKS if masks else frozenset()
 
@@ -288,7 +288,7 @@ class TestDoubts:
     def test_the_better_try_is_kept(self, fake_lm: Any) -> None:
         answers = iter([" Ja.", " Wir gingen mit den Kindern in den Park."])
         lm = fake_lm(lambda *_: next(answers))
-        lm.brief_tasks, lm.languages = frozenset({"translation"}), PAIRS
+        lm.learned_tasks, lm.languages = frozenset({"translation"}), PAIRS
         row = {"source": "We went to the park with the children.", "target_lang": "de"}
         (result,) = run_task(lm, Translation(), [row])
         assert result.text == "Wir gingen mit den Kindern in den Park."

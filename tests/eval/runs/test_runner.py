@@ -138,7 +138,7 @@ class TestRecord:
         overrides: dict[str, Any],
         beams: int,
     ) -> None:
-        eval_model.brief_tasks = frozenset({"translation"})
+        eval_model.learned_tasks = frozenset({"translation"})
         task = load_task("translation")
         data = load_dataset([write_jsonl("d.jsonl", pairs)], task)
         chosen = settings("bleu", overrides=overrides)
