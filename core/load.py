@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from nlpkit.core.decode.runner import Runner
-    from nlpkit.core.formats.adapter import Adapter
+    from nlpkit.core.formats.peft.adapter import Adapter
     from nlpkit.core.formats.source import ModelSource
     from nlpkit.core.language_model import LanguageModel
     from nlpkit.core.model.config import ModelConfig
@@ -166,9 +166,10 @@ def _load_own(
 ) -> LanguageModel:
     import torch
 
-    from nlpkit.core.formats.adapter import WEIGHTS_NAME, check_base, merge_updates, open_adapter
     from nlpkit.core.formats.build import build_model, check_vocabulary
     from nlpkit.core.formats.learned_tasks import read_learned_tasks
+    from nlpkit.core.formats.peft.adapter import check_base, merge_updates, open_adapter
+    from nlpkit.core.formats.peft.settings import WEIGHTS_NAME
     from nlpkit.core.language_model import LanguageModel, ModelFacts
     from nlpkit.core.machine.allocator import giving_memory_back
     from nlpkit.core.model.gpt import Block

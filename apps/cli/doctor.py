@@ -276,8 +276,9 @@ def _adapters() -> Iterator[_Fact]:
     from nlpkit.core.errors import NlpkitError
     from nlpkit.core.fetch.catalogue import find_entry
     from nlpkit.core.files.hashing import sha256_file
-    from nlpkit.core.formats.adapter import WEIGHTS_NAME, open_adapter
     from nlpkit.core.formats.open import open_model
+    from nlpkit.core.formats.peft.adapter import open_adapter
+    from nlpkit.core.formats.peft.settings import WEIGHTS_NAME
 
     entry, shipped = find_entry(BASE), shipped_adapters()
     if not shipped:

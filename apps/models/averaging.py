@@ -18,9 +18,10 @@ from nlpkit.apps.tasks.table import TASKS
 from nlpkit.core.errors import ConfigError, ModelFileError
 from nlpkit.core.fetch.resolve import resolve_model
 from nlpkit.core.files.write import new_directory
-from nlpkit.core.formats.adapter import check_base, open_adapter, save_adapter
 from nlpkit.core.formats.learned_tasks import read_learned_tasks, write_learned_tasks
 from nlpkit.core.formats.open import open_model
+from nlpkit.core.formats.peft.adapter import check_base, open_adapter
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.model.lora import LoraWeights
 
 

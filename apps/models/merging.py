@@ -10,11 +10,11 @@ import torch
 from nlpkit.apps.models.adapters import find_adapter
 from nlpkit.core.errors import ConfigError, ModelFileError, did_you_mean
 from nlpkit.core.fetch.resolve import resolve_model
-from nlpkit.core.formats.adapter import check_base, merge_adapter, open_adapter
 from nlpkit.core.formats.build import build_model
 from nlpkit.core.formats.export import save_hf, save_native
 from nlpkit.core.formats.learned_tasks import read_learned_tasks, write_learned_tasks
 from nlpkit.core.formats.open import open_model
+from nlpkit.core.formats.peft.adapter import check_base, merge_adapter, open_adapter
 from nlpkit.core.formats.source import ModelSource
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, add_lora

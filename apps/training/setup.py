@@ -29,10 +29,10 @@ from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.fetch.resolve import resolve_model
 from nlpkit.core.files.hashing import hash_value, sha256_file
 from nlpkit.core.files.write import unwritable, whole_folder
-from nlpkit.core.formats.adapter import open_adapter
 from nlpkit.core.formats.build import build_model, check_vocabulary
 from nlpkit.core.formats.hf import is_known_family
 from nlpkit.core.formats.open import open_model
+from nlpkit.core.formats.peft.adapter import open_adapter
 from nlpkit.core.machine.devices import has_fast_bf16
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, add_lora

@@ -19,10 +19,11 @@ with warnings.catch_warnings():
     import peft
 
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.formats.adapter import merge_adapter, open_adapter, save_adapter
 from nlpkit.core.formats.build import build_model
 from nlpkit.core.formats.hf_config import config_from_hf
 from nlpkit.core.formats.key_map import KeyMap
+from nlpkit.core.formats.peft.adapter import merge_adapter, open_adapter
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, LoraLinear, add_lora, lora_layers, lora_weights, merge_lora
 

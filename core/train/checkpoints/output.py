@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nlpkit.core.files.write import into_directory
-from nlpkit.core.formats.adapter import save_adapter
 from nlpkit.core.formats.learned_tasks import FILE_NAME as LEARNED_TASKS
 from nlpkit.core.formats.learned_tasks import write_learned_tasks
 from nlpkit.core.formats.native import FORMAT_VERSION, NATIVE_CONFIG
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraWeights, lora_layers
 

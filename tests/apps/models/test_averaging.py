@@ -15,8 +15,9 @@ from torch import Tensor
 from nlpkit.apps.models.averaging import average_adapters
 from nlpkit.core.errors import ConfigError, InputError, ModelFileError
 from nlpkit.core.files.hashing import sha256_file
-from nlpkit.core.formats.adapter import open_adapter, save_adapter
 from nlpkit.core.formats.learned_tasks import read_learned_tasks, write_learned_tasks
+from nlpkit.core.formats.peft.adapter import open_adapter
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.model.lora import LoraWeights
 
 Updates = Mapping[str, LoraWeights]

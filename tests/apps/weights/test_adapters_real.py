@@ -20,8 +20,8 @@ from nlpkit.apps.pipeline.plan import encoder_of
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.files.hashing import sha256_file
-from nlpkit.core.formats.adapter import save_adapter
 from nlpkit.core.formats.learned_tasks import write_learned_tasks
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.load import load_model
 from nlpkit.core.model.lora import LoraWeights
 from nlpkit.eval.runs.likelihood import target_likelihood

@@ -469,7 +469,7 @@ class TestPackage:
 
     @pytest.mark.parametrize("adapter", shipped_adapters(), ids=lambda adapter: adapter.name)
     def test_what_is_shipped_is_whole(self, adapter: adapters.TaskAdapter) -> None:
-        from nlpkit.core.formats.adapter import open_adapter
+        from nlpkit.core.formats.peft.adapter import open_adapter
 
         entry = catalogue.find_entry("default")
         assert entry is not None
