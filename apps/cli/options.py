@@ -38,6 +38,21 @@ SpeculationChoice = Literal["none", "prompt"]
 OverflowChoice = Literal["error", "chunk", "truncate"]
 FormatChoice = Literal["auto", "text", "lines", "jsonl", "csv", "tsv"]
 
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH|none",
+        help="Adapter; with the default model, the task's own by default.",
+        rich_help_panel=_MODEL,
+    ),
+]
+DtypeOption = Annotated[Dtype, typer.Option(help="Number format of the weights.", rich_help_panel=_MODEL)]
+DeviceOption = Annotated[Device, typer.Option(help="Where to run.", rich_help_panel=_MODEL)]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads; as many as this process may use by default.", rich_help_panel=_MODEL),
+]
+
 _Function = TypeVar("_Function", bound=Callable[..., int | None])
 
 
@@ -48,20 +63,10 @@ class ModelOptions:
     model: Annotated[
         str, typer.Option("--model", "-m", help="Name, file, folder or hub id.", rich_help_panel=_MODEL)
     ] = "default"
-    adapter: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH|none",
-            help="Adapter; with the default model, the task's own by default.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.", rich_help_panel=_MODEL)] = "auto"
-    device: Annotated[Device, typer.Option(help="Where to run.", rich_help_panel=_MODEL)] = "auto"
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="CPU threads; as many as this process may use by default.", rich_help_panel=_MODEL),
-    ] = None
+    adapter: Adapter = None
+    dtype: DtypeOption = "auto"
+    device: DeviceOption = "auto"
+    threads: Threads = None
     prefix_cache: Annotated[
         str | None,
         typer.Option(

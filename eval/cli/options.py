@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from nlpkit.apps.cli.options import Device, Dtype
+from nlpkit.apps.cli.options import Adapter, DeviceOption, DtypeOption, Threads
 from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,17 +32,10 @@ class ModelsOptions:
         list[str] | None,
         typer.Option("--model", "-m", help="Name, file, folder or hub id. Repeatable.", rich_help_panel=_MODEL),
     ] = None
-    adapter: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH|none",
-            help="Adapter; with the default model, the task's own by default.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.", rich_help_panel=_MODEL)] = "auto"
-    device: Annotated[Device, typer.Option(help="Where to run.", rich_help_panel=_MODEL)] = "auto"
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", rich_help_panel=_MODEL)] = None
+    adapter: Adapter = None
+    dtype: DtypeOption = "auto"
+    device: DeviceOption = "auto"
+    threads: Threads = None
 
     def each(self) -> tuple[ModelSpec, ...]:
         """Return each model.
