@@ -33,7 +33,7 @@ from nlpkit.apps.tasks.task import (
     as_splits,
 )
 from nlpkit.apps.text.repetition import is_loop
-from nlpkit.core.decode.request import Completion, Generation, Request, Score
+from nlpkit.core.decode.request import Completion, Generation, Request
 from nlpkit.core.errors import ContextOverflowError, InputError, NlpkitError
 
 if TYPE_CHECKING:
@@ -44,6 +44,21 @@ MAX_ROUNDS = 8
 
 RETRY_NGRAM = 4
 """Length of the token n-grams that a second try of a looping completion must not repeat."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A closed set of answers, to be scored after a prompt.
+
+    Attributes:
+        prompt_ids: The prompt.
+        answers: What there is to choose from.
+        targets: Token ids of each.
+    """
+
+    prompt_ids: tuple[int, ...]
+    answers: tuple[str, ...]
+    targets: tuple[Sequence[int], ...]
 
 
 @dataclass
@@ -58,6 +73,7 @@ class Job:
         plan: Chunks and requests of this round.
         generations: One a request, None while it runs.
         todo: Requests to hand to the engine, with their places in `generations`.
+        choice: Answers to score, where the task writes none; None once they are.
         outstanding: Requests of this round that have not finished.
         retried: Places that were decoded a second time.
         reranked: Places whose completion is to be chosen among candidates, with the first completion.
@@ -71,6 +87,7 @@ class Job:
     plan: Plan = field(default_factory=lambda: Plan(example=None, chunks=(), requests=(), input_tokens=0))
     generations: list[Generation | None] = field(default_factory=list)
     todo: list[tuple[int, Request]] = field(default_factory=list)
+    choice: Choice | None = None
     outstanding: int = 0
     retried: set[int] = field(default_factory=set)
     reranked: dict[int, Completion] = field(default_factory=dict)
@@ -138,7 +155,8 @@ class TaskRun:
         job = Job(row=prepared.row, example=prepared.example, learned=learned_by(self.lm) if short else None, seed=seed)
         scores = as_scores(self.task)
         if scores is not None:
-            job.result = self._scored(job, scores.answers(job.example), began)
+            job.choice = self._choice(job.example, scores.answers(job.example))
+            job.seconds = time.perf_counter() - began
             return job
         self._enter(job, self.planner.plan(job.example, learned=job.learned, seed=seed))
         job.seconds = time.perf_counter() - began
@@ -146,30 +164,50 @@ class TaskRun:
             self.advance(job)
         return job
 
-    def _scored(self, job: Job, answers: Sequence[str], began: float) -> TaskResult:
-        """Return the likeliest of a closed set of answers."""
+    def _choice(self, example: Any, answers: Sequence[str]) -> Choice:
         if not answers:
             raise InputError(f"The task {self.task.name} has no answers to choose from for this row.")
-        asked = self.encoder.ask(self.task, job.example)
-        targets = [self.encoder.target(asked, answer) for answer in answers]
-        longest = len(asked.ids) + max(map(len, targets))
+        asked = self.encoder.ask(self.task, example)
+        choice = Choice(tuple(asked.ids), tuple(answers), tuple(self.encoder.target(asked, each) for each in answers))
+        longest = len(choice.prompt_ids) + max(map(len, choice.targets))
         if longest > self.lm.max_seq_len:
             raise ContextOverflowError(
                 f"The input is too long: its prompt and an answer have {longest} tokens, and the context of "
                 f"{self.lm.name} {self.lm.max_seq_len}. Shorten the text."
             )
-        scores: list[Score] = self.lm.score([(asked.ids, target) for target in targets])
-        order = sorted(range(len(answers)), key=lambda place: -scores[place].logprob)
-        return self._outcome(
-            job,
-            prediction=self.task.parse(answers[order[0]], job.example),
-            completion=answers[order[0]],
-            input_tokens=len(asked.ids),
-            used_tokens=len(asked.ids) + sum(map(len, targets)),
-            chunks=1,
-            seconds=time.perf_counter() - began,
-            alternatives=tuple(Alternative(text=answers[place], score=scores[place].logprob) for place in order),
-        )
+        return choice
+
+    def choose(self, jobs: Sequence[Job]) -> None:
+        """Give each job the likeliest of its closed set of answers; they are scored together.
+
+        Args:
+            jobs: Jobs that have a choice.
+
+        Raises:
+            NlpkitError: The model cannot score one of them.
+        """
+        began = time.perf_counter()
+        choices = [job.choice for job in jobs if job.choice is not None]
+        scored = iter(self.lm.score([(choice.prompt_ids, ids) for choice in choices for ids in choice.targets]))
+        # Rows side by side share the time.
+        seconds = (time.perf_counter() - began) / max(1, len(jobs))
+        for job, choice in zip(jobs, choices, strict=True):
+            job.choice = None
+            scores = [next(scored) for _ in choice.targets]
+            order = sorted(range(len(scores)), key=lambda place: -scores[place].logprob)
+            best = choice.answers[order[0]]
+            job.result = self._outcome(
+                job,
+                prediction=self.task.parse(best, job.example),
+                completion=best,
+                input_tokens=len(choice.prompt_ids),
+                used_tokens=len(choice.prompt_ids) + sum(map(len, choice.targets)),
+                chunks=1,
+                seconds=job.seconds + seconds,
+                alternatives=tuple(
+                    Alternative(text=choice.answers[place], score=scores[place].logprob) for place in order
+                ),
+            )
 
     def _enter(self, job: Job, plan: Plan) -> None:
         job.plan = plan

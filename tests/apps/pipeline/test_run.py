@@ -395,3 +395,39 @@ class TestScores:
     def test_what_does_not_fit_is_refused(self, fake_lm) -> None:
         with pytest.raises(ContextOverflowError, match="its prompt and an answer have"):
             list(run_task(fake_lm(shout, max_seq_len=20), self.Mood(), rows("word " * 50)))
+
+    def test_rows_are_scored_together_and_keep_their_own_answers(self, fake_lm) -> None:
+        lm = fake_lm(shout)
+        calls: list[int] = []
+
+        def score(pairs: Any) -> list[Score]:
+            calls.append(len(pairs))
+            texts = [lm.decode(prompt) + lm.decode(target) for prompt, target in pairs]
+            values = [0.0 if text in ("<user>Sun.</>good", "<user>Rain.</>bad") else -1.0 for text in texts]
+            return [Score(logprob=value, token_logprobs=(value,), is_greedy=False) for value in values]
+
+        lm.score = score
+        results = list(run_task(lm, self.Mood(), [*rows("Sun.", "Rain."), {"text": 3}, *rows("Sun.")], keep_going=True))
+        assert [result.text for result in results] == ["good", "bad", "", "good"]
+        assert results[2].error is not None
+        assert calls == [9]
+
+    def test_a_row_that_cannot_be_scored_leaves_its_neighbours(self, fake_lm) -> None:
+        lm = fake_lm(shout)
+
+        def score(pairs: Any) -> list[Score]:
+            if any("Fog" in lm.decode(prompt) for prompt, _ in pairs):
+                raise NlpkitError("no numbers come out")
+            return [Score(logprob=-len(ids), token_logprobs=(), is_greedy=False) for _, ids in pairs]
+
+        lm.score = score
+        results = list(run_task(lm, self.Mood(), rows("Sun.", "Fog.", "Rain."), keep_going=True))
+        assert [result.error is None for result in results] == [True, False, True]
+        with pytest.raises(NlpkitError, match="no numbers"):
+            list(run_task(lm, self.Mood(), rows("Sun.", "Fog.")))
+
+    def test_a_stream_gives_the_answer_at_once(self, fake_lm) -> None:
+        lm = fake_lm(shout)
+        self.scored(lm, {"good": -3.0, "bad": -1.0, "mixed": -2.0})
+        piece, result = stream_task(lm, self.Mood(), {"text": "Rain."})
+        assert (piece, str(result)) == ("bad", "bad")
