@@ -86,6 +86,7 @@ LATE = ("cli", "core.load", "apps.cli", "eval.cli")
 PURE = ("eval.metrics", "eval.statistics", "apps.text", "core.errors")
 """Rooms without torch."""
 MOST_MODULES = 15
+MOST_LINES = 500
 
 
 def package_files() -> list[Path]:
@@ -226,6 +227,12 @@ def test_no_modules_import_each_other() -> None:
 def test_rooms_are_small() -> None:
     sizes = Counter(path.parent for path in package_files() if path.name != "__init__.py")
     assert {str(folder.relative_to(ROOT)): size for folder, size in sizes.items() if size > MOST_MODULES} == {}
+
+
+def test_files_are_short() -> None:
+    files = [*package_files(), *ROOT.joinpath("tests").rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in files}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
 
 
 def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
