@@ -65,6 +65,8 @@ _COMMANDS: dict[str, tuple[str, str | Callable[[], Callable[..., int]]]] = {
     "summarize": ("Summarize text.", "apps.cli.tasks:summarize"),
     "qa": ("Answer a question about a text.", "apps.cli.tasks:qa"),
     "write": ("Write a story, a poem and the like.", "apps.cli.tasks:write"),
+    "classify": ("Tell which of some labels fits a text.", "apps.cli.tasks:classify"),
+    "sentiment": ("Tell whether a text speaks well or badly of its matter.", "apps.cli.tasks:sentiment"),
     "generate": ("Continue a prompt: the raw model, with every decoding option.", "apps.cli.tasks:generate"),
     "run": ("Run a task of your own, from a Python file.", "apps.cli.tasks:run"),
     "train": ("Train a model: fine-tune with LoRA or in full, or from scratch.", _train),

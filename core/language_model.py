@@ -44,7 +44,8 @@ class ModelFacts:
         adapter_weights: The one of them that holds its weights.
         notes: What a user should know about how this model runs.
         learned_tasks: Names of the tasks whose short prompts it was tuned with.
-        languages: Pairs of source and target language that it learned to translate; empty where nothing is said.
+        learned_options: Values of the tasks' options that the rows had which it learned from, a mapping each, such as
+            ``{"source_lang": "en", "target_lang": "de"}``; empty where nothing is said.
     """
 
     name: str
@@ -62,7 +63,7 @@ class ModelFacts:
     adapter_weights: Path | None = None
     notes: tuple[str, ...] = ()
     learned_tasks: frozenset[str] = frozenset()
-    languages: tuple[tuple[str, str], ...] = ()
+    learned_options: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
 
 
 class LanguageModel:
@@ -98,7 +99,7 @@ class LanguageModel:
         self.facts = facts
         self.name, self.path, self.dtype, self.device = facts.name, facts.path, facts.dtype, facts.device
         self.adapter, self.notes = facts.adapter, facts.notes
-        self.learned_tasks, self.languages = facts.learned_tasks, facts.languages
+        self.learned_tasks, self.learned_options = facts.learned_tasks, facts.learned_options
         self.tokenizer = tokenizer
         self.chat = chat
         self.embeddings = dict(embeddings or {})

@@ -187,14 +187,14 @@ def _load_own(
     opened: Adapter | None = None
     files: dict[str, Path] = {}
     tuned = source.learned_tasks()
-    learned_tasks, languages = tuned.names, tuned.languages
+    learned_tasks, learned_options = tuned.names, tuned.learned
     if adapter is not None:
         opened = open_adapter(adapter[0])
         check_base(opened, source.files())
         files = dict(opened.files)
         added = read_learned_tasks(opened.path)
         learned_tasks |= added.names
-        languages = added.languages or languages
+        learned_options = added.learned or learned_options
     config = source.config if opened is None else opened.fitting(source.config)
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
     known = {} if share_with is None else share_with.embeddings
@@ -271,7 +271,7 @@ def _load_own(
         adapter_weights=files.get(WEIGHTS_NAME),
         notes=tuple(notes),
         learned_tasks=frozenset(learned_tasks),
-        languages=tuple(languages),
+        learned_options=tuple(learned_options),
     )
 
     def new_runner() -> Runner:

@@ -149,6 +149,40 @@ def write(
     )
 
 
+def classify(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    text: Text = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Labels to choose from; those that were learned by default.")
+    ] = None,
+) -> int:
+    """Tell which of some labels fits a text."""
+    return _run_task(
+        "classification",
+        text,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={"labels": None if labels is None else [label.strip() for label in labels.split(",")]},
+        flags={"labels": "--labels"},
+    )
+
+
+def sentiment(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    text: Text = None,
+) -> int:
+    """Tell whether a text speaks well or badly of its matter."""
+    return _run_task("sentiment", text, model=model, decode=decode, source=source, sink=sink)
+
+
 def generate(
     model: ModelOptions,
     decode: DecodeOptions,

@@ -52,7 +52,8 @@ class WhatOptions:
     prompts: Annotated[
         Literal["chat", "brief"] | None,
         typer.Option(
-            help="chat by default; short prompts are shorter, for a model of one task.", rich_help_panel=_WHAT
+            help="chat by default, brief for closed answers; brief prompts are shorter, for a model of one task.",
+            rich_help_panel=_WHAT,
         ),
     ] = None
     config: Annotated[

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from nlpkit.apps.pipeline.choice import Choice, score_choices
 from nlpkit.apps.pipeline.plan import (
     Plan,
     Planner,
@@ -27,6 +28,7 @@ from nlpkit.apps.tasks.task import (
     Overflow,
     Prediction,
     Row,
+    Scores,
     Task,
     as_reranks,
     as_scores,
@@ -34,7 +36,7 @@ from nlpkit.apps.tasks.task import (
 )
 from nlpkit.apps.text.repetition import is_loop
 from nlpkit.core.decode.request import Completion, Generation, Request
-from nlpkit.core.errors import ContextOverflowError, InputError, NlpkitError
+from nlpkit.core.errors import InputError, NlpkitError
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -44,21 +46,6 @@ MAX_ROUNDS = 8
 
 RETRY_NGRAM = 4
 """Length of the token n-grams that a second try of a looping completion must not repeat."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A closed set of answers, to be scored after a prompt.
-
-    Attributes:
-        prompt_ids: The prompt.
-        answers: What there is to choose from.
-        targets: Token ids of each.
-    """
-
-    prompt_ids: tuple[int, ...]
-    answers: tuple[str, ...]
-    targets: tuple[Sequence[int], ...]
 
 
 @dataclass
@@ -155,7 +142,7 @@ class TaskRun:
         job = Job(row=prepared.row, example=prepared.example, learned=learned_by(self.lm) if short else None, seed=seed)
         scores = as_scores(self.task)
         if scores is not None:
-            job.choice = self._choice(job.example, scores.answers(job.example))
+            job.choice = self._choice(job, scores, seed)
             job.seconds = time.perf_counter() - began
             return job
         self._enter(job, self.planner.plan(job.example, learned=job.learned, seed=seed))
@@ -164,49 +151,51 @@ class TaskRun:
             self.advance(job)
         return job
 
-    def _choice(self, example: Any, answers: Sequence[str]) -> Choice:
+    def _choice(self, job: Job, scores: Scores[Any], seed: int | None) -> Choice:
+        answers = tuple(dict.fromkeys(scores.answers(job.example, learned=job.learned)))
         if not answers:
-            raise InputError(f"The task {self.task.name} has no answers to choose from for this row.")
-        asked = self.encoder.ask(self.task, example)
-        choice = Choice(tuple(asked.ids), tuple(answers), tuple(self.encoder.target(asked, each) for each in answers))
-        longest = len(choice.prompt_ids) + max(map(len, choice.targets))
-        if longest > self.lm.max_seq_len:
-            raise ContextOverflowError(
-                f"The input is too long: its prompt and an answer have {longest} tokens, and the context of "
-                f"{self.lm.name} {self.lm.max_seq_len}. Shorten the text."
-            )
-        return choice
+            options = " or ".join(column.name for column in self.task.fields if column.role == "option")
+            given = f" Give its {options}, or take a model that learned them." if options else ""
+            raise InputError(f"The task {self.task.name} has no answers to choose from for this row.{given}")
+        job.plan = job.first = self.planner.plan(job.example, learned=job.learned, seed=seed)
+        job.warnings.extend(job.plan.warnings)
+        asked = tuple(self.encoder.ask(self.task, chunk.example) for chunk in job.plan.chunks)
+        neutral = scores.neutral(job.example, learned=job.learned)
+        return Choice(answers, asked, None if neutral is None else self.encoder.ask(self.task, neutral))
 
     def choose(self, jobs: Sequence[Job]) -> None:
-        """Give each job the likeliest of its closed set of answers; they are scored together.
+        """Answer each job that has a choice, from what the model thinks of the answers; they are scored together.
 
         Args:
-            jobs: Jobs that have a choice.
+            jobs: Jobs with a choice.
 
         Raises:
             NlpkitError: The model cannot score one of them.
         """
+        scores = as_scores(self.task)
+        if scores is None:
+            return
         began = time.perf_counter()
         choices = [job.choice for job in jobs if job.choice is not None]
-        scored = iter(self.lm.score([(choice.prompt_ids, ids) for choice in choices for ids in choice.targets]))
+        found = score_choices(choices, self.encoder, self.lm.score)
         # Rows side by side share the time.
         seconds = (time.perf_counter() - began) / max(1, len(jobs))
-        for job, choice in zip(jobs, choices, strict=True):
+        for job, choice, logprobs in zip(jobs, choices, found, strict=True):
             job.choice = None
-            scores = [next(scored) for _ in choice.targets]
-            order = sorted(range(len(scores)), key=lambda place: -scores[place].logprob)
-            best = choice.answers[order[0]]
+            order = sorted(range(len(logprobs)), key=lambda place: -logprobs[place])
+            shown = order[: self.planner.decoding.n] if self.planner.decoding.n > 1 else []
+            prediction = scores.weigh(choice.answers, logprobs, job.example)
             job.result = self._outcome(
                 job,
-                prediction=self.task.parse(best, job.example),
-                completion=best,
-                input_tokens=len(choice.prompt_ids),
-                used_tokens=len(choice.prompt_ids) + sum(map(len, choice.targets)),
-                chunks=1,
+                prediction=prediction,
+                completion=choice.answers[order[0]],
+                input_tokens=job.plan.input_tokens,
+                used_tokens=sum(len(asked.ids) for asked in choice.asked),
+                truncated=job.plan.truncated,
+                chunks=len(choice.asked),
                 seconds=job.seconds + seconds,
-                alternatives=tuple(
-                    Alternative(text=choice.answers[place], score=scores[place].logprob) for place in order
-                ),
+                alternatives=tuple(Alternative(text=choice.answers[i], score=logprobs[i]) for i in shown),
+                warnings=(*job.warnings, *prediction.warnings),
             )
 
     def _enter(self, job: Job, plan: Plan) -> None:

@@ -117,8 +117,7 @@ def encoder_of(lm: LanguageModel, solved: Solved | None = None) -> PromptEncoder
 
 def learned_by(lm: LanguageModel) -> Learned:
     """Return what a model learned, for examples that it is asked about with a short prompt."""
-    pairs = ({"source_lang": source, "target_lang": target} for source, target in lm.languages)
-    return Learned(tuple(pairs), lm.has_token)
+    return Learned(lm.learned_options, lm.has_token)
 
 
 @dataclass(frozen=True)

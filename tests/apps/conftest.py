@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -21,7 +21,7 @@ class FakeLM:
     adapter = None
     adapter_sha256: str | None = None
     learned_tasks: frozenset[str] = frozenset()
-    languages: tuple[tuple[str, str], ...] = ()
+    learned_options: tuple[Mapping[str, str], ...] = ()
     vocabulary: frozenset[str] = frozenset()
     dtype = "fp32"
     adds_bos = False

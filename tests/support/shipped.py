@@ -72,7 +72,7 @@ def install_loader(build: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) ->
         folder = Path(name).parent if adapter is None else Path(adapter)
         if adapter is not None or Path(name).name == adapters.MODEL:
             model.learned_tasks = read_learned_tasks(folder).names
-            model.languages = read_learned_tasks(folder).languages
+            model.learned_options = read_learned_tasks(folder).learned
         if adapter is not None:
             model.adapter_sha256 = "f" * 64
         loads.names.append((called or name, adapter_name))

@@ -352,7 +352,7 @@ class TestScores:
         def prompt(self, example: Row) -> Prompt:
             return Prompt(str(example["text"]), short=f"{example['text']} ->")
 
-        def answers(self, example: Row) -> Sequence[str]:
+        def answers(self, example: Row, *, learned: Learned | None) -> Sequence[str]:
             return ("good", "bad", "mixed")
 
     def scored(self, lm: Any, likely: dict[str, float]) -> list[str]:
@@ -367,7 +367,7 @@ class TestScores:
         return asked
 
     def test_no_answers_are_said(self, fake_lm, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(self.Mood, "answers", lambda self, example: ())
+        monkeypatch.setattr(self.Mood, "answers", lambda self, example, learned: ())
         with pytest.raises(InputError, match="no answers to choose from"):
             list(run_task(fake_lm(shout), self.Mood(), rows("Rain.")))
 
@@ -375,14 +375,15 @@ class TestScores:
         lm = fake_lm(shout)
         asked = self.scored(lm, {"good": -3.0, "bad": -1.0, "mixed": -2.0})
         (result,) = run_task(lm, self.Mood(), rows("Rain."))
-        assert result.text == "bad"
+        assert (result.text, result.alternatives) == ("bad", ())
+        (result,) = run_task(lm, self.Mood(), rows("Rain."), overrides={"n": 3})
         assert [(one.text, one.score) for one in result.alternatives] == [
             ("bad", -1.0),
             ("mixed", -2.0),
             ("good", -3.0),
         ]
         assert (result.output_tokens, result.chunks, result.finish_reason) == (0, 1, "eos")
-        assert asked == [f"<user>Rain.</>{answer}" for answer in ("good", "bad", "mixed")]
+        assert asked == 2 * [f"<user>Rain.</>{answer}" for answer in ("good", "bad", "mixed")]
         assert lm.requests == []
 
     def test_behind_the_short_prompt_stands_a_space(self, fake_lm) -> None:
@@ -393,7 +394,7 @@ class TestScores:
         assert asked[0] == "Sun. -> good"
 
     def test_what_does_not_fit_is_refused(self, fake_lm) -> None:
-        with pytest.raises(ContextOverflowError, match="its prompt and an answer have"):
+        with pytest.raises(ContextOverflowError, match="The input is too long"):
             list(run_task(fake_lm(shout, max_seq_len=20), self.Mood(), rows("word " * 50)))
 
     def test_rows_are_scored_together_and_keep_their_own_answers(self, fake_lm) -> None:
@@ -410,7 +411,7 @@ class TestScores:
         results = list(run_task(lm, self.Mood(), [*rows("Sun.", "Rain."), {"text": 3}, *rows("Sun.")], keep_going=True))
         assert [result.text for result in results] == ["good", "bad", "", "good"]
         assert results[2].error is not None
-        assert calls == [9]
+        assert calls == [6], "the same question twice is scored once"
 
     def test_a_row_that_cannot_be_scored_leaves_its_neighbours(self, fake_lm) -> None:
         lm = fake_lm(shout)

@@ -67,7 +67,7 @@ def test_the_result_says_it_and_is_asked_so(
     lm = load_model(**adapted, dtype="fp32")
     assert lm.learned_tasks == {"translation"}
     # The pairs are those of the rows, not those that a detector saw.
-    assert lm.languages == (("en", "de"),)
+    assert lm.learned_options == ({"source_lang": "en", "target_lang": "de"},)
     assert planned(lm, "translation", EXAMPLE) == lm.encode("German: Thank you\n")
     # Other tasks are asked as ever, and so is the model without what was learned.
     question = {"context": TEXT, "question": "Who?"}
