@@ -1,0 +1,93 @@
+"""The application: routes, and what happens around each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from nlpkit.apps.serve.connection import ClientGoneError
+from nlpkit.apps.serve.errors import ApiError, to_api_error
+from nlpkit.apps.serve.gate import Doorkeeper
+from nlpkit.apps.serve.mailbox import PostOffice
+from nlpkit.apps.serve.models import ServedModels
+from nlpkit.apps.serve.openai_routes import ROUTES as OPENAI_ROUTES
+from nlpkit.apps.serve.settings import ServeSettings
+from nlpkit.apps.serve.state import ServerState
+from nlpkit.core.errors import NlpkitError
+
+FORESEEN = (ApiError, NlpkitError, ClientGoneError, MemoryError, Exception)
+"""Errors that get an answer in the interface's form; only the last kind is a bug, and goes on to the log."""
+
+
+def build_app(settings: ServeSettings, *, models: ServedModels | None = None) -> Starlette:
+    """Put the application together.
+
+    Args:
+        settings: How to serve.
+        models: The models; by default those of the settings, loaded when they are first asked for.
+
+    Returns:
+        An ASGI application. Its models are closed when it ends.
+    """
+    served = models or ServedModels(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.server = ServerState(settings, served, PostOffice(asyncio.get_running_loop()))
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(served.close)
+
+    return Starlette(
+        routes=[
+            *OPENAI_ROUTES,
+            Route("/health", health, methods=["GET"]),
+            Route("/ready", ready, methods=["GET"]),
+        ],
+        middleware=[Middleware(Doorkeeper, settings=settings)],
+        exception_handlers={HTTPException: answer_http_error, **dict.fromkeys(FORESEEN, answer_error)},
+        lifespan=lifespan,
+    )
+
+
+async def health(request: Request) -> Response:
+    """Say that the process lives."""
+    alive = request.app.state.server.models.thread.alive
+    return JSONResponse({"status": "ok" if alive else "failed"}, status_code=200 if alive else 503)
+
+
+async def ready(request: Request) -> Response:
+    """Say whether the first model is in memory."""
+    models = request.app.state.server.models
+    is_ready = models.ids[0] in models.loaded and models.thread.alive
+    return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses."""
+    if not isinstance(error, HTTPException):
+        raise error
+    what = {404: "There is no such address", 405: f"{request.method} is not possible here"}
+    message = f"{what.get(error.status_code, error.detail)}: {request.url.path[:200]}. /docs lists what there is."
+    return _answer(ApiError(message, status=error.status_code), dict(error.headers or {}))
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Answer an error; what is a bug goes to the log."""
+    if isinstance(error, ClientGoneError):
+        return Response(status_code=499)
+    return _answer(to_api_error(error))
+
+
+def _answer(error: ApiError, headers: dict[str, Any] | None = None) -> Response:
+    return JSONResponse(error.body(), status_code=error.status, headers={**(headers or {}), **error.headers})

@@ -1,0 +1,269 @@
+"""`SharedEngine`: the interface of `Engine` for many callers at once, whose requests run side by side in one loop."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nlpkit.core.decode.loop import Event
+from nlpkit.core.decode.prefix_cache.order import plan_order
+from nlpkit.core.decode.request import Completion, Generation, Request, Score, TokenEvent
+from nlpkit.core.decode.sampler import draw_seed
+from nlpkit.core.decode.shared.submission import (
+    CancelledRequestError,
+    ClosedServiceError,
+    Sink,
+    Submission,
+    current_cancellation,
+)
+from nlpkit.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nlpkit.core.decode.engine import Engine
+    from nlpkit.core.decode.loop import Loop
+    from nlpkit.core.decode.shared.thread import DecodeThread
+
+FEW = 4
+"""Requests of one call up to which whole texts are kept for later ones, not their common beginnings alone."""
+AHEAD = 8
+"""Requests that wait in the loop itself while it works: enough to refill what becomes free, few enough that whoever
+comes next need not wait for long."""
+SCORED_AT_ONCE = 2048
+"""Tokens that are scored between two steps of running texts."""
+
+
+class SharedEngine:
+    """One engine on a thread of its own, for any number of callers.
+
+    Requests join the running ones as soon as there is room. Callers take turns: one with many requests does not hold
+    up one with a single request. What a request gets does not depend on the others.
+
+    Args:
+        engine: The engine; nobody else may use it from now on.
+        thread: Where it computes.
+        batch_tokens: Bound on positions of the cache in use, slots times length; None takes the engine's.
+    """
+
+    def __init__(self, engine: Engine, thread: DecodeThread, *, batch_tokens: int | None = None) -> None:
+        self.engine = engine
+        self.batch_tokens = engine.batch_tokens if batch_tokens is None else batch_tokens
+        self.max_seq_len = engine.max_seq_len
+        self.vocab_size = engine.vocab_size
+        self._thread = thread
+        self._closed = False
+        # Everything below belongs to the thread.
+        self._loop: Loop = engine.new_loop(batch_tokens=self.batch_tokens)
+        self._queue: deque[Submission] = deque()
+        self._tickets: dict[int, tuple[Submission, int]] = {}
+        thread.join(self)
+
+    # For callers, on any thread.
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that hold no slot yet."""
+        return sum(len(submission.todo) for submission in tuple(self._queue)) + self._loop.n_waiting
+
+    @property
+    def n_slots(self) -> int:
+        """Slots in use."""
+        return self._loop.n_slots
+
+    def check(self, request: Request) -> None:
+        """Refuse a request that cannot run, as `Engine.check` does."""
+        self.engine.check(request)
+
+    def submit(self, requests: Sequence[Request], sink: Sink, *, watch_text: bool = False) -> Submission:
+        """Hand in requests.
+
+        Args:
+            requests: At least one; all must have passed `check`.
+            sink: Gets what happens to them.
+            watch_text: Tell text step by step, where it is known before the end.
+
+        Returns:
+            What cancels them.
+
+        Raises:
+            ClosedServiceError: The engine was closed.
+        """
+        if self._closed or not self._thread.alive:
+            raise ClosedServiceError("The model is being unloaded, or the program is ending. Try again later.")
+        seeded = [_with_seed(request) for request in requests]
+        order, shared = plan_order([request.prompt_ids for request in seeded])
+        submission = Submission(
+            seeded,
+            sink,
+            watch_text=watch_text,
+            order=order,
+            keep=[None] * len(seeded) if len(seeded) <= FEW else shared,
+            cancel=lambda one: self._thread.post(lambda: self._drop(one)),
+        )
+        self._thread.post(lambda: self._queue.append(submission))
+        return submission
+
+    def generate(
+        self, requests: Sequence[Request], *, batch_tokens: int | None = None
+    ) -> Iterator[tuple[int, Generation]]:
+        """Decode requests as `Engine.generate` does, beside those of others; `batch_tokens` has no effect."""
+        for request in requests:
+            self.check(request)
+        return self._generate(requests) if requests else iter(())
+
+    def _generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Generation]]:
+        parts: dict[int, list[Completion]] = {}
+        for place, event in self._events(requests, watch_text=False):
+            if event.completion is not None:
+                parts.setdefault(place, []).append(event.completion)
+            if event.last:
+                done = sorted(parts.pop(place), key=lambda completion: completion.index)
+                yield (
+                    place,
+                    Generation(
+                        completions=tuple(done),
+                        prompt_tokens=len(requests[place].prompt_ids),
+                        seconds=time.perf_counter() - event.started,
+                    ),
+                )
+
+    def stream(self, request: Request) -> Iterator[TokenEvent]:
+        """Decode one request step by step as `Engine.stream` does, beside those of others."""
+        if request.config.beam_size > 1:
+            raise ConfigError(
+                f"beam_size {request.config.beam_size} cannot be streamed: beam search knows its text only at the end."
+            )
+        self.check(request)
+        return (
+            TokenEvent(text=event.text, index=event.index, token_id=event.token_id, completion=event.completion)
+            for _, event in self._events([request], watch_text=True)
+        )
+
+    def _events(self, requests: Sequence[Request], *, watch_text: bool) -> Iterator[tuple[int, Event]]:
+        cancellation = current_cancellation()
+        cancellation.check()
+        box: queue.SimpleQueue[tuple[int, Event | Exception]] = queue.SimpleQueue()
+        submission = self.submit(requests, lambda place, event: box.put((place, event)), watch_text=watch_text)
+        left = len(requests)
+        try:
+            with cancellation.holding(submission):
+                while left:
+                    place, event = box.get()
+                    if isinstance(event, Exception):
+                        raise event
+                    left -= event.last
+                    yield place, event
+        finally:
+            submission.cancel()
+
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
+        """Compute log-likelihoods as `Engine.score` does, a few between two steps of running texts."""
+        cancellation = current_cancellation()
+        scores: list[Score] = []
+        for first, stop in _parts([len(context) + len(continuation) for context, continuation in pairs]):
+            cancellation.check()
+            scores += self.score_some(pairs[first:stop]).result()
+        return scores
+
+    def score_some(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Future[list[Score]]:
+        """Compute log-likelihoods of few pairs at once, between two steps of running texts."""
+        return self._thread.call(lambda: self.engine.score(pairs))
+
+    def close(self) -> None:
+        """Take no more requests; whoever waits for one gets `ClosedServiceError`."""
+        self._closed = True
+        self._thread.leave(self)
+
+    # On the thread alone.
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is waiting or running."""
+        return bool(self._queue) or not self._loop.idle
+
+    def turn(self) -> None:
+        """Let requests in, take one step, and tell what happened."""
+        try:
+            self._feed()
+            events = self._loop.step()
+        except Exception as error:  # one request may be the cause, and all would be lost
+            self._recover(error)
+            return
+        for event in events:
+            submission, place = self._tickets[event.ticket]
+            if event.last:
+                del self._tickets[event.ticket]
+                submission.tickets.discard(event.ticket)
+            submission.deliver(place, event)
+        if self._loop.idle and not self._queue and self.engine.prefixes is not None:
+            self.engine.prefixes.flush()
+
+    def stop(self) -> None:
+        """Tell everybody that nothing more comes."""
+        error = ClosedServiceError("The program is ending, or the model was unloaded, before the text was complete.")
+        self._fail_all(error)
+
+    def _feed(self) -> None:
+        """Move requests into the loop, one of each caller in turn."""
+        while self._queue and (self._loop.idle or self._loop.n_waiting < AHEAD):
+            submission = self._queue.popleft()
+            if submission.done or not submission.todo:
+                continue
+            place = submission.todo.popleft()
+            ticket = self._loop.submit(
+                submission.requests[place], watch_text=submission.watch_text, keep=submission.keep[place]
+            )
+            self._tickets[ticket] = submission, place
+            submission.tickets.add(ticket)
+            if submission.todo:
+                self._queue.append(submission)
+
+    def _drop(self, submission: Submission) -> None:
+        submission.todo.clear()
+        if submission in self._queue:
+            self._queue.remove(submission)
+        try:
+            for ticket in sorted(submission.tickets):
+                del self._tickets[ticket]
+                self._loop.cancel(ticket)
+        except Exception as error:  # as in `turn`
+            self._recover(error)
+        submission.tickets.clear()
+        submission.fail(CancelledRequestError("The request was cancelled."))
+
+    def _recover(self, error: Exception) -> None:
+        self._fail_all(error)
+        self._loop = self.engine.new_loop(batch_tokens=self.batch_tokens)
+
+    def _fail_all(self, error: Exception) -> None:
+        waiting = {id(submission): submission for submission, _ in self._tickets.values()}
+        waiting.update((id(submission), submission) for submission in self._queue)
+        self._tickets.clear()
+        self._queue.clear()
+        for submission in waiting.values():
+            submission.tickets.clear()
+            submission.todo.clear()
+            submission.fail(error)
+
+
+def _with_seed(request: Request) -> Request:
+    """Return a request that gives the same text whenever it is run."""
+    if request.config.temperature > 0 and request.config.seed is None:
+        return replace(request, config=request.config.replace(seed=draw_seed()))
+    return request
+
+
+def _parts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cut a list into runs of at most `SCORED_AT_ONCE` tokens, of one entry at least."""
+    first = total = 0
+    for place, size in enumerate(sizes):
+        if place > first and total + size > SCORED_AT_ONCE:
+            yield first, place
+            first, total = place, 0
+        total += size
+    if first < len(sizes):
+        yield first, len(sizes)
