@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -37,7 +38,7 @@ class Asked:
 
     request: Request
     text: str
-    echoed: tuple[tuple[ShownToken, int], ...] = ()
+    echoed: list[tuple[ShownToken, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,22 @@ def start_id(lm: LanguageModel) -> int:
     return min(lm.tokenizer.eos_ids)
 
 
+async def read_prompts(plan: CompletionPlan, engine: SharedEngine) -> None:
+    """Find the log-probabilities of the prompts' tokens, where they are to be returned."""
+    if not plan.body.echo or plan.body.logprobs is None:
+        return
+    futures = [engine.reader.scores(request.prompt_ids, top=plan.body.logprobs) for request in plan.requests]
+    for asked, scores in zip(plan.asked, await asyncio.gather(*map(asyncio.wrap_future, futures)), strict=True):
+        places = TokenPlaces(plan.lm.tokenizer)
+        first, *rest = asked.request.prompt_ids
+        asked.echoed.append((ShownToken(first, None), places.next(first)))
+        for token_id, logprob, alternatives in zip(rest, scores.logprobs, scores.alternatives, strict=True):
+            asked.echoed.append((ShownToken(token_id, logprob, alternatives), places.next(token_id)))
+
+
 async def answer_completion(plan: CompletionPlan, engine: SharedEngine, office: PostOffice) -> dict[str, Any]:
     """Run a request to its end; return the answer's body."""
+    await read_prompts(plan, engine)
     finished = await complete(engine, plan.requests, office)
     choices: list[dict[str, Any]] = []
     for number, (asked, done) in enumerate(zip(plan.asked, finished, strict=True)):
@@ -206,6 +221,7 @@ async def stream_completion(plan: CompletionPlan, engine: SharedEngine, office: 
     n_tokens = 0
     try:
         if plan.body.echo:
+            await read_prompts(plan, engine)
             everyone = [one for copies_of in growing.values() for one in copies_of]
             yield [json.dumps(_object(plan, [one.take("", finish_reason=None)]) | more) for one in everyone]
         async for batch in events_of(engine, plan.requests, office, watch_text=True):

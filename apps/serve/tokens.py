@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nlpkit.core.tokenizers.stream import StreamDecoder
+
 if TYPE_CHECKING:
     from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
@@ -37,28 +39,21 @@ def token_text(tokenizer: Tokenizer, token_id: int) -> str:
 
 
 class TokenPlaces:
-    """Says at which character of a text each token begins, as they come.
+    """Says at which character of a text each token begins, as they come; one inside a character begins where that does.
 
     Args:
-        tokenizer: Turns ids into bytes.
+        tokenizer: Turns ids into text.
         offset: Characters that stand before the first token.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, offset: int = 0) -> None:
-        self._tokenizer = tokenizer
+        self._decoder = StreamDecoder(tokenizer)
         self._offset = offset
-        self._at_start = True
 
     def next(self, token_id: int) -> int:
         """Take a token; return where it begins."""
         begins = self._offset
-        data = self._tokenizer.token_bytes(token_id)
-        if data and self._at_start:
-            self._at_start = False
-            if data.startswith(b" ") and not self._tokenizer.decode([token_id]).startswith(" "):
-                data = data[1:]
-        # A character begins where its first byte is.
-        self._offset += sum((byte & 0xC0) != 0x80 for byte in data)
+        self._offset += len(self._decoder.feed(token_id))
         return begins
 
 

@@ -14,6 +14,7 @@ from nlpkit.core.decode.loop import Event
 from nlpkit.core.decode.prefix_cache.order import plan_order
 from nlpkit.core.decode.request import Completion, Generation, Request, Score, TokenEvent
 from nlpkit.core.decode.sampler import draw_seed
+from nlpkit.core.decode.shared.reading import Reader
 from nlpkit.core.decode.shared.submission import (
     CancelledRequestError,
     ClosedServiceError,
@@ -47,6 +48,13 @@ class SharedEngine:
         engine: The engine; nobody else may use it from now on.
         thread: Where it computes.
         batch_tokens: Bound on positions of the cache in use, slots times length; None takes the engine's.
+
+    Attributes:
+        engine: The engine.
+        batch_tokens: Bound on positions of the cache in use.
+        max_seq_len: The model's context, in tokens.
+        vocab_size: Number of logits.
+        reader: Reads texts without writing any, beside all else.
     """
 
     def __init__(self, engine: Engine, thread: DecodeThread, *, batch_tokens: int | None = None) -> None:
@@ -60,6 +68,7 @@ class SharedEngine:
         self._loop: Loop = engine.new_loop(batch_tokens=self.batch_tokens)
         self._queue: deque[Submission] = deque()
         self._tickets: dict[int, tuple[Submission, int]] = {}
+        self.reader = Reader(engine, thread)
         thread.join(self)
 
     # For callers, on any thread.
@@ -138,10 +147,11 @@ class SharedEngine:
                 f"beam_size {request.config.beam_size} cannot be streamed: beam search knows its text only at the end."
             )
         self.check(request)
-        return (
-            TokenEvent(text=event.text, index=event.index, token_id=event.token_id, completion=event.completion)
-            for _, event in self._events([request], watch_text=True)
-        )
+        return self._stream(request)
+
+    def _stream(self, request: Request) -> Iterator[TokenEvent]:
+        for _, event in self._events([request], watch_text=True):
+            yield TokenEvent(text=event.text, index=event.index, token_id=event.token_id, completion=event.completion)
 
     def _events(self, requests: Sequence[Request], *, watch_text: bool) -> Iterator[tuple[int, Event]]:
         cancellation = current_cancellation()
@@ -177,6 +187,7 @@ class SharedEngine:
         """Take no more requests; whoever waits for one gets `ClosedServiceError`."""
         self._closed = True
         self._thread.leave(self)
+        self._thread.leave(self.reader)
 
     # On the thread alone.
 

@@ -118,3 +118,108 @@ def test_an_unknown_model_is_not_found(client: Any) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.completions.create(model="other", prompt="x")
     assert caught.value.body["code"] == "model_not_found"
+
+
+def test_best_of_returns_the_likeliest(client: Any) -> None:
+    asked = {"model": "tiny", "prompt": "x", "max_tokens": 8, "seed": 1, "logprobs": 0}
+    every = client.completions.create(**asked, n=6)
+    best = client.completions.create(**asked, n=2, best_of=6)
+
+    def mean(choice: Any) -> float:
+        return sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs)
+
+    ranked = sorted(every.choices, key=mean, reverse=True)
+    assert [choice.text for choice in best.choices] == [choice.text for choice in ranked[:2]]
+    assert [choice.index for choice in best.choices] == [0, 1]
+    assert best.usage == every.usage
+
+
+def test_several_texts_without_sampling_are_one(client: Any) -> None:
+    answer = client.completions.create(model="tiny", prompt="x", n=3, temperature=0, max_tokens=4)
+    assert len({choice.text for choice in answer.choices}) == 1
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    parts = list(client.completions.create(model="tiny", prompt="x", n=3, temperature=0, max_tokens=4, stream=True))
+    texts = ["".join(c.text for part in parts for c in part.choices if c.index == index) for index in range(3)]
+    assert texts == [choice.text for choice in answer.choices]
+
+
+def test_a_stop_string_is_not_part_of_the_text(client: Any) -> None:
+    whole = client.completions.create(model="tiny", prompt="hello", temperature=0, max_tokens=30).choices[0].text
+    stop = whole[7:9]
+    for stream in (False, True):
+        answer = client.completions.create(
+            model="tiny", prompt="hello", temperature=0, max_tokens=30, stop=stop, stream=stream, logprobs=1
+        )
+        parts = [choice for part in answer for choice in part.choices] if stream else answer.choices
+        assert "".join(part.text for part in parts) == whole[: whole.index(stop)]
+        assert parts[-1].finish_reason == "stop"
+        places = [place for part in parts for place in part.logprobs.text_offset]
+        assert places == sorted(places)
+        assert places[-1] == whole.index(stop) - 1
+
+
+def test_the_prompt_is_echoed_with_its_log_probabilities(client: Any) -> None:
+    ids = list("hé!x".encode())
+    for prompt in ("hé!x", ids):
+        answer = client.completions.create(
+            model="tiny", prompt=prompt, echo=True, logprobs=2, max_tokens=3, temperature=0
+        )
+        (choice,) = answer.choices
+        assert choice.text.startswith("hé!x")
+        told = choice.logprobs
+        assert told.tokens[:5] == ["h", r"bytes:\xc3", r"bytes:\xa9", "!", "x"]
+        assert told.text_offset[:6] == [0, 1, 1, 2, 3, 4]
+        assert told.token_logprobs[0] is None
+        assert told.top_logprobs[0] is None
+        assert len(told.tokens) == len(told.token_logprobs) == len(told.top_logprobs) == len(told.text_offset) == 8
+        for token, logprob, top in zip(told.tokens[1:], told.token_logprobs[1:], told.top_logprobs[1:], strict=True):
+            # To the last bit: whether a token was the likeliest is found by comparing.
+            assert top[token] == logprob
+            assert max(top.values()) >= logprob
+            assert len(top) in (2, 3)
+
+
+def test_a_prompt_can_be_scored_alone(client: Any) -> None:
+    asked = {"model": "tiny", "prompt": "score me", "logprobs": 1}
+    alone = client.completions.create(**asked, echo=True, max_tokens=0).choices[0]
+    assert (alone.text, alone.finish_reason) == ("score me", "length")
+    # What is written without a choice is scored alike when it is read.
+    written = client.completions.create(**asked, max_tokens=5, temperature=0).choices[0]
+    (read,) = client.completions.create(
+        model="tiny", prompt=list(b"score me" + written.text.encode()), logprobs=1, echo=True, max_tokens=0
+    ).choices
+    if written.text.isascii():
+        assert read.logprobs.token_logprobs[8:] == pytest.approx(written.logprobs.token_logprobs, abs=1e-4)
+
+
+def test_an_echo_is_streamed_before_the_text(client: Any) -> None:
+    asked = {"model": "tiny", "prompt": ["ab", "c"], "echo": True, "logprobs": 1, "max_tokens": 5, "seed": 2}
+    whole = client.completions.create(**asked)
+    parts = [choice for part in client.completions.create(**asked, stream=True) for choice in part.choices]
+    for choice in whole.choices:
+        own = [part for part in parts if part.index == choice.index]
+        assert "".join(part.text for part in own) == choice.text
+        assert [t for part in own for t in part.logprobs.token_logprobs] == pytest.approx(
+            choice.logprobs.token_logprobs, abs=1e-5
+        )
+
+
+def test_penalties_and_biases_steer(client: Any) -> None:
+    forced = client.completions.create(model="tiny", prompt="x", max_tokens=4, logit_bias={"122": 100})
+    assert forced.choices[0].text == "zzzz"
+    loop = {"model": "tiny", "prompt": "x", "max_tokens": 40, "temperature": 0, "logit_bias": {"256": -100}}
+    plain = client.completions.create(**loop, logprobs=0).choices[0].logprobs.tokens
+    held = client.completions.create(**loop, logprobs=0, frequency_penalty=2, presence_penalty=2)
+    assert len(set(held.choices[0].logprobs.tokens)) > len(set(plain))
+
+
+def test_the_old_address_names_the_engine(address: str) -> None:
+    import httpx2 as httpx
+
+    answer = httpx.post(
+        f"{address}/v1/engines/tiny/completions",
+        json={"prompt": "x", "max_tokens": 50, "temperature": 0.5, "top_p": 1, "frequency_penalty": 0,
+              "presence_penalty": 0},
+    )  # fmt: skip
+    assert answer.status_code == 200
+    assert answer.json()["model"] == "tiny"
