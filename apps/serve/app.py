@@ -19,7 +19,7 @@ from nlpkit.apps.serve.errors import ApiError, to_api_error
 from nlpkit.apps.serve.gate import Doorkeeper
 from nlpkit.apps.serve.mailbox import PostOffice
 from nlpkit.apps.serve.models import ServedModels
-from nlpkit.apps.serve.openai_routes import ROUTES as OPENAI_ROUTES
+from nlpkit.apps.serve.openai.routes import ROUTES as OPENAI_ROUTES
 from nlpkit.apps.serve.settings import ServeSettings
 from nlpkit.apps.serve.state import ServerState
 from nlpkit.core.errors import NlpkitError

@@ -10,6 +10,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
+from starlette.requests import Request
 
 from nlpkit.apps.serve.gate import Gate
 from nlpkit.apps.serve.mailbox import PostOffice
@@ -59,3 +60,9 @@ class ServerState:
             yield value
         finally:
             context.__exit__(None, None, None)
+
+
+def state_of(request: Request) -> ServerState:
+    """Return what all requests share."""
+    state: ServerState = request.app.state.server
+    return state

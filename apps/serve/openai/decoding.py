@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nlpkit.apps.serve.bodies import SamplingBody
 from nlpkit.apps.serve.errors import ApiError
+from nlpkit.apps.serve.openai.bodies import SamplingBody
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.constraint import Constraint
 

@@ -80,3 +80,17 @@ def _top(tokenizer: Tokenizer, token: ShownToken) -> dict[str, float] | None:
     for token_id, logprob in (*token.alternatives, (token.token_id, token.logprob)):
         top.setdefault(token_text(tokenizer, token_id), logprob)
     return top
+
+
+def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[ShownToken]) -> dict[str, Any]:
+    """Return the object ``logprobs`` of a chat completion."""
+    content = []
+    for token in tokens:
+        top = [_chat_token(tokenizer, token_id, logprob) for token_id, logprob in token.alternatives]
+        content.append(_chat_token(tokenizer, token.token_id, token.logprob or 0.0) | {"top_logprobs": top})
+    return {"content": content, "refusal": None}
+
+
+def _chat_token(tokenizer: Tokenizer, token_id: int, logprob: float) -> dict[str, Any]:
+    data = tokenizer.token_bytes(token_id)
+    return {"token": token_text(tokenizer, token_id), "logprob": logprob, "bytes": list(data)}

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nlpkit.apps.serve.bodies import CompletionBody
-from nlpkit.apps.serve.decoding import check_stream, decode_config
 from nlpkit.apps.serve.errors import ApiError, to_api_error
+from nlpkit.apps.serve.openai.bodies import CompletionBody, Prompt
+from nlpkit.apps.serve.openai.decoding import check_stream, decode_config
+from nlpkit.apps.serve.openai.tokens import ShownToken, TokenPlaces, completion_logprobs
 from nlpkit.apps.serve.running import Finished, complete, events_of
-from nlpkit.apps.serve.tokens import ShownToken, TokenPlaces, completion_logprobs
 from nlpkit.core.decode.request import Completion, Request
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def plan_completion(body: CompletionBody, engine: SharedEngine, lm: LanguageMode
     max_tokens = USUAL_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     config = decode_config(body, max_tokens=max_tokens, n=best_of, logprobs=body.logprobs)
     asked = []
-    for given in _prompts(body):
+    for given in texts_of(body.prompt):
         # What begins a new text stands before an empty one.
         ids = (lm.encode(given) or [start_id(lm)]) if isinstance(given, str) else given
         request = Request(prompt_ids=tuple(ids), config=config)
@@ -107,11 +107,11 @@ def plan_completion(body: CompletionBody, engine: SharedEngine, lm: LanguageMode
     return CompletionPlan(body, lm, tuple(asked), n)
 
 
-def _prompts(body: CompletionBody) -> Sequence[str | list[int]]:
-    """Return the text or the ids of each prompt."""
-    prompt: Any = body.prompt
-    one = prompt is None or isinstance(prompt, str) or isinstance(prompt[0], int)
-    return [prompt or ""] if one else prompt
+def texts_of(given: Prompt | None) -> Sequence[str | list[int]]:
+    """Return the text or the ids of each of one or several texts; an empty text for none."""
+    several: Any = given
+    one = several is None or isinstance(several, str) or isinstance(several[0], int)
+    return [several or ""] if one else several
 
 
 def start_id(lm: LanguageModel) -> int:
