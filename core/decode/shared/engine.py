@@ -15,6 +15,7 @@ from nlpkit.core.decode.prefix_cache.order import plan_order
 from nlpkit.core.decode.request import Completion, Generation, Request, Score, TokenEvent
 from nlpkit.core.decode.sampler import draw_seed
 from nlpkit.core.decode.shared.reading import Reader
+from nlpkit.core.decode.shared.station import Entry, Station
 from nlpkit.core.decode.shared.submission import (
     CancelledRequestError,
     ClosedServiceError,
@@ -26,7 +27,6 @@ from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.engine import Engine
-    from nlpkit.core.decode.loop import Loop
     from nlpkit.core.decode.shared.thread import DecodeThread
 
 FEW = 4
@@ -34,7 +34,9 @@ FEW = 4
 AHEAD = 8
 """Requests that wait in the loop itself while it works: enough to refill what becomes free, few enough that whoever
 comes next need not wait for long."""
-SCORED_AT_ONCE = 2048
+FOOTPRINT = 3
+"""How much more of a cache may be written than is in use at once, before a new one is begun."""
+SCORED_AT_ONCE = 512
 """Tokens that are scored between two steps of running texts."""
 
 
@@ -65,9 +67,10 @@ class SharedEngine:
         self._thread = thread
         self._closed = False
         # Everything below belongs to the thread.
-        self._loop: Loop = engine.new_loop(batch_tokens=self.batch_tokens)
+        self._main = self._new_station()
+        self._others: list[Station] = []
+        self._suspects: deque[Entry] = deque()
         self._queue: deque[Submission] = deque()
-        self._tickets: dict[int, tuple[Submission, int]] = {}
         self.reader = Reader(engine, thread)
         thread.join(self)
 
@@ -76,12 +79,12 @@ class SharedEngine:
     @property
     def n_waiting(self) -> int:
         """Requests that hold no slot yet."""
-        return sum(len(submission.todo) for submission in tuple(self._queue)) + self._loop.n_waiting
+        return sum(len(submission.todo) for submission in tuple(self._queue)) + self._main.loop.n_waiting
 
     @property
     def n_slots(self) -> int:
         """Slots in use."""
-        return self._loop.n_slots
+        return sum(station.loop.n_slots for station in (self._main, *self._others))
 
     def check(self, request: Request) -> None:
         """Refuse a request that cannot run, as `Engine.check` does."""
@@ -194,71 +197,82 @@ class SharedEngine:
     @property
     def busy(self) -> bool:
         """Whether anything is waiting or running."""
-        return bool(self._queue) or not self._loop.idle
+        return bool(self._queue or self._others or self._suspects) or not self._main.loop.idle
 
     def turn(self) -> None:
         """Let requests in, take one step, and tell what happened."""
-        try:
-            self._feed()
-            events = self._loop.step()
-        except Exception as error:  # one request may be the cause, and all would be lost
-            self._recover(error)
-            return
-        for event in events:
-            submission, place = self._tickets[event.ticket]
-            if event.last:
-                del self._tickets[event.ticket]
-                submission.tickets.discard(event.ticket)
-            submission.deliver(place, event)
-        if self._loop.idle and not self._queue and self.engine.prefixes is not None:
+        self._feed()
+        for station in (self._main, *self._others):
+            try:
+                for entry, event in station.step():
+                    entry.deliver(event)
+            except Exception as error:  # one request may be the cause, and all would be lost
+                self._recover(station, error)
+        self._others = [station for station in self._others if not station.loop.idle]
+        if not self.busy and self.engine.prefixes is not None:
             self.engine.prefixes.flush()
 
     def stop(self) -> None:
         """Tell everybody that nothing more comes."""
         error = ClosedServiceError("The program is ending, or the model was unloaded, before the text was complete.")
-        self._fail_all(error)
+        entries = [*self._suspects, *(entry for one in (self._main, *self._others) for entry in one.entries.values())]
+        for submission in [*(entry.submission for entry in entries), *self._queue]:
+            submission.fail(error)
+        self._queue.clear()
+        self._suspects.clear()
+        self._main, self._others = self._new_station(), []
+
+    def _new_station(self) -> Station:
+        return Station(self.engine.new_loop(batch_tokens=self.batch_tokens))
 
     def _feed(self) -> None:
         """Move requests into the loop, one of each caller in turn."""
-        while self._queue and (self._loop.idle or self._loop.n_waiting < AHEAD):
+        if self._queue and self._main.footprint > FOOTPRINT * self.batch_tokens:
+            # Each slot has held a long text by now, and what was written of the cache stays: begin with a new one.
+            self._others.append(self._main)
+            self._main = self._new_station()
+        loop = self._main.loop
+        while self._queue and (loop.idle or loop.n_waiting < AHEAD):
             submission = self._queue.popleft()
             if submission.done or not submission.todo:
                 continue
-            place = submission.todo.popleft()
-            ticket = self._loop.submit(
-                submission.requests[place], watch_text=submission.watch_text, keep=submission.keep[place]
-            )
-            self._tickets[ticket] = submission, place
-            submission.tickets.add(ticket)
+            self._main.put(Entry(submission, submission.todo.popleft()))
             if submission.todo:
                 self._queue.append(submission)
+        if self._suspects and not any(one.alone for one in self._others):
+            station = self._new_station()
+            station.alone = True
+            station.put(self._suspects.popleft())
+            self._others.append(station)
 
     def _drop(self, submission: Submission) -> None:
         submission.todo.clear()
+        submission.fail(CancelledRequestError("The request was cancelled."))
         if submission in self._queue:
             self._queue.remove(submission)
-        try:
-            for ticket in sorted(submission.tickets):
-                del self._tickets[ticket]
-                self._loop.cancel(ticket)
-        except Exception as error:  # as in `turn`
-            self._recover(error)
-        submission.tickets.clear()
-        submission.fail(CancelledRequestError("The request was cancelled."))
+        self._suspects = deque(entry for entry in self._suspects if entry.submission is not submission)
+        for station in (self._main, *self._others):
+            try:
+                station.drop(submission)
+            except Exception as error:  # as in `turn`
+                self._recover(station, error)
 
-    def _recover(self, error: Exception) -> None:
-        self._fail_all(error)
-        self._loop = self.engine.new_loop(batch_tokens=self.batch_tokens)
-
-    def _fail_all(self, error: Exception) -> None:
-        waiting = {id(submission): submission for submission, _ in self._tickets.values()}
-        waiting.update((id(submission), submission) for submission in self._queue)
-        self._tickets.clear()
-        self._queue.clear()
-        for submission in waiting.values():
-            submission.tickets.clear()
-            submission.todo.clear()
-            submission.fail(error)
+    def _recover(self, station: Station, error: Exception) -> None:
+        """Give up a loop that failed. Whoever may be the cause is tried again alone; the others begin again."""
+        entries = list(station.entries.values())
+        suspects = [] if station.alone else [entry for entry in entries if entry.may_fail]
+        if station is self._main:
+            self._main = self._new_station()
+        else:
+            self._others.remove(station)
+        if not suspects:
+            for entry in entries:
+                entry.submission.fail(error)
+            return
+        self._suspects += [entry.again() for entry in suspects]
+        for entry in entries:
+            if entry not in suspects:
+                self._main.put(entry.again())
 
 
 def _with_seed(request: Request) -> Request:

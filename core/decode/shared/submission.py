@@ -36,7 +36,6 @@ class Submission:
         watch_text: Whether text is told step by step.
         todo: Places of those that are not in the loop yet, in the order in which they should go.
         keep: For each request, how many of its first tokens are worth keeping; None is all.
-        tickets: What is in the loop: its tickets.
         left: How many are not finished.
     """
 
@@ -54,7 +53,6 @@ class Submission:
         self.watch_text = watch_text
         self.todo = deque(order)
         self.keep = tuple(keep)
-        self.tickets: set[int] = set()
         self.left = len(self.requests)
         self._sink: Sink | None = sink
         self._cancel = cancel

@@ -5,19 +5,22 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import torch
 from tiny_models import tiny_engine
+from torch import Tensor
 
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Generation, Request
 from nlpkit.core.decode.shared.engine import SharedEngine
 from nlpkit.core.decode.shared.submission import Cancellation, CancelledRequestError, ClosedServiceError
 from nlpkit.core.decode.shared.thread import DecodeThread
-from nlpkit.core.errors import ConfigError, ContextOverflowError
+from nlpkit.core.errors import ConfigError, ContextOverflowError, ModelFileError
+from nlpkit.core.runners.gpt import GPTRunner
 
 LONG = DecodeConfig(max_tokens=100, ignore_eos=True)
 
@@ -153,3 +156,66 @@ def test_threads_take_turns_with_several_engines(thread: DecodeThread) -> None:
         ((_, generation),) = shared.generate([one])
         ((_, expected),) = tiny_engine(seed=seed).generate([one])
         assert generation.completions == expected.completions
+
+
+def nothing_left(generated: Sequence[int]) -> Tensor:
+    """Allow three tokens, then none: such a request fails while it is written."""
+    return torch.full((29,), len(generated) < 3)
+
+
+def test_a_request_that_fails_spoils_no_other(shared: SharedEngine) -> None:
+    rng = random.Random(2)
+    good = [request(rng, max_tokens=20) for _ in range(6)]
+    good += [Request(prompt_ids=(4, 5), config=DecodeConfig(max_tokens=20, logit_bias={3: -100}))]
+    bad = Request(prompt_ids=(7,), config=LONG, token_filter=nothing_left)
+    alone = tiny_engine()
+    expected = [facts(next(alone.generate([one]))[1]) for one in good]
+
+    def run(one: Request) -> object:
+        try:
+            return facts(next(shared.generate([one]))[1])
+        except ConfigError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(run, [*good, bad, bad]))
+    assert found[:-2] == expected
+    assert all("leave no token" in str(told) for told in found[-2:])
+    wait_until_idle(shared)
+
+
+def test_a_stream_goes_on_where_it_was_when_another_request_fails(shared: SharedEngine) -> None:
+    one = Request(prompt_ids=(3, 4), config=DecodeConfig(max_tokens=60, ignore_eos=True, temperature=1.0, seed=8))
+    stream = shared.stream(one)
+    texts = [next(stream).text for _ in range(3)]
+    with pytest.raises(ConfigError, match="leave no token"):
+        list(shared.generate([Request(prompt_ids=(7,), config=LONG, token_filter=nothing_left)]))
+    rest = list(stream)
+    assert rest[-1].completion is not None
+    assert "".join([*texts, *(event.text for event in rest)]) == rest[-1].completion.text
+    assert rest[-1].completion.token_ids == next(tiny_engine().generate([one]))[1].completions[0].token_ids
+
+
+def test_what_is_no_fault_of_a_request_is_told_to_all(shared: SharedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ModelFileError("numbers that are none")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GPTRunner, "extend", broken)
+        with pytest.raises(ModelFileError):
+            list(shared.generate([Request(prompt_ids=(1,), config=LONG), Request(prompt_ids=(2,), config=LONG)]))
+    assert list(shared.generate([Request(prompt_ids=(1,), config=LONG)]))
+
+
+def test_a_cache_that_has_held_much_is_given_up(thread: DecodeThread) -> None:
+    shared = SharedEngine(tiny_engine(), thread, batch_tokens=200)
+    first = shared._main
+    short = [Request(prompt_ids=(place % 27 + 1,), config=DecodeConfig(max_tokens=4)) for place in range(60)]
+    long = [Request(prompt_ids=(place % 27 + 1,), config=LONG) for place in range(4)]
+    alone = tiny_engine()
+    expected = [facts(next(alone.generate([one]))[1]) for one in [*short, *long]]
+    with ThreadPoolExecutor(16) as pool:
+        for _ in range(2):
+            assert list(pool.map(lambda one: facts(next(shared.generate([one]))[1]), [*short, *long])) == expected
+    wait_until_idle(shared)
+    assert shared._main is not first
