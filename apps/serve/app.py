@@ -19,11 +19,13 @@ from nlpkit.apps.serve.errors import ApiError, to_api_error
 from nlpkit.apps.serve.gate import Doorkeeper
 from nlpkit.apps.serve.mailbox import PostOffice
 from nlpkit.apps.serve.models import ServedModels
+from nlpkit.apps.serve.observing import Metrics, Observer
 from nlpkit.apps.serve.openai.routes import ROUTES as OPENAI_ROUTES
 from nlpkit.apps.serve.settings import ServeSettings
 from nlpkit.apps.serve.state import ServerState
 from nlpkit.core.errors import NlpkitError
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FORESEEN = (ApiError, NlpkitError, ClientGoneError, MemoryError, Exception)
 """Errors that get an answer in the interface's form; only the last kind is a bug, and goes on to the log."""
 
@@ -39,10 +41,12 @@ def build_app(settings: ServeSettings, *, models: ServedModels | None = None) ->
         An ASGI application. Its models are closed when it ends.
     """
     served = models or ServedModels(settings)
+    metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.server = ServerState(settings, served, PostOffice(asyncio.get_running_loop()))
+        app.state.server = state = ServerState(settings, served, PostOffice(asyncio.get_running_loop()))
+        metrics.watch(state)
         try:
             yield
         finally:
@@ -51,10 +55,11 @@ def build_app(settings: ServeSettings, *, models: ServedModels | None = None) ->
     return Starlette(
         routes=[
             *OPENAI_ROUTES,
+            Route("/metrics", lambda request: Response(metrics.text(), media_type=METRICS_TYPE), methods=["GET"]),
             Route("/health", health, methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
         ],
-        middleware=[Middleware(Doorkeeper, settings=settings)],
+        middleware=[Middleware(Observer, metrics=metrics), Middleware(Doorkeeper, settings=settings)],
         exception_handlers={HTTPException: answer_http_error, **dict.fromkeys(FORESEEN, answer_error)},
         lifespan=lifespan,
     )
@@ -69,7 +74,7 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """Say whether the first model is in memory."""
     models = request.app.state.server.models
-    is_ready = models.ids[0] in models.loaded and models.thread.alive
+    is_ready = models.ids[0] in models.loaded and models.thread.alive and not models.ending
     return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack
@@ -59,21 +61,39 @@ async def read_bytes(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def too_long(limit: float) -> ApiError:
+    """Return the error of a request that takes too long."""
+    return ApiError(
+        f"The request took longer than {limit:g} s, which is this server's limit. Ask for less.",
+        status=504,
+        kind="server_error",
+        code="timeout",
+    )
+
+
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def while_connected(receive: Receive, work: Awaitable[_T]) -> _T:
+async def while_connected(receive: Receive, work: Awaitable[_T], *, limit: float | None = None) -> _T:
     """Run work for as long as the client waits for it; its body must have been read.
+
+    Args:
+        receive: What the client sends.
+        work: The work.
+        limit: Most seconds.
 
     Raises:
         ClientGoneError: The client went away; the work was cancelled.
+        ApiError: It took longer, and was cancelled; with status 504.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({task, gone}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        if not done and limit is not None:
+            raise too_long(limit)
         if not task.done():
             raise ClientGoneError
         return task.result()
@@ -90,6 +110,7 @@ class EventStream:
     Args:
         events: The events' data, several at a time.
         resources: What to give back at the end.
+        limit: Most seconds; a stream that takes longer ends with an error.
         headers: More headers.
     """
 
@@ -98,10 +119,13 @@ class EventStream:
         events: AsyncIterator[list[str]],
         resources: AsyncExitStack,
         *,
+        limit: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._events = events
         self._resources = resources
+        self._limit = limit
+        self._written = 0.0
         self._headers = {
             "content-type": "text/event-stream; charset=utf-8",
             "cache-control": "no-cache",
@@ -121,8 +145,11 @@ class EventStream:
         self._written = time.monotonic()
         pings = asyncio.ensure_future(self._ping(send))
         try:
-            async for batch in self._events:
-                await self._write(send, "".join(f"data: {data}\n\n" for data in batch).encode())
+            with anyio.move_on_after(math.inf if self._limit is None else self._limit) as time_left:
+                async for batch in self._events:
+                    await self._write(send, batch)
+            if time_left.cancelled_caught and self._limit is not None:
+                await self._write(send, [json.dumps(too_long(self._limit).body()), "[DONE]"])
         finally:
             pings.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -131,9 +158,11 @@ class EventStream:
         while True:
             await asyncio.sleep(PING_SECONDS / 3)
             if time.monotonic() - self._written > PING_SECONDS:
-                await self._write(send, b": ping\n\n")
+                await self._write(send, [])
 
-    async def _write(self, send: Send, data: bytes) -> None:
+    async def _write(self, send: Send, events: list[str]) -> None:
+        """Send events; none is a comment, which says that the stream is alive."""
+        data = "".join(f"data: {event}\n\n" for event in events).encode() or b": ping\n\n"
         try:
             with anyio.fail_after(SLOWEST_SECONDS):
                 await send({"type": "http.response.body", "body": data, "more_body": True})

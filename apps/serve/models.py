@@ -57,6 +57,12 @@ class ServedModels:
     Args:
         settings: Which models there are, and how much memory they may take.
         load: Loads one; by default from its files.
+
+    Attributes:
+        settings: Which models there are.
+        created: When this was made, in seconds since 1970.
+        thread: Where all of them compute.
+        ending: Whether the server is about to end.
     """
 
     def __init__(self, settings: ServeSettings, *, load: LoadServed | None = None) -> None:
@@ -64,6 +70,7 @@ class ServedModels:
         self._load_model = load or self._from_files
         self.created = int(time.time())
         self.thread = DecodeThread()
+        self.ending = False
         self._choosers = {model.id: AdapterChooser(model.name, model.adapter) for model in settings.models}
         self._by_id: dict[str, tuple[ServedModel, TaskAdapter | None]] = {}
         for model in settings.models:
@@ -194,6 +201,12 @@ class ServedModels:
             gone = self._loaded.pop(key)
             gone.engine.close()
             total -= gone.size
+
+    def end(self) -> None:
+        """Let nobody in any more; whoever waits for a text is told that the end has come."""
+        self.ending = True
+        for loaded in self.loaded.values():
+            loaded.engine.close()
 
     def close(self) -> None:
         """End everything; whoever waits is told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from nlpkit.apps.serve.settings import ServeSettings
+    from nlpkit.apps.serve.state import ServerState
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -54,13 +56,21 @@ def serve(app: Starlette, settings: ServeSettings, listening: socket.socket, *, 
         timeout_graceful_shutdown=int(settings.grace) + 5,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    server = _Server(config, on_start)
-    server.run(sockets=[listening])
+    server = _Server(config, settings.grace, on_start)
+    try:
+        server.run(sockets=[listening])
+    except SystemExit:
+        # SIGTERM is how a server is asked to end; uvicorn raises it once more when it has.
+        if not server.should_exit:
+            raise
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+    """Ends in two steps: what runs may go on for a while; then it is told of the end, and streams are closed."""
+
+    def __init__(self, config: uvicorn.Config, grace: float, on_start: Callable[[], None]) -> None:
         super().__init__(config)
+        self._grace = grace
         self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -68,3 +78,13 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let running requests go on for a while, then end them."""
+        state: ServerState = self.config.app.state.server  # type: ignore[union-attr]
+        state.models.ending = True
+        last = asyncio.get_running_loop().call_later(self._grace, state.models.end)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            last.cancel()

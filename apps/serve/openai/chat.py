@@ -21,6 +21,7 @@ from nlpkit.core.decode.request import Completion, Request
 
 if TYPE_CHECKING:
     from nlpkit.apps.serve.mailbox import PostOffice
+    from nlpkit.apps.serve.observing import Tally
     from nlpkit.core.decode.loop import Event
     from nlpkit.core.decode.shared.engine import SharedEngine
     from nlpkit.core.language_model import LanguageModel
@@ -109,9 +110,9 @@ def _constraint(body: ChatBody) -> Constraint | None:
     return Constraint.json_schema(ANY_OBJECT if schema is None else schema)
 
 
-async def answer_chat(plan: ChatPlan, engine: SharedEngine, office: PostOffice) -> dict[str, Any]:
+async def answer_chat(plan: ChatPlan, engine: SharedEngine, office: PostOffice, tally: Tally) -> dict[str, Any]:
     """Run a request to its end; return the answer's body."""
-    (finished,) = await complete(engine, [plan.request], office)
+    (finished,) = await complete(engine, [plan.request], office, tally=tally)
     found = finished.completions
     texts: Sequence[Completion] = found * plan.n if len(found) == 1 else found
     choices = []
@@ -157,7 +158,9 @@ class _Tokens:
         return chat_logprobs(self._tokenizer, ready)
 
 
-async def stream_chat(plan: ChatPlan, engine: SharedEngine, office: PostOffice) -> AsyncIterator[list[str]]:
+async def stream_chat(
+    plan: ChatPlan, engine: SharedEngine, office: PostOffice, tally: Tally
+) -> AsyncIterator[list[str]]:
     """Run a request; yield the data of events, those that are ready together."""
     options = plan.body.stream_options
     with_usage = options is not None and bool(options.include_usage)
@@ -184,7 +187,7 @@ async def stream_chat(plan: ChatPlan, engine: SharedEngine, office: PostOffice) 
 
     try:
         yield [chunk(index, {"role": "assistant", "content": "", "refusal": None}) for index in range(plan.n)]
-        async for batch in events_of(engine, [plan.request], office, watch_text=True):
+        async for batch in events_of(engine, [plan.request], office, watch_text=True, tally=tally):
             ready: list[str] = []
             for _, event in batch:
                 n_tokens += event.token_id is not None

@@ -19,6 +19,7 @@ from nlpkit.core.decode.request import Completion, Request
 
 if TYPE_CHECKING:
     from nlpkit.apps.serve.mailbox import PostOffice
+    from nlpkit.apps.serve.observing import Tally
     from nlpkit.core.decode.loop import Event
     from nlpkit.core.decode.shared.engine import SharedEngine
     from nlpkit.core.language_model import LanguageModel
@@ -140,10 +141,12 @@ async def read_prompts(plan: CompletionPlan, engine: SharedEngine) -> None:
             asked.echoed.append((ShownToken(token_id, logprob, alternatives), places.next(token_id)))
 
 
-async def answer_completion(plan: CompletionPlan, engine: SharedEngine, office: PostOffice) -> dict[str, Any]:
+async def answer_completion(
+    plan: CompletionPlan, engine: SharedEngine, office: PostOffice, tally: Tally
+) -> dict[str, Any]:
     """Run a request to its end; return the answer's body."""
     await read_prompts(plan, engine)
-    finished = await complete(engine, plan.requests, office)
+    finished = await complete(engine, plan.requests, office, tally=tally)
     choices: list[dict[str, Any]] = []
     for number, (asked, done) in enumerate(zip(plan.asked, finished, strict=True)):
         for k, completion in enumerate(_best(done, plan.n)):
@@ -207,7 +210,9 @@ class _Growing:
         return {"text": text, "index": self._index, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
-async def stream_completion(plan: CompletionPlan, engine: SharedEngine, office: PostOffice) -> AsyncIterator[list[str]]:
+async def stream_completion(
+    plan: CompletionPlan, engine: SharedEngine, office: PostOffice, tally: Tally
+) -> AsyncIterator[list[str]]:
     """Run a request; yield the data of events, those that are ready together."""
     options = plan.body.stream_options
     with_usage = options is not None and bool(options.include_usage)
@@ -224,7 +229,7 @@ async def stream_completion(plan: CompletionPlan, engine: SharedEngine, office: 
             await read_prompts(plan, engine)
             everyone = [one for copies_of in growing.values() for one in copies_of]
             yield [json.dumps(_object(plan, [one.take("", finish_reason=None)]) | more) for one in everyone]
-        async for batch in events_of(engine, plan.requests, office, watch_text=True):
+        async for batch in events_of(engine, plan.requests, office, watch_text=True, tally=tally):
             ready = []
             for place, event in batch:
                 n_tokens += event.token_id is not None

@@ -2,64 +2,54 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from nlpkit.apps.serve.body import read_body
-from nlpkit.apps.serve.connection import EventStream, read_bytes, while_connected
 from nlpkit.apps.serve.openai.bodies import CompletionBody
 from nlpkit.apps.serve.openai.chat import answer_chat, plan_chat, stream_chat
 from nlpkit.apps.serve.openai.chat_bodies import ChatBody, EmbeddingBody
 from nlpkit.apps.serve.openai.completions import answer_completion, plan_completion, stream_completion
 from nlpkit.apps.serve.openai.embeddings import answer_embeddings, plan_embeddings
 from nlpkit.apps.serve.state import state_of
+from nlpkit.apps.serve.visit import visiting
 
 
 async def create_completion(request: Request) -> Any:
     """Continue texts."""
-    state = state_of(request)
     engine_name = request.path_params.get("engine")
-    async with AsyncExitStack() as stack:
-        stack.enter_context(state.gate.enter())
-        data = await read_bytes(request, state.settings.max_body_bytes)
-        known = {} if engine_name is None else {"model": engine_name}
-        body = await state.briefly(lambda: read_body(CompletionBody, data, **known))
-        loaded = await stack.enter_async_context(state.borrowed(state.models.lend(body.model)))
-        plan = await state.briefly(lambda: plan_completion(body, loaded.engine, loaded.lm))
+    async with visiting(request) as visit:
+        body = await visit.read(CompletionBody, **({} if engine_name is None else {"model": engine_name}))
+        loaded = await visit.lend(body.model)
+        plan = await visit.briefly(lambda: plan_completion(body, loaded.engine, loaded.lm))
+        visit.tally.prompt_tokens = plan.prompt_tokens
         if body.stream:
-            return EventStream(stream_completion(plan, loaded.engine, state.office), stack.pop_all())
-        answer = await while_connected(request.receive, answer_completion(plan, loaded.engine, state.office))
-        return JSONResponse(answer)
+            return visit.stream(stream_completion(plan, loaded.engine, visit.state.office, visit.tally))
+        return JSONResponse(await visit.wait(answer_completion(plan, loaded.engine, visit.state.office, visit.tally)))
 
 
 async def create_chat_completion(request: Request) -> Any:
     """Answer a conversation."""
-    state = state_of(request)
-    async with AsyncExitStack() as stack:
-        stack.enter_context(state.gate.enter())
-        data = await read_bytes(request, state.settings.max_body_bytes)
-        body = await state.briefly(lambda: read_body(ChatBody, data))
-        loaded = await stack.enter_async_context(state.borrowed(state.models.lend(body.model)))
-        plan = await state.briefly(lambda: plan_chat(body, loaded.engine, loaded.lm))
+    async with visiting(request) as visit:
+        body = await visit.read(ChatBody)
+        loaded = await visit.lend(body.model)
+        plan = await visit.briefly(lambda: plan_chat(body, loaded.engine, loaded.lm))
+        visit.tally.prompt_tokens = len(plan.request.prompt_ids)
         if body.stream:
-            return EventStream(stream_chat(plan, loaded.engine, state.office), stack.pop_all())
-        return JSONResponse(await while_connected(request.receive, answer_chat(plan, loaded.engine, state.office)))
+            return visit.stream(stream_chat(plan, loaded.engine, visit.state.office, visit.tally))
+        return JSONResponse(await visit.wait(answer_chat(plan, loaded.engine, visit.state.office, visit.tally)))
 
 
 async def create_embeddings(request: Request) -> Any:
     """Turn texts into vectors."""
-    state = state_of(request)
-    async with AsyncExitStack() as stack:
-        stack.enter_context(state.gate.enter())
-        data = await read_bytes(request, state.settings.max_body_bytes)
-        body = await state.briefly(lambda: read_body(EmbeddingBody, data))
-        loaded = await stack.enter_async_context(state.borrowed(state.models.lend(body.model)))
-        texts = await state.briefly(lambda: plan_embeddings(body, loaded.lm))
-        return JSONResponse(await while_connected(request.receive, answer_embeddings(body, texts, loaded.engine)))
+    async with visiting(request) as visit:
+        body = await visit.read(EmbeddingBody)
+        loaded = await visit.lend(body.model)
+        texts = await visit.briefly(lambda: plan_embeddings(body, loaded.lm))
+        visit.tally.prompt_tokens = sum(map(len, texts))
+        return JSONResponse(await visit.wait(answer_embeddings(body, texts, loaded.engine)))
 
 
 async def list_models(request: Request) -> Response:
