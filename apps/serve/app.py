@@ -5,27 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from nlpkit.apps.serve.connection import ClientGoneError
+from nlpkit.apps.serve.door.gate import Doorkeeper
+from nlpkit.apps.serve.door.observing import Metrics, Observer
 from nlpkit.apps.serve.errors import ApiError, to_api_error
-from nlpkit.apps.serve.gate import Doorkeeper
 from nlpkit.apps.serve.mailbox import PostOffice
 from nlpkit.apps.serve.models import ServedModels
-from nlpkit.apps.serve.observing import Metrics, Observer
-from nlpkit.apps.serve.openai.routes import ROUTES as OPENAI_ROUTES
+from nlpkit.apps.serve.openai import routes as openai
+from nlpkit.apps.serve.openapi import Operation, build_openapi, render_docs
 from nlpkit.apps.serve.settings import ServeSettings
 from nlpkit.apps.serve.state import ServerState
 from nlpkit.core.errors import NlpkitError
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+_WATCHING = "Watching over the server"
+OPERATIONS = [
+    Operation("/health", "get", "Say that the process lives.", _WATCHING),
+    Operation("/ready", "get", "Say whether the first model is in memory.", _WATCHING),
+    Operation("/metrics", "get", "Count for Prometheus.", _WATCHING, media="text/plain"),
+]
 FORESEEN = (ApiError, NlpkitError, ClientGoneError, MemoryError, Exception)
 """Errors that get an answer in the interface's form; only the last kind is a bug, and goes on to the log."""
 
@@ -42,6 +51,8 @@ def build_app(settings: ServeSettings, *, models: ServedModels | None = None) ->
     """
     served = models or ServedModels(settings)
     metrics = Metrics()
+    document = build_openapi([*openai.OPERATIONS, *OPERATIONS], version=version("nlpkit"))
+    page = render_docs(document)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -54,7 +65,9 @@ def build_app(settings: ServeSettings, *, models: ServedModels | None = None) ->
 
     return Starlette(
         routes=[
-            *OPENAI_ROUTES,
+            *openai.ROUTES,
+            Route("/openapi.json", lambda request: JSONResponse(document), methods=["GET"]),
+            Route("/docs", lambda request: HTMLResponse(page, headers=PAGE_HEADERS), methods=["GET"]),
             Route("/metrics", lambda request: Response(metrics.text(), media_type=METRICS_TYPE), methods=["GET"]),
             Route("/health", health, methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nlpkit.apps.serve.mailbox import Mailbox, PostOffice
 
 if TYPE_CHECKING:
-    from nlpkit.apps.serve.observing import Tally
+    from nlpkit.apps.serve.door.observing import Tally
     from nlpkit.core.decode.loop import Event
     from nlpkit.core.decode.request import Completion, Request
     from nlpkit.core.decode.shared.engine import SharedEngine

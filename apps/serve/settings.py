@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from nlpkit.core.errors import ConfigError
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches an address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +49,6 @@ class ServeSettings:
         allowed_hosts: Names, beside the loopback's and `host`, that requests may call the server by.
         queue: Most requests in the house, running or waiting.
         max_body_bytes: Longest body of a request.
-        max_output_tokens: Most tokens that one request may ask for, over all of its texts.
         timeout: Seconds after which a request is given up.
         grace: Seconds that running requests get when the server ends.
         api_keys: SHA-256 hashes of the keys, one of which requests must bring; empty lets everybody in.
@@ -57,7 +65,6 @@ class ServeSettings:
     allowed_hosts: tuple[str, ...] = ()
     queue: int = 256
     max_body_bytes: int = 4 * 2**20
-    max_output_tokens: int = 65_536
     timeout: float = 600.0
     grace: float = 10.0
     api_keys: frozenset[bytes] = frozenset()

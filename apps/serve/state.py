@@ -12,7 +12,7 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from starlette.requests import Request
 
-from nlpkit.apps.serve.gate import Gate
+from nlpkit.apps.serve.door.gate import Gate
 from nlpkit.apps.serve.mailbox import PostOffice
 from nlpkit.apps.serve.models import ServedModels
 from nlpkit.apps.serve.settings import ServeSettings

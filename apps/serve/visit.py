@@ -12,8 +12,8 @@ from starlette.requests import Request
 
 from nlpkit.apps.serve.body import read_body
 from nlpkit.apps.serve.connection import EventStream, read_bytes, while_connected
+from nlpkit.apps.serve.door.observing import Tally, tally_of
 from nlpkit.apps.serve.models import LoadedModel
-from nlpkit.apps.serve.observing import Tally, tally_of
 from nlpkit.apps.serve.state import ServerState, state_of
 
 _T = TypeVar("_T")

@@ -20,8 +20,8 @@ from nlpkit.core.decode.constraint import Constraint
 from nlpkit.core.decode.request import Completion, Request
 
 if TYPE_CHECKING:
+    from nlpkit.apps.serve.door.observing import Tally
     from nlpkit.apps.serve.mailbox import PostOffice
-    from nlpkit.apps.serve.observing import Tally
     from nlpkit.core.decode.loop import Event
     from nlpkit.core.decode.shared.engine import SharedEngine
     from nlpkit.core.language_model import LanguageModel

@@ -18,8 +18,8 @@ from nlpkit.apps.serve.running import Finished, complete, events_of
 from nlpkit.core.decode.request import Completion, Request
 
 if TYPE_CHECKING:
+    from nlpkit.apps.serve.door.observing import Tally
     from nlpkit.apps.serve.mailbox import PostOffice
-    from nlpkit.apps.serve.observing import Tally
     from nlpkit.core.decode.loop import Event
     from nlpkit.core.decode.shared.engine import SharedEngine
     from nlpkit.core.language_model import LanguageModel

@@ -13,6 +13,7 @@ from nlpkit.apps.serve.openai.chat import answer_chat, plan_chat, stream_chat
 from nlpkit.apps.serve.openai.chat_bodies import ChatBody, EmbeddingBody
 from nlpkit.apps.serve.openai.completions import answer_completion, plan_completion, stream_completion
 from nlpkit.apps.serve.openai.embeddings import answer_embeddings, plan_embeddings
+from nlpkit.apps.serve.openapi import Operation
 from nlpkit.apps.serve.state import state_of
 from nlpkit.apps.serve.visit import visiting
 
@@ -77,4 +78,14 @@ ROUTES = [
     Route("/v1/embeddings", create_embeddings, methods=["POST"]),
     Route("/v1/models", list_models, methods=["GET"]),
     Route("/v1/models/{model:path}", show_model, methods=["GET"]),
+]
+
+_GROUP = "OpenAI's interface"
+_EVENTS = ("text/event-stream",)
+OPERATIONS = [
+    Operation("/v1/completions", "post", "Continue texts.", _GROUP, CompletionBody, also=_EVENTS),
+    Operation("/v1/chat/completions", "post", "Answer a conversation.", _GROUP, ChatBody, also=_EVENTS),
+    Operation("/v1/embeddings", "post", "Turn texts into vectors.", _GROUP, EmbeddingBody),
+    Operation("/v1/models", "get", "List the models.", _GROUP),
+    Operation("/v1/models/{model}", "get", "Tell of one model.", _GROUP),
 ]

@@ -23,7 +23,7 @@ from nlpkit.core.decode.shared.submission import (
     Submission,
     current_cancellation,
 )
-from nlpkit.core.errors import ConfigError
+from nlpkit.core.errors import ConfigError, ContextOverflowError
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.engine import Engine
@@ -62,7 +62,7 @@ class SharedEngine:
     def __init__(self, engine: Engine, thread: DecodeThread, *, batch_tokens: int | None = None) -> None:
         self.engine = engine
         self.batch_tokens = engine.batch_tokens if batch_tokens is None else batch_tokens
-        self.max_seq_len = engine.max_seq_len
+        self.max_seq_len = min(engine.max_seq_len, self.batch_tokens)
         self.vocab_size = engine.vocab_size
         self._thread = thread
         self._closed = False
@@ -87,8 +87,22 @@ class SharedEngine:
         return sum(station.loop.n_slots for station in (self._main, *self._others))
 
     def check(self, request: Request) -> None:
-        """Refuse a request that cannot run, as `Engine.check` does."""
+        """Refuse a request that cannot run, as `Engine.check` does, or that needs more memory than all may use.
+
+        Raises:
+            NlpkitError: As `Engine.check`.
+            ContextOverflowError: Its texts together could hold more tokens than `batch_tokens`.
+        """
         self.engine.check(request)
+        config = request.config
+        width = max(config.n, config.beam_size, config.top_k if config.contrastive_alpha else 1)
+        need = width * (len(request.prompt_ids) + config.max_tokens)
+        if need > self.batch_tokens:
+            raise ContextOverflowError(
+                f"{width} text{'s' * (width > 1)} of up to {len(request.prompt_ids) + config.max_tokens} tokens are "
+                f"{need:,} in all, and all requests together may hold {self.batch_tokens:,} here. Lower max_tokens or "
+                "the number of texts, or allow more with batch_tokens."
+            )
 
     def submit(self, requests: Sequence[Request], sink: Sink, *, watch_text: bool = False) -> Submission:
         """Hand in requests.

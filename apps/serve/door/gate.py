@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import ipaddress
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from nlpkit.apps.serve.door.keys import knows_key
 from nlpkit.apps.serve.errors import ApiError, QueueFullError
 
 if TYPE_CHECKING:
@@ -47,20 +46,6 @@ class Gate:
             yield
         finally:
             self.inside -= 1
-
-
-def hash_key(key: str) -> bytes:
-    """Return what is kept of a key. Keys are long and random: a slow hash would add nothing."""
-    return hashlib.sha256(key.encode()).digest()
-
-
-def knows_key(key: str, hashes: frozenset[bytes]) -> bool:
-    """Tell whether a key is one of those, in a time that does not depend on which."""
-    given = hash_key(key)
-    found = False
-    for known in hashes:
-        found |= hmac.compare_digest(given, known)
-    return found
 
 
 def host_name(header: str) -> str:
