@@ -31,8 +31,8 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
 _WATCHING = "Watching over the server"
 OPERATIONS = [
-    Operation("/health", "get", "Say that the process lives.", _WATCHING),
-    Operation("/ready", "get", "Say whether the first model is in memory.", _WATCHING),
+    Operation("/health", "get", "Say that the process lives.", _WATCHING, unready="It cannot compute."),
+    Operation("/ready", "get", "Say whether the first model is in memory.", _WATCHING, unready="It is not."),
     Operation("/metrics", "get", "Count for Prometheus.", _WATCHING, media="text/plain"),
 ]
 FORESEEN = (ApiError, NlpkitError, ClientGoneError, MemoryError, Exception)
@@ -51,7 +51,7 @@ def build_app(settings: ServeSettings, *, models: ServedModels | None = None) ->
     """
     served = models or ServedModels(settings)
     metrics = Metrics()
-    document = build_openapi([*openai.OPERATIONS, *OPERATIONS], version=version("nlpkit"))
+    document = build_openapi([*openai.OPERATIONS, *OPERATIONS], version=version("nlpkit"), models=served.ids)
     page = render_docs(document)
 
     @contextlib.asynccontextmanager

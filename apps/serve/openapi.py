@@ -29,6 +29,7 @@ class Operation:
         media: Type of the answer.
         also: Types of answers besides, such as a stream.
         uploads: Fields of a form instead of a body, as a JSON schema.
+        unready: What it says with status 503, where that is no error.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Operation:
     media: str = "application/json"
     also: Sequence[str] = ()
     uploads: dict[str, Any] | None = None
+    unready: str | None = None
 
 
 ERROR = {
@@ -71,18 +73,22 @@ PROBLEMS = {
 }
 
 
-def build_openapi(operations: Sequence[Operation], *, version: str) -> dict[str, Any]:
+def build_openapi(operations: Sequence[Operation], *, version: str, models: Sequence[str]) -> dict[str, Any]:
     """Describe the interface.
 
     Args:
         operations: What there is.
         version: Of this program.
+        models: Ids of the models that requests may name.
 
     Returns:
         An OpenAPI document.
     """
     bodies = list(dict.fromkeys(one.body for one in operations if one.body is not None))
     _, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=_REF)
+    for schema in schemas.get("$defs", {}).values():
+        if "model" in schema.get("properties", {}):
+            schema["properties"]["model"]["enum"] = list(models)
     paths: dict[str, Any] = {}
     for one in operations:
         paths.setdefault(one.path, {})[one.method] = _operation(one)
@@ -111,6 +117,8 @@ def _operation(one: Operation) -> dict[str, Any]:
             **{status: {"description": text, "content": problem} for status, text in problems.items()},
         },
     }
+    if one.unready is not None:
+        found["responses"]["503"] = {"description": one.unready, "content": content}
     if one.body is not None:
         schema = {"$ref": _REF.format(model=one.body.__name__)}
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
