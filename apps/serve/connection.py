@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
+from starlette.requests import ClientDisconnect
 
 from nlpkit.apps.serve.errors import ApiError
 
@@ -56,6 +57,8 @@ async def read_bytes(request: Request, limit: int) -> bytes:
                 if size > limit:
                     raise too_large
                 parts.append(part)
+    except ClientDisconnect:
+        raise ClientGoneError from None
     except TimeoutError:
         raise ApiError("The body did not arrive in time.", status=408, code="request_timeout") from None
     return b"".join(parts)

@@ -11,7 +11,7 @@ from tiny_server import running, tiny_models, tiny_settings
 
 
 @pytest.mark.local_server
-def test_nothing_is_left_of_many_requests() -> None:
+def test_nothing_is_left_of_many_requests(caplog: pytest.LogCaptureFixture) -> None:
     settings = tiny_settings()
     models = tiny_models(settings)
     with running(settings, models) as address:
@@ -28,3 +28,5 @@ def test_nothing_is_left_of_many_requests() -> None:
             time.sleep(0.01)
         assert (loaded.users, loaded.engine.n_slots, loaded.engine.n_waiting) == (0, 0, 0)
         assert not loaded.engine.reader.busy
+    # Hanging up is no bug.
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
