@@ -71,6 +71,8 @@ _COMMANDS: dict[str, tuple[str, str | Callable[[], Callable[..., int]]]] = {
     "run": ("Run a task of your own, from a Python file.", "apps.cli.tasks:run"),
     "train": ("Train a model: fine-tune with LoRA or in full, or from scratch.", _train),
     "tune": ("Search for the best hyperparameters of a training.", _tune),
+    "chat": ("Talk to a model; Ctrl-C stops an answer, Ctrl-D leaves.", "apps.serve.cli.chat:chat"),
+    "serve": ("Serve models over HTTP: OpenAI's completions, chat and embeddings.", "apps.serve.cli.serve:serve"),
     "mix": ("Mix parallel files into rows to train translation on.", "apps.cli.mix:mix"),
     "bench": ("Measure speed and memory, with --peers beside others.", "apps.cli.bench:bench"),
     "doctor": ("Print what matters for help, and what to do about problems.", "apps.cli.doctor:doctor"),

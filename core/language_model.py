@@ -15,6 +15,7 @@ from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS, Engine
 from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
 from nlpkit.core.decode.prefix_cache.store import PrefixStore
 from nlpkit.core.decode.request import Generation, Request, Score, TokenEvent
+from nlpkit.core.decode.shared.engine import SharedEngine
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
@@ -22,6 +23,7 @@ from nlpkit.core.tokenizers.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from nlpkit.core.chat.template import ChatTemplate
     from nlpkit.core.decode.runner import Runner
+    from nlpkit.core.decode.shared.thread import DecodeThread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,20 @@ class LanguageModel:
         self.embeddings = dict(embeddings or {})
         self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens or DEFAULT_BATCH_TOKENS)
         self.max_seq_len = self.engine.max_seq_len
+        self._decoder: Engine | SharedEngine = self.engine
+
+    def share(self, thread: DecodeThread, *, batch_tokens: int | None = None) -> SharedEngine:
+        """Let any number of threads use this model at once: all that it computes is computed on one thread.
+
+        Args:
+            thread: That thread.
+            batch_tokens: Bound on the positions of the cache in use at once, slots times length; None is the engine's.
+
+        Returns:
+            Its engine, through which `generate`, `stream` and `score` go from now on.
+        """
+        self._decoder = shared = SharedEngine(self.engine, thread, batch_tokens=batch_tokens)
+        return shared
 
     @cached_property
     def adapter_sha256(self) -> str | None:
@@ -139,15 +155,15 @@ class LanguageModel:
         self, requests: Sequence[Request], *, batch_tokens: int | None = None
     ) -> Iterator[tuple[int, Generation]]:
         """Decode requests as `Engine.generate` does."""
-        return self.engine.generate(requests, batch_tokens=batch_tokens)
+        return self._decoder.generate(requests, batch_tokens=batch_tokens)
 
     def stream(self, request: Request) -> Iterator[TokenEvent]:
         """Decode one request step by step as `Engine.stream` does."""
-        return self.engine.stream(request)
+        return self._decoder.stream(request)
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """Compute log-likelihoods as `Engine.score` does."""
-        return self.engine.score(pairs)
+        return self._decoder.score(pairs)
 
     def keep_prefixes(self, folder: str | Path, *, max_bytes: int = 2**30) -> None:
         """Keep what is computed for the beginnings of prompts on disk, and use what is kept there.

@@ -66,6 +66,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "apps.bench": ("core",),
     "apps.weights": ("core", "apps.text", "apps.models"),
     "apps.toolkit": ("core", "apps.tasks", "apps.pipeline", "apps.models"),
+    "apps.serve": ("core", "apps.tasks", "apps.text", "apps.models", "apps.pipeline", "apps.documents", "apps.toolkit"),
+    "apps.serve.cli": ("core", "apps"),
     "apps.cli": ("core", "apps"),
     "eval.metrics": ("core.errors", "apps.text"),
     "eval.statistics": ("core.errors", "eval.metrics"),
@@ -81,7 +83,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "eval.cli": ("core", "apps", "eval"),
     "eval.lm_eval": ("core", "apps.tasks", "apps.models", "apps.toolkit"),
 }
-LATE = ("cli", "core.load", "apps.cli", "eval.cli")
+LATE = ("cli", "core.load", "apps.cli", "apps.serve.cli", "eval.cli")
 """Where our own modules may be imported inside functions, besides the package itself: it decides how fast things start."""
 PURE = ("eval.metrics", "eval.statistics", "apps.text", "core.errors")
 """Rooms without torch."""

@@ -193,6 +193,11 @@ class AdapterChooser:
         return bool(self._shipped)
 
     @property
+    def shipped(self) -> Sequence[TaskAdapter]:
+        """The adapters and models among which tasks choose; none where the user named one, or another model."""
+        return tuple(self._shipped.values())
+
+    @property
     def needs_default(self) -> bool:
         """Whether every task needs the default model, because none has one of its own."""
         return all(shipped.model is None for shipped in self._shipped.values())
