@@ -36,6 +36,7 @@ AHEAD = 8
 comes next need not wait for long."""
 FOOTPRINT = 3
 """How much more of a cache may be written than is in use at once, before a new one is begun."""
+CLOSED = "The model is being unloaded, or the program is ending. Try again later."
 SCORED_AT_ONCE = 512
 """Tokens that are scored between two steps of running texts."""
 
@@ -119,7 +120,7 @@ class SharedEngine:
             ClosedServiceError: The engine was closed.
         """
         if self._closed or not self._thread.alive:
-            raise ClosedServiceError("The model is being unloaded, or the program is ending. Try again later.")
+            raise ClosedServiceError(CLOSED)
         seeded = [_with_seed(request) for request in requests]
         order, shared = plan_order([request.prompt_ids for request in seeded])
         submission = Submission(
