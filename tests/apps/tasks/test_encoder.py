@@ -66,7 +66,10 @@ def test_ids_asked_are_ids_trained_are_ids_scored(name: str, row: dict[str, Any]
     ((prompt, target),) = lm.pairs
     assert [*prompt, *target, trained[-1]] == trained
     # Which prompt it is shows in the ids: what learned all short prompts is not chatted with.
-    short = name in {"translation", "qa", "classification", "sentiment"} or (row.get("length") or row.get("form")) is not None
+    short = (
+        name in {"translation", "qa", "classification", "sentiment"}
+        or (row.get("length") or row.get("form")) is not None
+    )
     starts_chat = trained[0] == lm.tokenizer.token_to_id("<|im_start|>")
     assert starts_chat is not (name == "generation" or (learned is EVERY and short))
 
