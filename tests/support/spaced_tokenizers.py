@@ -15,14 +15,19 @@ from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 TEXT = "the queen lays eggs in a day and the hive is warm and full of honey"
 
 
-def spm(**options: Any) -> SentencePieceTokenizer:
+def spm_model(**options: Any) -> bytes:
+    """A SentencePiece model as Llama 2 has it: BPE, bytes for the rest, a space put in front."""
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([TEXT] * 3), model_writer=out, vocab_size=300, model_type="bpe", byte_fallback=True,
         hard_vocab_limit=False, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
         unk_id=0, bos_id=1, eos_id=2, num_threads=1, **options,
     )  # fmt: skip
-    return SentencePieceTokenizer(out.getvalue())
+    return out.getvalue()
+
+
+def spm(**options: Any) -> SentencePieceTokenizer:
+    return SentencePieceTokenizer(spm_model(**options))
 
 
 def hf(scheme: str) -> HFTokenizer:
