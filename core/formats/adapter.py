@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlpkit.core.errors import ModelFileError, OutputError, why_unwritten
+from nlpkit.core.errors import ModelFileError, OutputError, shown, why_unwritten
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.files.read import read_json_object
 from nlpkit.core.files.safetensors import SafetensorsFile, open_safetensors, refuse_pickle
@@ -26,6 +26,7 @@ from nlpkit.core.formats.tuned import read_brief_tasks
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraWeights
+from nlpkit.core.typed_fields import is_number
 
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(
@@ -311,9 +312,9 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         )
     rank, alpha = settings.get("r"), settings.get("lora_alpha")
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= 65536:
-        raise ModelFileError(f"{where} has the rank {rank!r}; it must be a whole number from 1.")
-    if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not math.isfinite(alpha):
-        raise ModelFileError(f"{where} has the lora_alpha {alpha!r}; it must be a number.")
+        raise ModelFileError(f"{where} has the rank {shown(rank)}; it must be a whole number from 1.")
+    if not is_number(alpha):
+        raise ModelFileError(f"{where} has the lora_alpha {shown(alpha)}; it must be a number.")
     if settings.get("bias", "none") != "none":
         raise ModelFileError(f"{where} trains biases (bias={settings['bias']!r}); nlpkit reads adapters without.")
     if settings.get("init_lora_weights") not in _KEPT_INITS:
