@@ -230,6 +230,18 @@ class InputOptions:
     max_input_mb: Annotated[
         float, typer.Option(min=0.001, max=65536, help="Refuse larger inputs.", rich_help_panel=_INPUT)
     ] = MAX_BYTES / 2**20
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="COLUMN=THEIRS", help="The rows' name for a column. Repeatable.", rich_help_panel=_INPUT
+        ),
+    ] = None
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="COLUMN=VALUE", help="A column's value in all rows. Repeatable.", rich_help_panel=_INPUT
+        ),
+    ] = None
     keep_going: Annotated[
         bool,
         typer.Option(

@@ -218,9 +218,6 @@ def run(
     sink: OutputOptions,
     path: Annotated[str, typer.Argument(metavar="FILE", help="Python file with the task.", show_default=False)],
     text: Text = None,
-    values: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the task. Repeatable.")
-    ] = None,
     n: Annotated[int | None, typer.Option("--n", min=1, help="Give N results.")] = None,
 ) -> int:
     """Run a task of your own, from a Python file."""
@@ -228,7 +225,7 @@ def run(
     from nlpkit.apps.tasks.table import run_task_file
 
     task = run_task_file(path)
-    fixed = _read_fields(task, values or ())
+    fixed = _read_fields(task, source.values or ())
     return TaskCommand(
         task=task,
         # Where the text is among the fields, no other is waited for.
@@ -292,4 +289,6 @@ def _run_task(task: str, text: str | None, **parts: Any) -> int:
     from nlpkit.apps.cli.task_command import TaskCommand
     from nlpkit.apps.tasks.table import load_task
 
-    return TaskCommand(task=load_task(task), text=text, **parts).run()
+    loaded = load_task(task)
+    given = _read_fields(loaded, parts["source"].values or ())
+    return TaskCommand(task=loaded, text=text, given=given, **parts).run()

@@ -19,6 +19,7 @@ from nlpkit.core.errors import ConfigError
 from nlpkit.core.language_model import LanguageModel, ModelFacts
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.runners.gpt import GPTRunner
+from nlpkit.core.tokenizers.stream import decode_behind
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
 from nlpkit.core.train.session import Evaluate
 
@@ -61,7 +62,8 @@ def text_beginnings(
     shown = max(1, min(BEGINNING, seq_len // 2))
     width = min(seq_len, shown + CONTINUATION)
     texts = (piece for spec in specs if spec.task == TEXT for piece in _texts(spec, tokenizer, width, count))
-    pieces = ((tokenizer.decode(ids[:shown]), tokenizer.decode(ids[shown:width])) for ids in texts if len(ids) > shown)
+    cut = ((ids[:shown], ids[shown:width]) for ids in texts if len(ids) > shown)
+    pieces = ((tokenizer.decode(head), decode_behind(tokenizer, head, rest)) for head, rest in cut)
     return [{"prompt": prompt, "text": rest} for prompt, rest in islice(pieces, count) if prompt.strip()]
 
 

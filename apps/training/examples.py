@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from nlpkit.apps.data.columns import mapped
 from nlpkit.apps.data.rows import LocatedRow, read_rows, row_format
 from nlpkit.apps.documents.files import check_text, decode_text, display_name, open_input
 from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder, prepare_at, short_name
@@ -59,7 +60,10 @@ def _columns(task: Task[Any] | None) -> Sequence[Field]:
 
 
 def _checked_row(spec: DataSpec, task: Task[Any] | None, row: LocatedRow) -> TaskRow:
-    values = {**spec.fields, **row.values}
+    own = row.values
+    if spec.columns:
+        own = mapped(own, row.where, fields=_columns(task), columns=spec.columns)
+    values = {**spec.fields, **own, **spec.values}
     if task is None:
         text = values.get("text")
         if not isinstance(text, str) or not text.strip():
@@ -206,6 +210,8 @@ def source_key(spec: DataSpec, encoder: PromptEncoder, *, seq_len: int, policy: 
         **({} if task is None or file_sha256(task) is None else {"task_file": file_sha256(task)}),
         "limit": spec.limit,
         "fields": dict(spec.fields),
+        **({"values": dict(spec.values)} if spec.values else {}),
+        **({"columns": dict(spec.columns)} if spec.columns else {}),
         "folds": [spec.folds, spec.fold, spec.held_out],
         "tokenizer": encoder.tokenizer.fingerprint,
         "brief": encoder.learned is EVERY,

@@ -29,6 +29,8 @@ class DataSpec:
         weight: Its share in a mixture, or None.
         limit: Read only this many rows.
         fields: Values for rows that lack them, such as ``target_lang``.
+        values: Values of all rows, in the place of their own.
+        columns: For the task's columns the rows' own names, where they differ; dots reach into nested objects.
         folds: Number of folds of a cross-validation, or None.
         fold: Which of them is meant.
         held_out: Whether its rows are taken, or all others.
@@ -39,6 +41,8 @@ class DataSpec:
     weight: float | None = None
     limit: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     folds: int | None = None
     fold: int = 0
     held_out: bool = False

@@ -147,7 +147,7 @@ class Engine:
                 "lower max_tokens."
             )
         if config.constraint is not None:
-            start_guide(config.constraint, self._tokenizer)
+            start_guide(config.constraint, self._tokenizer, prompt_ids=ids)
         if config.contrastive_alpha:
             check_runner(self._scorer)
         if config.must_include:

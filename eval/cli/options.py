@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nlpkit.apps.cli.options import Adapter, DeviceOption, DtypeOption, Threads
-from nlpkit.core.errors import ConfigError
+from nlpkit.apps.data.columns import parse_pairs
 
 if TYPE_CHECKING:
     from nlpkit.apps.models.spec import ModelSpec
@@ -174,20 +174,3 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No notes and no bars on stderr.", rich_help_panel=RUN_OUTPUT)
 ]
 Folders = Annotated[list[str], typer.Argument(metavar="DIR...", help="Run directories.")]
-
-
-def parse_pairs(entries: Sequence[str], flag: str) -> dict[str, str]:
-    """Read repeated ``NAME=VALUE`` options.
-
-    Raises:
-        ConfigError: One has no ``=``, or a name comes twice.
-    """
-    pairs: dict[str, str] = {}
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"{flag} is {entry!r}; it must be NAME=VALUE.")
-        if name.strip() in pairs:
-            raise ConfigError(f"{flag} gives {name.strip()!r} twice.")
-        pairs[name.strip()] = value
-    return pairs

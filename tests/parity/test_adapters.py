@@ -248,6 +248,8 @@ def test_an_adapter_for_another_model_is_refused(tmp_path: Path) -> None:
         ({"r": 0}, "rank 0"),
         ({"r": 7}, "its rank is 7"),
         ({"lora_alpha": "much"}, "lora_alpha 'much'"),
+        ({"lora_alpha": 10**400}, "lora_alpha 1000"),
+        ({"r": 10**400}, "rank 1000"),
         ({"alpha_pattern": {"(a+)+": 2}}, "alpha_pattern"),
         ({"alpha_pattern": {"q_proj": -1}}, "alpha_pattern"),
         ({"use_dora": True}, "lora_magnitude_vector are needed"),

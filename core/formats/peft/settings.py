@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nlpkit.core.errors import ModelFileError
+from nlpkit.core.errors import ModelFileError, shown
 from nlpkit.core.formats.peft.patterns import check_patterns
+from nlpkit.core.typed_fields import is_number
 
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 MOST_LISTED = 8
@@ -46,9 +46,9 @@ def check_settings(where: Path, settings: Mapping[str, Any]) -> None:
         )
     rank, alpha = settings.get("r"), settings.get("lora_alpha")
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= 65536:
-        raise ModelFileError(f"{where} has the rank {rank!r}; it must be a whole number from 1.")
-    if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not math.isfinite(alpha):
-        raise ModelFileError(f"{where} has the lora_alpha {alpha!r}; it must be a number.")
+        raise ModelFileError(f"{where} has the rank {shown(rank)}; it must be a whole number from 1.")
+    if not is_number(alpha):
+        raise ModelFileError(f"{where} has the lora_alpha {shown(alpha)}; it must be a number.")
     if settings.get("bias", "none") != "none":
         raise ModelFileError(f"{where} trains biases (bias={settings['bias']!r}); nlpkit reads adapters without.")
     if settings.get("init_lora_weights") not in _KEPT_INITS:
