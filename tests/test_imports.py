@@ -328,10 +328,12 @@ def test_public_names_resolve() -> None:
 
 
 def test_help_answers_fast() -> None:
-    def seconds() -> float:
+    def seconds(*arguments: str) -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "nlpkit.cli", "--help"], capture_output=True, check=True, timeout=60)
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True, timeout=60)
         return time.perf_counter() - began
 
-    # The promise is 0.3 s; a loaded machine gets five tries and some air.
-    assert min(seconds() for _ in range(5)) < 0.5
+    # The promise is 0.3 s, which is 2.5 times what Python and typer take to start where that was measured: so a loaded
+    # machine, which is slow at both, tells the same.
+    tries = [(seconds("-m", "nlpkit.cli", "--help"), seconds("-c", "import typer")) for _ in range(5)]
+    assert min(help_ for help_, _ in tries) < 2.5 * min(typer for _, typer in tries)
