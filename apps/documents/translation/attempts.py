@@ -13,6 +13,9 @@ from nlpkit.apps.text.translation.protected import compare
 LOST = "placeholders"
 """The reason of an answer that lost a code."""
 
+FAILED = "failed"
+"""The reason of an answer that there is none."""
+
 IN_PIECES = "pieces"
 """The reason of a sentence that was translated piece by piece, around its codes."""
 

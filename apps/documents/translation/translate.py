@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nlpkit.apps.documents.document import Document, Segment, Translated
 from nlpkit.apps.documents.translation.attempts import (
+    FAILED,
     IN_PIECES,
     LOST,
     Answer,
@@ -109,7 +110,7 @@ def _outcomes(
             attempt = ways[index][turn]
             mine = [answers[text] for text in attempt.asked]
             text = attempt.read([answer.text for answer in mine])
-            if text is not None and not any(LOST in answer.reasons for answer in mine):
+            if text is not None and all(_usable(answer) for answer in mine):
                 found[index] = _outcome(text, mine, attempt)
             elif turn == 0:
                 s, u = places[index]
@@ -117,6 +118,10 @@ def _outcomes(
     for index, (s, u) in enumerate(places):
         source = planned[s].units[u].text
         yield found.get(index) or Outcome(source, 0.0, (LOST,), lost.get(index) or _all_codes(planned[s], source))
+
+
+def _usable(answer: Answer) -> bool:
+    return bool(answer.text.strip()) and not {LOST, FAILED}.intersection(answer.reasons)
 
 
 def _outcome(text: str, answers: Sequence[Answer], attempt: Attempt) -> Outcome:
