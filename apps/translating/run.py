@@ -10,14 +10,14 @@ from nlpkit.apps.documents.document import Document, ReadOptions
 from nlpkit.apps.documents.registry import FormatEntry, read_document, write_document
 from nlpkit.apps.documents.translation.attempts import FAILED, Answer
 from nlpkit.apps.documents.translation.translate import DocumentTranslation, Translate, translate_segments
-from nlpkit.apps.models.adapters import AdapterChooser
+from nlpkit.apps.models.adapters import AdapterChooser, ModelChoice, NotLearnedError
 from nlpkit.apps.pipeline.pool import ModelPool
 from nlpkit.apps.pipeline.result import TaskResult
-from nlpkit.apps.tasks.rows import prepare_row
+from nlpkit.apps.tasks.rows import Prepared, prepare_row
 from nlpkit.apps.tasks.task import Task
 from nlpkit.apps.text.language_detection import detect_language, sure_language
 from nlpkit.apps.text.languages import parse_language, same_language
-from nlpkit.core.errors import ConfigError
+from nlpkit.core.errors import ConfigError, NlpkitError
 
 SURE_LANGUAGE = 0.9
 """Confidence from which the language of a whole document counts as if it were given."""
@@ -58,13 +58,20 @@ class Asking:
         """
 
         def translate(texts: Sequence[str]) -> Iterator[Answer]:
-            rows = []
+            rows: list[tuple[Prepared[Any] | NlpkitError, ModelChoice]] = []
+            usual = ModelChoice(self.chooser.usual(self.task))
             for text in texts:
                 row = {"source": text, "target_lang": self.target_lang, "source_lang": source_lang}
                 if self.glossary:
                     row["glossary"] = self.glossary  # type: ignore[assignment]
-                prepared = prepare_row(self.task, row, where=repr(text[:40]))
-                rows.append((prepared, self.chooser.choose(self.task, prepared.example)))
+                try:
+                    prepared = prepare_row(self.task, row, where=repr(text[:40]))
+                    rows.append((prepared, self.chooser.choose(self.task, prepared.example)))
+                except NotLearnedError as error:
+                    # A sentence in a language of its own must not keep the others back.
+                    rows.append((error, usual))
+            if rows and all(isinstance(row, NlpkitError) for row, _ in rows):
+                raise next(row for row, _ in rows if isinstance(row, NlpkitError))
             results = self.pool.run(
                 self.task,
                 rows,

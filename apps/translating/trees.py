@@ -139,8 +139,10 @@ class Destination:
             return Path(self.output)
         if self.output is None and not self.suffix:
             return None
-        stem, dot, last = file.relative.rpartition(".")
-        name = f"{stem}{self.suffix}{dot}{last}" if dot and "/" not in last else file.relative + self.suffix
+        # What was compressed comes out as it was before.
+        relative = file.relative[:-3] if file.relative.lower().endswith(".gz") else file.relative
+        stem, dot, last = relative.rpartition(".")
+        name = f"{stem}{self.suffix}{dot}{last}" if dot and "/" not in last else relative + self.suffix
         place = Path(self.output, name) if self.output is not None else Path(file.path).with_name(Path(name).name)
         if place.exists() and os.path.exists(file.path) and os.path.samefile(place, file.path):
             raise ConfigError(

@@ -153,6 +153,7 @@ def _flags(plan: PlannedSegment, outcomes: Sequence[Outcome], result: Translated
         if outcome.reasons or outcome.confidence < LOW:
             yield _flag(
                 segment,
+                segment.line and segment.line + unit.line,
                 plan.masked.plain(unit.text),
                 plan.masked.plain(outcome.text),
                 outcome.reasons or ("unsure",),
@@ -162,10 +163,16 @@ def _flags(plan: PlannedSegment, outcomes: Sequence[Outcome], result: Translated
     if segment.max_length is not None and result is not None:
         text = "".join(part if isinstance(part, str) else part.text for part in result.parts)
         if len(text) > segment.max_length:
-            yield _flag(segment, segment.text, text, (TOO_LONG,), (), 1.0)
+            yield _flag(segment, segment.line, segment.text, text, (TOO_LONG,), (), 1.0)
 
 
 def _flag(
-    segment: Segment, source: str, text: str, reasons: tuple[str, ...], lost: tuple[str, ...], confidence: float
+    segment: Segment,
+    line: int,
+    source: str,
+    text: str,
+    reasons: tuple[str, ...],
+    lost: tuple[str, ...],
+    confidence: float,
 ) -> Flag:
-    return Flag(segment.line, segment.place, segment.key, source, text, reasons, lost, round(confidence, 3))
+    return Flag(line, segment.place, segment.key, source, text, reasons, lost, round(confidence, 3))
