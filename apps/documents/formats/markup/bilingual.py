@@ -27,6 +27,7 @@ class _Target:
         end: Where it ends; what stands between is replaced.
         before: What is written before it.
         after: What is written behind it.
+        doubtful: What is written before a doubtful one, where that differs.
         doubt: Span of the file and what stands there instead where the translation is doubtful.
         sure: The same where it is not.
     """
@@ -35,6 +36,7 @@ class _Target:
     end: int
     before: str = ""
     after: str = ""
+    doubtful: str = ""
     doubt: tuple[int, int, str] | None = None
     sure: tuple[int, int, str] | None = None
 
@@ -93,7 +95,8 @@ class _Bilingual:
             if result is None:
                 continue
             text = rendered(result, escaper(raw, skeleton.source))
-            new.append((target.start, target.end, target.before + text + target.after))
+            before = target.before if result.sure else target.doubtful or target.before
+            new.append((target.start, target.end, before + text + target.after))
             mark = target.sure if result.sure else target.doubt
             if mark is not None:
                 new.append(mark)
@@ -157,11 +160,8 @@ class Xliff(_Bilingual):
             if target is not None and not two:
                 state = target.attributes.get("state", "")
             filled = target is not None and bool(content(text, target).strip())
-            if not options.again and (
-                state in _DONE
-                or unit.attributes.get("approved") == "yes"
-                or (filled and not _is_new(state, text, source, target))
-            ):
+            done = state in _DONE or unit.attributes.get("approved") == "yes"
+            if not options.again and (done or (filled and not _is_new(state, text, source, target))):
                 continue
             yield source, key, _xliff_target(text, unit, source, target, two=two)
 
@@ -172,9 +172,8 @@ class Xliff(_Bilingual):
         two = root.attributes.get("version", "").startswith("2")
         holders = [root] if two else list(root.elements("file"))
         names = ("srcLang", "trgLang") if two else ("source-language", "target-language")
-        language = next(
-            (holder.attributes[names[0].lower()] for holder in holders if names[0].lower() in holder.attributes), None
-        )
+        said = [holder.attributes.get(names[0].lower()) for holder in holders]
+        language = next(filter(None, said), None)
         changes = [
             _attribute(names[1], options.target_lang, text, holder)
             for holder in holders
@@ -199,31 +198,24 @@ def _is_new(state: str, text: str, source: Element, target: Element | None) -> b
 
 
 def _xliff_target(text: str, unit: Element, source: Element, target: Element | None, *, two: bool) -> _Target:
-    state = "state"
-    if two:
-        sure = _attribute(state, "translated", text, unit)
-        doubt = _attribute("state", "initial", text, unit)
-    if target is None:
-        prefix = source.name[: -len(source.local)]
-        attributes = "" if two else ' state="translated"'
-        before = f"{_indent(text, source)}<{prefix}target{attributes}>"
-        made = _Target(source.close.end, source.close.end, before, f"</{prefix}target>")
-        return made if not two else _Target(made.start, made.end, made.before, made.after, doubt, sure)
-    if target.empty:
-        opened = text[target.open.start : target.open.end - 2].rstrip()
-        plain = re.sub(r'\sstate\s*=\s*("[^"]*"|\'[^\']*\')', "", opened)
-        attributes = "" if two else ' state="translated"'
-        made = _Target(target.open.start, target.open.end, f"{plain}{attributes}>", f"</{target.name}>")
-        return made if not two else _Target(made.start, made.end, made.before, made.after, doubt, sure)
-    start, end = target.inner
-    if two:
+    # Version 2 says how far a translation is at the segment, version 1 at the target.
+    doubt = _attribute("state", "initial", text, unit) if two else None
+    sure = _attribute("state", "translated", text, unit) if two else None
+    if target is not None and not target.empty:
+        start, end = target.inner
+        if not two:
+            doubt = _attribute("state", "needs-review-translation", text, target)
+            sure = _attribute("state", "translated", text, target)
         return _Target(start, end, doubt=doubt, sure=sure)
-    return _Target(
-        start,
-        end,
-        doubt=_attribute("state", "needs-review-translation", text, target),
-        sure=_attribute("state", "translated", text, target),
-    )
+    if target is None:
+        name = source.name[: -len(source.local)] + "target"
+        start = end = source.close.end
+        opened = f"{_indent(text, source)}<{name}"
+    else:
+        name, start, end = target.name, target.open.start, target.open.end
+        opened = re.sub(r"\sstate\s*=\s*(\"[^\"]*\"|'[^']*')", "", text[start : end - 2].rstrip())
+    states = ("", "") if two else (' state="translated"', ' state="needs-review-translation"')
+    return _Target(start, end, f"{opened}{states[0]}>", f"</{name}>", f"{opened}{states[1]}>", doubt, sure)
 
 
 class QtTs(_Bilingual):
@@ -260,20 +252,16 @@ class QtTs(_Bilingual):
 
 
 def _qt_target(text: str, target: Element, one: Element) -> _Target:
-    tag = text[target.open.start : target.open.end]
-    unfinished = re.search(r"\s+type\s*=\s*([\"'])unfinished\1", tag)
+    begin = target.open.start
+    unfinished = re.search(r"\s+type\s*=\s*([\"'])unfinished\1", text[begin : target.open.end])
     start, end = one.inner
-    before = after = ""
-    if one.empty:
-        start, end = one.open.start, one.open.end
-        before, after = text[start : end - 2].rstrip() + ">", f"</{one.name}>"
-        if one is target and unfinished:
-            # Whether it is doubtful is not known yet: unfinished is never wrong.
-            return _Target(start, end, before, after)
-    sure = None
-    if unfinished:
-        sure = (target.open.start + unfinished.start(), target.open.start + unfinished.end(), "")
-    return _Target(start, end, before, after, None, sure)
+    if not one.empty:
+        sure = None if unfinished is None else (begin + unfinished.start(), begin + unfinished.end(), "")
+        return _Target(start, end, sure=sure)
+    start, end = one.open.start, one.open.end
+    opened = text[start : end - 2].rstrip()
+    finished = opened if unfinished is None else opened.replace(unfinished.group(), "")
+    return _Target(start, end, f"{finished}>", f"</{one.name}>", f"{opened}>")
 
 
 class Tmx(_Bilingual):
@@ -316,6 +304,5 @@ def _language(variant: Element) -> str:
 
 
 def _same(one: str, two: str) -> bool:
-    return (
-        bool(one and two) and one.replace("_", "-").split("-")[0].lower() == two.replace("_", "-").split("-")[0].lower()
-    )
+    bare = [language.replace("_", "-").split("-")[0].lower() for language in (one, two)]
+    return bool(one and two) and bare[0] == bare[1]

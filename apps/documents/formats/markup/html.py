@@ -31,6 +31,7 @@ _META = frozenset(
     ["description", "og:title", "og:description", "twitter:title", "twitter:description", "og:image:alt", "dc.title"]
 )
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
+_LANGUAGE = re.compile(r"<html[^>]{0,400}?\slang\s*=\s*[\"']?([A-Za-z-]{2,20})", re.IGNORECASE)
 _BLANK = re.compile(r"[ \t\r\n\f]+")
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(["h1", "h2", "h3", "h4", "h5", "h6"], "heading"),  # type: ignore[dict-item]
@@ -67,7 +68,7 @@ class Html:
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a page."""
-        return write_markup(skeleton, results)
+        return write_markup(skeleton, results, options.target_lang)
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,14 @@ class AttributePlace(Place):
     tag: tuple[int, int] = (0, 0)
 
 
-def write_markup(skeleton: SpanSkeleton, results: Results) -> bytes:
-    """Write markup with its translated texts and attributes, also those of tags within texts."""
+def write_markup(skeleton: SpanSkeleton, results: Results, target_lang: str = "") -> bytes:
+    """Write markup with its translated texts and attributes, also those of tags within texts.
+
+    Args:
+        skeleton: The text.
+        results: One a segment.
+        target_lang: The language that the page is in then.
+    """
     text = skeleton.source.text
     replaced: list[tuple[int, int, str]] = []
     inner: dict[str, list[tuple[int, int, str]]] = {}
@@ -106,6 +113,9 @@ def write_markup(skeleton: SpanSkeleton, results: Results) -> bytes:
             for part in result.parts
         )
         replaced.append((place.start, place.end, _text(replace(result, parts=parts), segment, place, skeleton.source)))
+    language = _LANGUAGE.search(text, 0, 4096)
+    if replaced and language and target_lang:
+        replaced.append((*language.span(1), target_lang))
     return skeleton.source.replaced(sorted(replaced))
 
 
@@ -183,9 +193,7 @@ class _Reader:
                     pass
         elif token.kind != "other" or self._run:
             self._run.append(token)
-        if token.kind == "open" and (
-            name in _SKIPPED or name in _COPIED or (name not in _VOID and _is_kept(self.text, token))
-        ):
+        if token.kind == "open" and name not in _VOID and (name in _SKIPPED | _COPIED or _is_kept(self.text, token)):
             # What is copied within a text is one code of it.
             self._skipped, self._kept = [name], inline
 

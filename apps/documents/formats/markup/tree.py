@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from nlpkit.apps.documents.document import Code, Part, ReadOptions, broken
 from nlpkit.apps.documents.formats.markup.entities import escape_text, spellings, text_parts
 from nlpkit.apps.documents.formats.markup.tags import Token, attribute_values, tokenize
-from nlpkit.apps.documents.formats.strings.messages import pair_codes
+from nlpkit.apps.documents.formats.strings.messages import message_parts, pair_codes
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
 MAX_DEPTH = 500
@@ -159,7 +159,7 @@ def content_parts(
                     parts.extend(read(raw))
                 elif child.kind == "cdata":
                     parts.append(Code(literal="<![CDATA[", breaks=True))
-                    parts.append(raw[9:-3])
+                    parts.extend(message_parts(raw[9:-3]))
                     parts.append(Code(literal="]]>", breaks=True))
                 else:
                     parts.append(Code(literal=raw))

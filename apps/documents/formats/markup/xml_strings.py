@@ -125,11 +125,8 @@ class Android(XmlStrings):
             return (Code(literal=text[start:end]),)
 
         def read(raw: str) -> list[Part]:
-            return [
-                part
-                for piece in markup_messages(raw)
-                for part in ([piece] if isinstance(piece, Code) else _plain(piece))
-            ]
+            pieces = markup_messages(raw)
+            return [part for piece in pieces for part in ([piece] if isinstance(piece, Code) else _plain(piece))]
 
         return content_parts(text, element, copied=lambda child: child.name == "xliff:g", read=read)
 
@@ -197,8 +194,7 @@ class Svg(XmlStrings):
 
     def parts(self, text: str, element: Element) -> tuple[Part, ...]:
         """Return text and codes; each placed span is read apart."""
+        placed = {"x", "y", "dy"}
         return content_parts(
-            text,
-            element,
-            breaks=lambda child: child.local == "tspan" and bool({"x", "y", "dy"} & child.attributes.keys()),
+            text, element, breaks=lambda child: child.local == "tspan" and not placed.isdisjoint(child.attributes)
         )
