@@ -63,6 +63,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("core", "apps.tasks", "apps.text", "apps.data", "apps.documents", "apps.pipeline", "apps.models"),
         "apps.show",
     ),
+    "apps.translating": ("core", "apps.tasks", "apps.text", "apps.documents", "apps.pipeline", "apps.models"),
     "apps.bench": ("core",),
     "apps.weights": ("core", "apps.text", "apps.models"),
     "apps.toolkit": ("core", "apps.tasks", "apps.pipeline", "apps.models"),

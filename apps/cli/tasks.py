@@ -34,11 +34,21 @@ def translate(
         str | None, typer.Option(metavar="PATH", help="TSV: a term and its translation on each line.")
     ] = None,
     n_best: Annotated[int | None, typer.Option(min=1, help="Give the N best translations.")] = None,
+    suffix: Annotated[
+        str | None, typer.Option(metavar=".de", help="Put this into the names of translated documents.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Of documents, ask about all sentences again.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a sentence is not to be trusted.")] = False,
 ) -> int:
-    """Translate text."""
+    """Translate text and documents."""
     from nlpkit.apps.documents.glossary import read_glossary
 
+    if text is None and _has_documents(source, sink, suffix):
+        return _translate_documents(
+            model, decode, source, sink, to, from_, glossary, n_best, suffix=suffix, fresh=fresh, strict=strict
+        )
+    if suffix is not None or fresh:
+        raise ConfigError(f"{'--fresh' if suffix is None else '--suffix'} is for documents. Name one with -f PATH.")
     if to is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
         raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
     return _run_task(
@@ -252,6 +262,78 @@ def _has_rows(source: InputOptions) -> bool:
     from nlpkit.apps.documents.inputs import is_json
 
     return any(row_format(path) or is_json(path) for path in source.file or ()) and source.format == "auto"
+
+
+def _has_documents(source: InputOptions, sink: OutputOptions, suffix: str | None) -> bool:
+    """Tell whether files are documents, which come out in their own format, rather than plain text or data rows."""
+    from nlpkit.apps.cli.document_command import document_format
+    from nlpkit.apps.data.rows import row_format
+    from nlpkit.apps.documents.inputs import INPUT_FORMATS, holds_rows
+    from nlpkit.apps.documents.registry import find_format
+    from nlpkit.apps.translating.trees import is_many
+
+    if source.format not in INPUT_FORMATS:
+        return find_format("", name=source.format) is not None
+    if not source.file or source.format not in ("auto", "text"):
+        return False
+    if suffix is not None or (sink.output is not None and is_folder(sink.output)) or any(map(is_many, source.file)):
+        return True
+    if source.format == "text":
+        return False
+    kinds = {
+        path: "rows"
+        if row_format(path) or holds_rows(path, max_bytes=source.max_bytes)
+        else getattr(document_format(path), "name", "text")
+        for path in source.file
+    }
+    documents = [path for path, kind in kinds.items() if kind not in ("rows", "text")]
+    if documents and (rows := [path for path, kind in kinds.items() if kind == "rows"]):
+        raise ConfigError(f"{documents[0]} is a document, but {rows[0]} holds data rows. Translate them one by one.")
+    return bool(documents)
+
+
+def is_folder(path: str) -> bool:
+    """Return whether a path names a folder: one that is there, or by the slash at its end."""
+    import os
+
+    return path.endswith(("/", os.sep)) or os.path.isdir(path)
+
+
+def _translate_documents(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    to: str | None,
+    from_: str | None,
+    glossary: str | None,
+    n_best: int | None,
+    *,
+    suffix: str | None,
+    fresh: bool,
+    strict: bool,
+) -> int:
+    from nlpkit.apps.cli.document_command import DocumentCommand
+    from nlpkit.apps.documents.glossary import read_glossary
+    from nlpkit.apps.tasks.table import load_task
+
+    if to is None:
+        raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
+    if n_best is not None and n_best > 1:
+        raise ConfigError("--n-best gives several translations, but a document can hold one only. Leave it out.")
+    return DocumentCommand(
+        task=load_task("translation"),
+        target=to,
+        source_lang=from_ or "auto",
+        glossary={} if glossary is None else read_glossary(glossary),
+        suffix=suffix,
+        fresh=fresh,
+        strict=strict,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+    ).run()
 
 
 def _run_task(task: str, text: str | None, **parts: Any) -> int:

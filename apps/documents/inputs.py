@@ -23,6 +23,8 @@ from nlpkit.apps.tasks.task import Field
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError, did_you_mean
 
 InputFormat = Literal["auto", "text", "lines", "jsonl", "csv", "tsv"]
+INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)
+"""How a file may be taken apart; `nlpkit.apps.documents.registry` has the formats of documents beside these."""
 
 MAX_DOCUMENTS = 1_000_000
 """Most rows or lines of one input: a small archive may hold many millions of empty ones."""
@@ -239,6 +241,32 @@ class _Reader:
 def is_json(path: str) -> bool:
     """Return whether a file's name promises one JSON value. ``.gz`` is looked through."""
     return path.lower().removesuffix(".gz").endswith(".json")
+
+
+def holds_rows(path: str, *, max_bytes: int = MAX_BYTES) -> bool:
+    """Return whether a file whose name promises JSON holds data rows: a list of objects, or one a line.
+
+    Args:
+        path: Its path.
+        max_bytes: Largest file that is looked at.
+    """
+    if not is_json(path):
+        return False
+    try:
+        content = read_bytes(path, max_bytes=max_bytes).decode("utf-8-sig")
+    except (InputError, ValueError):
+        return False
+    if _is_json_lines(content):
+        return True
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, list) and bool(value) and all(_is_row(row) for row in value)
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, dict) and any(name in value for name in ("source", "src", "text", "document", "context"))
 
 
 def _is_json_lines(content: str) -> bool:

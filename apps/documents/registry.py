@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from nlpkit.apps.documents.document import Document, Format, ReadOptions, Results
 from nlpkit.apps.documents.files import display_name
+from nlpkit.apps.documents.formats.markup.bilingual import QtTs, Tmx, Xliff
+from nlpkit.apps.documents.formats.markup.html import Html
+from nlpkit.apps.documents.formats.markup.xml_strings import Android, Resx, Svg
 from nlpkit.apps.documents.formats.prose.markdown import Markdown
 from nlpkit.apps.documents.formats.prose.plain import PlainText
 from nlpkit.apps.documents.formats.strings.gettext import Gettext
@@ -19,6 +22,9 @@ from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 
 HEAD = 4096
 """Bytes of a file that are looked at to tell its format."""
+
+
+_XML = rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*)*"
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,27 @@ class FormatEntry:
 FORMATS: tuple[FormatEntry, ...] = (
     FormatEntry("text", "plain text", (".txt", ".text"), PlainText),
     FormatEntry("markdown", "Markdown", (".md", ".markdown", ".mdown", ".mkd"), Markdown),
+    FormatEntry(
+        "html",
+        "HTML",
+        (".html", ".htm", ".xhtml"),
+        Html,
+        re.compile(
+            rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!DOCTYPE\s+html|<html[\s>])", re.IGNORECASE | re.DOTALL
+        ),
+    ),
+    FormatEntry(
+        "xliff",
+        "XLIFF",
+        (".xlf", ".xliff", ".sdlxliff", ".mxliff"),
+        Xliff,
+        re.compile(_XML + rb"<(?:\w+:)?xliff[\s>]", re.DOTALL),
+    ),
+    FormatEntry("tmx", "TMX", (".tmx",), Tmx, re.compile(_XML + rb"<tmx[\s>]", re.DOTALL)),
+    FormatEntry("qt", "Qt TS", (".ts",), QtTs, re.compile(_XML + rb"<TS[\s>]", re.DOTALL)),
+    FormatEntry("android", "Android resources", (), Android, re.compile(_XML + rb"<resources[\s>]", re.DOTALL)),
+    FormatEntry("resx", ".NET resources", (".resx", ".resw"), Resx),
+    FormatEntry("svg", "SVG", (".svg",), Svg, re.compile(_XML + rb"<(?:\w+:)?svg[\s>]", re.DOTALL)),
     FormatEntry("json", "JSON", (".json", ".arb", ".webextension"), JsonMessages),
     FormatEntry(
         "po",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nlpkit.apps.documents.document import Results, Segment, Translated
+from nlpkit.apps.documents.document import Results, Segment, Translated, Wrap
 from nlpkit.apps.documents.source_text import SourceText
+
+_STAY = "\ue0b7"
+"""Stands for a blank that is no place to break a line at; no file has this character for itself."""
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,45 @@ def write_spans(skeleton: SpanSkeleton, results: Results, render: Callable[[Tran
 def literals(result: Translated, escape: Callable[[str], str]) -> str:
     """Return the parts of a result as they stand in a file: texts escaped, codes as they are."""
     return "".join(escape(part) if isinstance(part, str) else part.literal for part in result.parts)
+
+
+def flowed(
+    result: Translated,
+    escape: Callable[[str], str],
+    wrap: Wrap | None,
+    *,
+    begins_badly: re.Pattern[str] | None = None,
+) -> str:
+    """Return the parts of a result as they stand in a file, wrapped; blanks within codes are no places to break at.
+
+    Args:
+        result: The result.
+        escape: Escapes text.
+        wrap: How the source was wrapped; None for one line.
+        begins_badly: As `wrapped`.
+    """
+    if wrap is None:
+        return literals(result, escape)
+    text = "".join(escape(part) if isinstance(part, str) else part.literal.replace(" ", _STAY) for part in result.parts)
+    return wrapped(text, wrap, begins_badly=begins_badly).replace(_STAY, " ")
+
+
+def wrapped(text: str, wrap: Wrap, *, begins_badly: re.Pattern[str] | None = None) -> str:
+    """Wrap a paragraph.
+
+    Args:
+        text: One line, as it is written to the file.
+        wrap: How.
+        begins_badly: What a line must not begin with, as it would mean something else there.
+    """
+    lines: list[str] = []
+    line: list[str] = []
+    used = wrap.first
+    for word in text.split(" "):
+        bad = begins_badly is not None and begins_badly.match(word + " ") is not None
+        if line and used + len(word) > wrap.width and not bad:
+            lines.append(" ".join(line))
+            line, used = [], len(wrap.indent)
+        line.append(word)
+        used += len(word) + 1
+    return (wrap.line_end + wrap.indent).join([*lines, " ".join(line)])

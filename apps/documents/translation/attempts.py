@@ -13,11 +13,20 @@ from nlpkit.apps.text.translation.protected import compare
 LOST = "placeholders"
 """The reason of an answer that lost a code."""
 
+FAILED = "failed"
+"""The reason of an answer that there is none."""
+
 IN_PIECES = "pieces"
 """The reason of a sentence that was translated piece by piece, around its codes."""
 
 FEWEST_WORDS = 3
 """Fewest words, for each code in it, of a sentence that is translated in pieces around its codes."""
+
+
+SHORTEST_STEM = 4
+"""Fewest letters that two forms of a word must share at their beginning."""
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
 @dataclass(frozen=True)
@@ -193,13 +202,40 @@ def _pairs(text: str, masked: MaskedText) -> list[tuple[int, int, int, int]]:
     return pairs
 
 
+def _without_stop(answer: str, source: str) -> str:
+    """Return a part of a sentence without the full stop that a model put behind it."""
+    return answer[:-1] if answer.endswith(".") and not answer.endswith("..") and source[-1:].isalnum() else answer
+
+
 def _find(text: str, wanted: str) -> tuple[int, int] | None:
     """Return the one place where words stand in a text, whatever their case; None for none and for several."""
     wanted = wanted.strip(" .,;:!?")
     if not wanted:
         return None
     found = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(wanted)}(?!\w)", text, re.IGNORECASE)]
+    if not found:
+        found = _inflected(text, wanted)
     return found[0] if len(found) == 1 else None
+
+
+def _inflected(text: str, wanted: str) -> list[tuple[int, int]]:
+    """Return the places of words that begin as the wanted ones do and may end in another way."""
+    words, stems = list(_WORD.finditer(text)), [word.casefold() for word in _WORD.findall(wanted)]
+    if not stems or len(stems[0]) < SHORTEST_STEM:
+        return []
+    return [
+        (words[at].start(), words[at + len(stems) - 1].end())
+        for at in range(len(words) - len(stems) + 1)
+        if all(_alike(words[at + index].group().casefold(), stem) for index, stem in enumerate(stems))
+    ]
+
+
+def _alike(word: str, other: str) -> bool:
+    common = next(
+        (at for at, (a, b) in enumerate(zip(word, other, strict=False)) if a != b), min(len(word), len(other))
+    )
+    longer = max(len(word), len(other))
+    return common == longer or (common >= SHORTEST_STEM and longer - common <= 2)
 
 
 def _in_pieces(text: str, masked: MaskedText, known: int) -> Attempt | None:
@@ -217,7 +253,7 @@ def _in_pieces(text: str, masked: MaskedText, known: int) -> Attempt | None:
             if lost_codes(run.strip(), answer, masked):
                 return None
             lead, trail = run[: len(run) - len(run.lstrip())], run[len(run.rstrip()) :]
-            done[index] = lead + answer.strip() + trail
+            done[index] = lead + _without_stop(answer.strip(), run.strip()) + trail
         return _unmask_values("".join(done), masked, known)
 
     return Attempt(tuple(runs[index].strip() for index in asked), read, in_pieces=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nlpkit.apps.documents.document import Document, Segment, Translated
 from nlpkit.apps.documents.translation.attempts import (
+    FAILED,
     IN_PIECES,
     LOST,
     Answer,
@@ -109,7 +110,7 @@ def _outcomes(
             attempt = ways[index][turn]
             mine = [answers[text] for text in attempt.asked]
             text = attempt.read([answer.text for answer in mine])
-            if text is not None and not any(LOST in answer.reasons for answer in mine):
+            if text is not None and all(_usable(answer) for answer in mine):
                 found[index] = _outcome(text, mine, attempt)
             elif turn == 0:
                 s, u = places[index]
@@ -117,6 +118,10 @@ def _outcomes(
     for index, (s, u) in enumerate(places):
         source = planned[s].units[u].text
         yield found.get(index) or Outcome(source, 0.0, (LOST,), lost.get(index) or _all_codes(planned[s], source))
+
+
+def _usable(answer: Answer) -> bool:
+    return bool(answer.text.strip()) and not {LOST, FAILED}.intersection(answer.reasons)
 
 
 def _outcome(text: str, answers: Sequence[Answer], attempt: Attempt) -> Outcome:
@@ -148,6 +153,7 @@ def _flags(plan: PlannedSegment, outcomes: Sequence[Outcome], result: Translated
         if outcome.reasons or outcome.confidence < LOW:
             yield _flag(
                 segment,
+                segment.line and segment.line + unit.line,
                 plan.masked.plain(unit.text),
                 plan.masked.plain(outcome.text),
                 outcome.reasons or ("unsure",),
@@ -157,10 +163,16 @@ def _flags(plan: PlannedSegment, outcomes: Sequence[Outcome], result: Translated
     if segment.max_length is not None and result is not None:
         text = "".join(part if isinstance(part, str) else part.text for part in result.parts)
         if len(text) > segment.max_length:
-            yield _flag(segment, segment.text, text, (TOO_LONG,), (), 1.0)
+            yield _flag(segment, segment.line, segment.text, text, (TOO_LONG,), (), 1.0)
 
 
 def _flag(
-    segment: Segment, source: str, text: str, reasons: tuple[str, ...], lost: tuple[str, ...], confidence: float
+    segment: Segment,
+    line: int,
+    source: str,
+    text: str,
+    reasons: tuple[str, ...],
+    lost: tuple[str, ...],
+    confidence: float,
 ) -> Flag:
-    return Flag(segment.line, segment.place, segment.key, source, text, reasons, lost, round(confidence, 3))
+    return Flag(line, segment.place, segment.key, source, text, reasons, lost, round(confidence, 3))

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nlpkit.apps.documents.document import Code, Part, Segment, Wrap
+from nlpkit.apps.documents.document import Code, Part, Segment
 from nlpkit.apps.documents.translation.masks import MASK, MaskedText, mask_parts
 from nlpkit.apps.text.translation.layout import TextLayout, copies_as_is, read_layout, write_layout
 
 _EDGE = re.compile(r"(?:⟦[1-9]\d{0,5}⟧|[ \t\u00a0\u202f])+")
-_BLANK_RUN = re.compile(r"[ \t\r\n\u00a0]+")
+_LOOSE = re.compile(r"(?:[ \t]*[:;,.)\]!?–—-]+(?=\s)\s+)?")
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Unit:
         text: What is translated, with masks for the codes in it.
         trail: Codes and blanks behind it.
         copied: Whether there is nothing to translate in it.
+        line: Lines of the segment before it.
     """
 
     lead: str
     text: str
     trail: str
     copied: bool
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ def plan_segment(segment: Segment) -> PlannedSegment:
             continue
         layout = read_layout(run, lines=False)
         layouts.append(layout)
-        units += [_unit(sentence, masked) for sentence in layout.segments]
+        line = sum(earlier.count("\n") for earlier in runs[:index])
+        for block in layout.blocks:
+            units += [_unit(sentence, masked, line) for sentence in block.segments]
+            line += block.source.count("\n")
     return PlannedSegment(segment, masked, tuple(runs), tuple(layouts), tuple(units))
 
 
@@ -103,13 +108,16 @@ def _runs(masked: MaskedText) -> list[str]:
     return [*runs, masked.text[done:]]
 
 
-def _unit(sentence: str, masked: MaskedText) -> Unit:
+def _unit(sentence: str, masked: MaskedText, line: int) -> Unit:
     begin, end = _inner(sentence, masked)
+    if begin:
+        # What a sentence cannot begin with belongs to the code before it, such as the colon of a label.
+        begin += len(_LOOSE.match(sentence[begin:end]).group())  # type: ignore[union-attr]
     text = sentence[begin:end]
     # What a code says, such as the words of a code span, is nothing to translate.
     words = MASK.sub("", text)
     copied = not any(map(str.isalpha, words)) or copies_as_is(words)
-    return Unit(sentence[:begin], text, sentence[end:], copied)
+    return Unit(sentence[:begin], text, sentence[end:], copied, line)
 
 
 def _inner(sentence: str, masked: MaskedText) -> tuple[int, int]:
@@ -168,29 +176,3 @@ def _encloses(codes: Sequence[Part], first: int, last: int) -> bool:
         and two.role == "close"
         and one.pair == two.pair
     )
-
-
-def unwrapped(text: str) -> str:
-    """Return a text with each run of blanks and line ends as one blank."""
-    return _BLANK_RUN.sub(" ", text)
-
-
-def wrapped(text: str, wrap: Wrap, *, begins_badly: re.Pattern[str] | None = None) -> str:
-    """Wrap a paragraph.
-
-    Args:
-        text: One line, as it is written to the file.
-        wrap: How.
-        begins_badly: What a line must not begin with, as it would mean something else there.
-    """
-    lines: list[str] = []
-    line: list[str] = []
-    used = wrap.first
-    for word in text.split(" "):
-        bad = begins_badly is not None and begins_badly.match(word + " ") is not None
-        if line and used + len(word) > wrap.width and not bad:
-            lines.append(" ".join(line))
-            line, used = [], len(wrap.indent)
-        line.append(word)
-        used += len(word) + 1
-    return (wrap.line_end + wrap.indent).join([*lines, " ".join(line)])

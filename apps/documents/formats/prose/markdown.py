@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from nlpkit.apps.documents.document import Document, Kind, ReadOptions, Results, Segment, Translated, Wrap
 from nlpkit.apps.documents.formats.prose.markdown_inline import escaped, inline_parts
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, literals, write_spans
 from nlpkit.apps.documents.source_text import SourceText, decode_source
-from nlpkit.apps.documents.translation.units import wrapped
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -65,10 +64,12 @@ class Markdown:
                 text = literals(result, str)
                 return text.replace('"', '\\"') if skeleton.source.text[place.start - 1] == '"' else text
             before = skeleton.source.text[place.start : place.end]
-            text = literals(result, lambda text: escaped(text, before, cell=place.style == "cell"))
-            if segment.wrap is None:
-                return text
-            return wrapped(text, segment.wrap, begins_badly=_BEGINS_BADLY)
+            return flowed(
+                result,
+                lambda text: escaped(text, before, cell=place.style == "cell"),
+                segment.wrap,
+                begins_badly=_BEGINS_BADLY,
+            )
 
         return write_spans(skeleton, results, render)
 
