@@ -13,6 +13,9 @@ from nlpkit.apps.documents.formats.office.opendocument import FlatOpenDocument, 
 from nlpkit.apps.documents.formats.office.sheets import Sheets
 from nlpkit.apps.documents.formats.office.slides import Slides
 from nlpkit.apps.documents.formats.office.word import Word
+from nlpkit.apps.documents.formats.various.mail import Mail
+from nlpkit.apps.documents.formats.various.notebook import Notebook
+from nlpkit.apps.documents.formats.various.pdf import Pdf
 
 
 class OfficeFormat(NamedTuple):
@@ -52,5 +55,8 @@ OFFICE_FORMATS: tuple[OfficeFormat, ...] = (
     OfficeFormat("docx", "Word", (".docx", ".docm", ".dotx", ".dotm"), Word, _zip(rb"word/")),
     OfficeFormat("pptx", "PowerPoint", (".pptx", ".pptm", ".potx", ".ppsx"), Slides, _zip(rb"ppt/")),
     OfficeFormat("xlsx", "Excel", (".xlsx", ".xlsm", ".xltx"), Sheets, _zip(rb"xl/")),
+    OfficeFormat("ipynb", "Jupyter notebook", (".ipynb",), Notebook),
+    OfficeFormat("pdf", "PDF", (".pdf",), Pdf, re.compile(rb"%PDF-\d"), read_only=True),
+    OfficeFormat("eml", "e-mail", (".eml",), Mail, read_only=True),
 )
 """In the order in which they are guessed."""
