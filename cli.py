@@ -31,6 +31,8 @@ def build_app() -> "typer.Typer":
     from nlpkit.apps.cli.models import models_app
     from nlpkit.apps.cli.options import command
     from nlpkit.apps.cli.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
+    from nlpkit.apps.cli.translators.learn import learn
+    from nlpkit.apps.cli.translators.memory import memory_app
     from nlpkit.eval.cli.commands import app as eval_app
 
     app = typer.Typer(
@@ -97,9 +99,10 @@ def build_app() -> "typer.Typer":
             scorer=score_pairs,
         )
 
-    for function in (mix, bench, doctor):
+    for function in (mix, bench, doctor, learn):
         command(app)(function)
     app.add_typer(models_app, name="models")
+    app.add_typer(memory_app, name="memory")
     app.add_typer(eval_app, name="eval")
     return app
 

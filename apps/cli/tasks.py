@@ -10,6 +10,7 @@ import typer
 
 from nlpkit.apps.cli.constraint_options import ConstraintOptions
 from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions
+from nlpkit.apps.cli.translators.tool_options import ToolOptions
 from nlpkit.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def translate(
     decode: DecodeOptions,
     source: InputOptions,
     sink: OutputOptions,
+    tools: ToolOptions,
     text: Text = None,
     to: Annotated[
         str | None, typer.Option("--to", "-t", metavar="LANG", help="Language to translate to: de or German.")
@@ -31,7 +33,7 @@ def translate(
         str | None, typer.Option("--from", metavar="LANG", help="Language of the text; auto detects it.")
     ] = None,
     glossary: Annotated[
-        str | None, typer.Option(metavar="PATH", help="TSV: a term and its translation on each line.")
+        str | None, typer.Option(metavar="PATH", help="TSV, CSV or TBX: terms and their translations.")
     ] = None,
     n_best: Annotated[int | None, typer.Option(min=1, help="Give the N best translations.")] = None,
     suffix: Annotated[
@@ -41,12 +43,15 @@ def translate(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a sentence is not to be trusted.")] = False,
 ) -> int:
     """Translate text and documents."""
-    from nlpkit.apps.documents.glossary import read_glossary
-
-    if text is None and _has_documents(source, sink, suffix):
+    if text is None and ((tools.given and source.file) or _has_documents(source, sink, suffix)):
         return _translate_documents(
-            model, decode, source, sink, to, from_, glossary, n_best, suffix=suffix, fresh=fresh, strict=strict
+            *(model, decode, source, sink, tools, to, from_, glossary, n_best),
+            suffix=suffix,
+            fresh=fresh,
+            strict=strict,
         )
+    if tools.given:
+        raise ConfigError(f"{tools.given[0]} is for documents. Name one with -f PATH.")
     if suffix is not None or fresh:
         raise ConfigError(f"{'--fresh' if suffix is None else '--suffix'} is for documents. Name one with -f PATH.")
     if to is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
@@ -61,7 +66,7 @@ def translate(
         fixed={
             "target_lang": to,
             "source_lang": from_,
-            "glossary": None if glossary is None else read_glossary(glossary),
+            "glossary": None if glossary is None else _read_glossary(glossary, from_, to),
         },
         flags={"target_lang": "--to", "source_lang": "--from", "glossary": "--glossary", "n": "--n-best"},
         defaults={"source_lang": "auto"},
@@ -304,6 +309,7 @@ def _translate_documents(
     decode: DecodeOptions,
     source: InputOptions,
     sink: OutputOptions,
+    tools: ToolOptions,
     to: str | None,
     from_: str | None,
     glossary: str | None,
@@ -314,18 +320,20 @@ def _translate_documents(
     strict: bool,
 ) -> int:
     from nlpkit.apps.cli.document_command import DocumentCommand
-    from nlpkit.apps.documents.glossary import read_glossary
+    from nlpkit.apps.cli.translators.tools import TranslatorTools
     from nlpkit.apps.tasks.table import load_task
 
     if to is None:
         raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
     if n_best is not None and n_best > 1:
         raise ConfigError("--n-best gives several translations, but a document can hold one only. Leave it out.")
+    terms = {} if glossary is None else _read_glossary(glossary, from_, to)
     return DocumentCommand(
         task=load_task("translation"),
         target=to,
         source_lang=from_ or "auto",
-        glossary={} if glossary is None else read_glossary(glossary),
+        glossary=terms,
+        tools=TranslatorTools.open(tools, terms),
         suffix=suffix,
         fresh=fresh,
         strict=strict,
@@ -334,6 +342,14 @@ def _translate_documents(
         source=source,
         sink=sink,
     ).run()
+
+
+def _read_glossary(path: str, from_: str | None, to: str | None) -> dict[str, str]:
+    from nlpkit.apps.documents.glossary import read_glossary
+    from nlpkit.apps.text.languages import parse_language
+
+    source = None if from_ is None or from_.strip().lower() == "auto" else parse_language(from_)
+    return read_glossary(path, source_lang=source, target_lang=None if to is None else parse_language(to))
 
 
 def _run_task(task: str, text: str | None, **parts: Any) -> int:

@@ -116,7 +116,9 @@ def check(path: Path, entry: FormatEntry) -> tuple[str, str]:
     after = entry.build().write(document.skeleton, results, options)
     again = entry.build().read(after, options)
     seconds = time.perf_counter() - began
-    same = [one.text.upper().split() == two.text.upper().split() for one, two in zip(segments, again.segments, strict=False)]
+    same = [
+        one.text.upper().split() == two.text.upper().split() for one, two in zip(segments, again.segments, strict=False)
+    ]
     details = f"{len(segments)} segments, parts changed {changed_parts(data, after)}, {seconds:.2f} s"
     if len(again.segments) != len(segments) or not all(same):
         return "DIFFERS", f"{details}; {len(again.segments)} read again, {same.count(False)} differ"

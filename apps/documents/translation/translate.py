@@ -16,11 +16,16 @@ from nlpkit.apps.documents.translation.attempts import (
     attempts,
     lost_codes,
 )
+from nlpkit.apps.documents.translation.masks import MaskedText, problems
 from nlpkit.apps.documents.translation.units import PlannedSegment, plan_segment
 from nlpkit.apps.text.translation.confidence import LOW
 
 Translate = Callable[[Sequence[str]], Iterable[Answer]]
 """Translates texts, in order. Masks such as ``⟦1⟧`` in them are to be kept; what loses one is found out."""
+
+Known = Callable[[int, int, str, MaskedText], "Outcome | None"]
+"""What is known of a sentence, such as what a person made of it: by the number of its segment and its own in there, its
+text with masks, and what these stand for. None where nothing is; what has other masks than the sentence is not used."""
 
 TOO_LONG = "max_length"
 """The reason of a translation that is longer than its file allows."""
@@ -70,7 +75,7 @@ class DocumentTranslation:
     kept: int = 0
 
 
-def translate_segments(document: Document, translate: Translate) -> DocumentTranslation:
+def translate_segments(document: Document, translate: Translate, *, known: Known | None = None) -> DocumentTranslation:
     """Translate the segments of a document.
 
     Equal sentences are asked about once. Whatever the translator answers, each code of a segment comes out once and in
@@ -79,10 +84,11 @@ def translate_segments(document: Document, translate: Translate) -> DocumentTran
     Args:
         document: The document.
         translate: The translator.
+        known: Translations that need not be asked for.
     """
     planned = [plan_segment(segment) for segment in document.segments]
     places = [(s, u) for s, plan in enumerate(planned) for u, unit in enumerate(plan.units) if not unit.copied]
-    done = dict(zip(places, _outcomes(planned, places, translate), strict=True))
+    done = dict(zip(places, _outcomes(planned, places, translate, known), strict=True))
     results: list[Translated | None] = []
     outcomes: list[tuple[Outcome, ...]] = []
     flags: list[Flag] = []
@@ -96,14 +102,19 @@ def translate_segments(document: Document, translate: Translate) -> DocumentTran
 
 
 def _outcomes(
-    planned: Sequence[PlannedSegment], places: Sequence[tuple[int, int]], translate: Translate
+    planned: Sequence[PlannedSegment],
+    places: Sequence[tuple[int, int]],
+    translate: Translate,
+    known: Known | None,
 ) -> Iterator[Outcome]:
     """Ask about sentences until each is through or nothing is left to try."""
     ways = [attempts(planned[s].units[u].text, planned[s].masked) for s, u in places]
-    found: dict[int, Outcome] = {}
+    found: dict[int, Outcome] = dict(_found(planned, places, known)) if known is not None else {}
     lost: dict[int, tuple[str, ...]] = {}
     for turn in range(max(map(len, ways), default=0)):
         due = [index for index, way in enumerate(ways) if index not in found and turn < len(way)]
+        if not due:
+            break
         asked = dict.fromkeys(text for index in due for text in ways[index][turn].asked)
         answers = dict(zip(asked, translate(tuple(asked)), strict=True))
         for index in due:
@@ -118,6 +129,16 @@ def _outcomes(
     for index, (s, u) in enumerate(places):
         source = planned[s].units[u].text
         yield found.get(index) or Outcome(source, 0.0, (LOST,), lost.get(index) or _all_codes(planned[s], source))
+
+
+def _found(
+    planned: Sequence[PlannedSegment], places: Sequence[tuple[int, int]], known: Known
+) -> Iterator[tuple[int, Outcome]]:
+    for index, (s, u) in enumerate(places):
+        text, masked = planned[s].units[u].text, planned[s].masked
+        outcome = known(s, u, text, masked)
+        if outcome is not None and not problems(text, outcome.text, masked):
+            yield index, outcome
 
 
 def _usable(answer: Answer) -> bool:

@@ -38,7 +38,7 @@ class Grammar:
         said: Elements that are kept whole, but say something to readers.
         attributes: Attributes for readers, by element.
         kinds: What a paragraph is for readers, by the elements around it.
-        styles: The same by the style that the paragraph names: element, attribute, beginning of its value.
+        leading_kinds: The same by patterns for what stands in the leading element.
         keeps: Whether an element is kept whole, by its attributes.
         noise: Attributes and elements, as a pattern, that make no difference to how a run looks.
         keep_blanks: Whether texts say by an attribute that their outer blanks count.
@@ -62,6 +62,7 @@ class Grammar:
     said: frozenset[str] = _NONE
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    leading_kinds: tuple[tuple[str, Kind], ...] = ()
     keeps: Callable[[Token], bool] = _keep_none
     noise: str = ""
     keep_blanks: bool = False

@@ -15,12 +15,12 @@ from nlpkit.apps.documents.formats.office.zipped import ZipSkeleton, part_tokens
 _TITLE = "an OpenDocument file"
 _FIELDS = (
     "author-initials author-name chapter character-count conditional-text creator creation-date creation-time "
-    "database-display date description editing-cycles editing-duration expression file-name hidden-text image-count "
-    "initial-creator keywords modification-date modification-time object-count page-continuation page-count "
-    "page-number page-variable-get paragraph-count print-date print-time printed-by bookmark-ref reference-ref note-ref "
-    "sequence sequence-ref sheet-name subject table-count table-formula template-name text-input time title user-defined "
-    "user-field-get user-field-input variable-get variable-input variable-set word-count placeholder number "
-    "bibliography-mark"
+    "database-display date description editing-cycles editing-duration expression file-name hidden-text image- "
+    "count initial-creator keywords modification-date modification-time object-count page-continuation page-count "
+    "page-number page-variable-get paragraph-count print-date print-time printed-by bookmark-ref reference-ref "
+    "note-ref sequence sequence-ref sheet-name subject table-count table-formula template-name text-input time "
+    "title user-defined user-field-get user-field-input variable-get variable-input variable-set word-count "
+    "placeholder number bibliography-mark "
 )
 
 

@@ -34,6 +34,11 @@ WORD = Grammar(
     said=frozenset({"w:fldSimple", "w:ruby", "m:oMath", "m:oMathPara"}),
     attributes={"wp:docPr": ("descr",), "p:cNvPr": ("descr",)},
     kinds={"w:tc": "cell"},
+    leading_kinds=(
+        (r'<w:pStyle w:val="(?:Heading|Title|Subtitle|berschrift|Titre|Ttulo)', "heading"),
+        (r"<w:outlineLvl\b", "heading"),
+        (r'<w:numPr\b|<w:pStyle w:val="List', "list_item"),
+    ),
     noise=(
         r' w:rsid\w*="[^"]*"|<w:(?:lang|noProof|webHidden)\b[^>]*/>|<w:rPr\s*/>|<w:rPr>\s*</w:rPr>|\s+(?=/?>)'
         r"|<w:rPr>(?:\s|<w:(?:lang|noProof|webHidden)\b[^>]*/>)*</w:rPr>"

@@ -158,6 +158,8 @@ class _XmlReader:
         depth = len(self.around)
         kind = self._kind(token.name)
         children, start, end = self._children(styles, token.end, depth)
+        leading = self.source.text[token.end : start]
+        kind = next((other for pattern, other in self.grammar.leading_kinds if re.search(pattern, leading)), kind)
         self._paragraph_of(children, styles, start, end, kind)
         closing = self._next()
         return closing.end if closing is not None else end
