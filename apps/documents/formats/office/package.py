@@ -106,7 +106,7 @@ class Package:
         fields = _CENTRAL.unpack_from(data, where)
         mark, _, _, flags, method, _, _, checksum, packed, size = fields[:10]
         name_length, extra_length, comment_length, _, _, _, offset = fields[10:]
-        stop = where + _CENTRAL.size + name_length + extra_length + comment_length
+        stop: int = where + _CENTRAL.size + name_length + extra_length + comment_length
         if mark != b"PK\x01\x02" or stop > end:
             raise self._broken("its table of contents is damaged")
         raw = data[where + _CENTRAL.size :][:name_length]

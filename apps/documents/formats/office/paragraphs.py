@@ -182,13 +182,15 @@ class Flattener:
                     # Blanks have hardly a look of their own.
                     style = opened[0] if opened is not None else base
                 if opened is not None and opened[0] != style:
-                    opened = self._close(opened)
+                    self._close(opened)
+                    opened = None
                 if opened is None and style != base:
                     opened = self._open(style)
                 self._text(child.text)
                 continue
             if opened is not None and (isinstance(child, Box) or self._next_style(children, index) != opened[0]):
-                opened = self._close(opened)
+                self._close(opened)
+                opened = None
             if isinstance(child, Raw):
                 self._raw(child)
             else:

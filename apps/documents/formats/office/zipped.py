@@ -87,12 +87,17 @@ def part_tokens(package: Package, name: str, options: ReadOptions, title: str) -
 
 
 def part_types(package: Package, options: ReadOptions, title: str) -> dict[str, str]:
-    """Return the parts of an Office Open XML document that are listed with a type of their own."""
-    found = {}
+    """Return the types of the parts of an Office Open XML document: their own, or that of their suffix."""
+    own: dict[str, str] = {}
+    usual: dict[str, str] = {}
     for token in part_tokens(package, "[Content_Types].xml", options, title):
+        kind = token.get("ContentType") or ""
         if token.name == "types:Override":
-            found[(token.get("PartName") or "").lstrip("/")] = token.get("ContentType") or ""
-    return {part: kind for part, kind in found.items() if part in package}
+            own[(token.get("PartName") or "").lstrip("/")] = kind
+        elif token.name == "types:Default":
+            usual[(token.get("Extension") or "").lower()] = kind
+    others = {part: usual.get(part.rpartition(".")[2].lower(), "") for part in package.entries if part not in own}
+    return {part: kind for part, kind in {**own, **others}.items() if part in package and kind}
 
 
 def related_parts(package: Package, name: str, options: ReadOptions, title: str) -> dict[str, str]:
