@@ -58,7 +58,7 @@ def memory_export(sink: SinkOptions, memory: MemoryPath, from_: From = None, to:
         pieces = write_entries(entries) if table else write_tmx(entries, version=version("nlpkit"))
         with Writer(sink.output, as_json=False) as writer:
             for piece in pieces:
-                writer.write(piece.removesuffix("\n"))
+                writer.write_raw(piece)
     return 0
 
 

@@ -11,6 +11,7 @@ from difflib import SequenceMatcher
 from nlpkit.apps.documents.files import display_name
 from nlpkit.apps.documents.memory.exchange import read_table
 from nlpkit.apps.documents.tools.review import corrections, read_review
+from nlpkit.apps.text.language_words import COMMON_WORDS
 from nlpkit.core.errors import InputError
 
 FEWEST = 2
@@ -18,6 +19,9 @@ FEWEST = 2
 
 MOST_WORDS = 3
 """Most words of a term."""
+
+SHORT = 3
+"""Most letters of a common word that is no term."""
 
 LIKELY = 0.75
 """Least part of the sentences with words of the source that were corrected so, and of those corrected so with them."""
@@ -100,14 +104,23 @@ def find_candidates(found: Sequence[Correction]) -> list[Candidate]:
             continue
         shared = Counter(run for index in places for run in runs[index])
         fitting = [
-            (count, len(run.split()), run)
+            (count, len(run.split()), len(run), run)
             for run, count in shared.items()
-            if count >= FEWEST and count >= LIKELY * len(places) and count >= LIKELY * everywhere[run]
+            if not _is_filler(run)
+            and count >= FEWEST
+            and count >= LIKELY * len(places)
+            and count >= LIKELY * everywhere[run]
         ]
         if fitting:
-            best = max(fitting, key=lambda entry: (entry[0], entry[1], entry[2]))
-            candidates.append(Candidate(best[2], right, wrong, len(places)))
+            # Of words that fit equally well, the long one is hardly an article.
+            *_, source = max(fitting)
+            candidates.append(Candidate(source, right, wrong, len(places)))
     return sorted(candidates, key=lambda candidate: (-candidate.count, candidate.source))
+
+
+def _is_filler(run: str) -> bool:
+    """Return whether a run holds nothing but short words that are in every text, such as articles."""
+    return all(len(word) <= SHORT and any(word in words for words in COMMON_WORDS.values()) for word in run.split())
 
 
 def _changes(correction: Correction) -> Iterator[tuple[str, str]]:
