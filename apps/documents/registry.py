@@ -30,10 +30,6 @@ from nlpkit.apps.documents.formats.tables.calendar import Calendar
 from nlpkit.apps.documents.formats.tables.columns import Columns, TabColumns
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 
-HEAD = 4096
-"""Bytes of a file that are looked at to tell its format."""
-
-
 _XML = rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*)*"
 
 
@@ -78,7 +74,7 @@ FORMATS: tuple[FormatEntry, ...] = (
         re.compile(_XML + rb"<(?:\w+:)?xliff[\s>]", re.DOTALL),
     ),
     FormatEntry("tmx", "TMX", (".tmx",), Tmx, re.compile(_XML + rb"<tmx[\s>]", re.DOTALL)),
-    FormatEntry("qt", "Qt TS", (".ts",), QtTs, re.compile(_XML + rb"<TS[\s>]", re.DOTALL)),
+    FormatEntry("qt", "Qt TS", (), QtTs, re.compile(_XML + rb"<TS[\s>]", re.DOTALL)),
     FormatEntry("android", "Android resources", (), Android, re.compile(_XML + rb"<resources[\s>]", re.DOTALL)),
     FormatEntry("resx", ".NET resources", (".resx", ".resw"), Resx),
     FormatEntry("svg", "SVG", (".svg",), Svg, re.compile(_XML + rb"<(?:\w+:)?svg[\s>]", re.DOTALL)),

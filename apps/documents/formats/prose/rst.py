@@ -88,7 +88,9 @@ def _escaped(text: str, before: str) -> str:
     text = re.sub(r"[\r\n]+", " ", text)
     text = re.sub(f"[{signs}]", r"\\\g<0>", text) if signs else text
     # A word that ends in an underscore would be a link.
-    return re.sub(r"(?<=\w)_(?!\w)", r"\\_", text)
+    return re.sub(
+        r"\w+_(?!\w)", lambda match: match.group() if match.group() in before else match.group()[:-1] + "\\_", text
+    )
 
 
 def inline_parts(text: str) -> tuple[Part, ...]:
@@ -164,6 +166,10 @@ def _blocks(source: SourceText, lines: Sequence[TextLine]) -> Iterator[tuple[Seg
                 at += 1
             continue
         bullet = _BULLET.match(body) or _FIELD.match(body)
+        if bullet is not None and body[bullet.end() :].startswith(("| ", "+-", "==", ">>>")):
+            # A table or a block of lines hangs in an item.
+            at = _table_end(lines, at)
+            continue
         run, at = _run(lines, at, more_indent=bullet is not None)
         if bullet is not None and _FIELD.match(body) and _is_settings(body):
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from nlpkit.apps.documents.formats.strings.messages import has_cases
 from nlpkit.apps.text.translation.layout import copies_as_is
 
 _PROGRAM_KEYS = (
@@ -29,6 +30,8 @@ def is_for_people(text: str, *, key: str = "", settings: bool = False) -> bool:
             values of these, and not words for people.
     """
     body = text.strip()
+    if has_cases(body):
+        return True
     if not any(map(str.isalpha, body)) or copies_as_is(body):
         return False
     if key.lower() in PROGRAM_KEYS and not re.search(r"\s", body):

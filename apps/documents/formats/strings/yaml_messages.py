@@ -14,6 +14,7 @@ from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
 _HEADER = re.compile(r"[|>][+-]?[1-9]?[+-]?[ \t]*(?:#[^\n]*)?\r?\n")
+_PROPERTIES = re.compile(r"(?:[&!][^\s,\[\]{}]*\s+)*")
 _PLAIN = re.compile(r"[^\s\-?:,\[\]{}#&*!|>'\"%@`](?:[^:#\n]|:(?=\S)|(?<=\S)#)*")
 _OTHER_TYPE = re.compile(r"(?i:true|false|yes|no|on|off|null|y|n|~)|[-+.\d][\d_.,:eExX+-]*")
 
@@ -80,6 +81,8 @@ def _segments(source: SourceText, node: Any, path: tuple[str, ...], seen: set[in
         if not is_for_people(text, key=key):
             return
         start, end = node.start_mark.index, node.end_mark.index
+        # An anchor and a tag stand before the scalar that they belong to.
+        start = _PROPERTIES.match(source.text, start, end).end()  # type: ignore[union-attr]
         style = node.style or ""
         flowing = style != "|"
         segment = Segment(
