@@ -66,7 +66,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "apps.translating": ("core", "apps.tasks", "apps.text", "apps.documents", "apps.pipeline", "apps.models"),
     "apps.bench": ("core",),
     "apps.weights": ("core", "apps.text", "apps.models"),
-    "apps.toolkit": ("core", "apps.tasks", "apps.pipeline", "apps.models"),
+    "apps.toolkit": (
+        *("core", "apps.tasks", "apps.text", "apps.documents", "apps.pipeline", "apps.models"),
+        "apps.translating",
+    ),
     "apps.cli": ("core", "apps"),
     "eval.metrics": ("core.errors", "apps.text"),
     "eval.statistics": ("core.errors", "eval.metrics"),

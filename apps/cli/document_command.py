@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import sys
 import time
@@ -18,9 +17,9 @@ from nlpkit.apps.cli.output import Writer, note
 from nlpkit.apps.cli.progress import ProgressBar
 from nlpkit.apps.cli.translators.tools import LIKE, TranslatorTools
 from nlpkit.apps.documents.document import Document, ReadOptions
-from nlpkit.apps.documents.files import STDIN, display_name, read_bytes
+from nlpkit.apps.documents.files import display_name, read_bytes, read_head
 from nlpkit.apps.documents.formats.various.pdf import read_only
-from nlpkit.apps.documents.registry import HEAD, FormatEntry, find_format
+from nlpkit.apps.documents.registry import FormatEntry, find_format
 from nlpkit.apps.documents.translation.attempts import LOST
 from nlpkit.apps.documents.translation.translate import Flag, Known, Translate
 from nlpkit.apps.models.adapters import AdapterChooser
@@ -216,25 +215,7 @@ def document_format(path: str, name: str = "auto") -> FormatEntry | None:
         ConfigError: There is no such format.
         InputError: The file is known to hold nothing for people.
     """
-    return find_format(path, _head(path), name=name)
-
-
-def _head(path: str) -> bytes:
-    if path == STDIN:
-        peek = getattr(getattr(sys.stdin, "buffer", None), "peek", None)
-        try:
-            return b"" if peek is None else bytes(peek(HEAD)[:HEAD])
-        except (OSError, ValueError):
-            return b""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(HEAD)
-        if head.startswith(b"\x1f\x8b"):
-            with gzip.open(path) as unpacked:
-                head = unpacked.read(HEAD)
-    except (OSError, EOFError, ValueError):
-        return b""
-    return head
+    return find_format(path, read_head(path), name=name)
 
 
 def _write(data: bytes, place: Path | None) -> None:

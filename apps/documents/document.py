@@ -177,6 +177,16 @@ class Format(Protocol):
         ...
 
 
+def missing_library(what: str, library: str) -> InputError:
+    """Return the error for files that need a library which is not installed.
+
+    Args:
+        what: The files, such as ``Fluent files``.
+        library: The library's name.
+    """
+    return InputError(f'{what} need {library}, which is not installed: pip install "nlpkit[documents]".')
+
+
 def broken(format_name: str, options: ReadOptions, why: str, *, line: int = 0) -> InputError:
     """Return the error for a file that cannot be read in its format.
 

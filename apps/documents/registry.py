@@ -13,17 +13,23 @@ from nlpkit.apps.documents.formats.markup.bilingual import QtTs, Tmx, Xliff
 from nlpkit.apps.documents.formats.markup.html import Html
 from nlpkit.apps.documents.formats.markup.xml_strings import Android, Resx, Svg
 from nlpkit.apps.documents.formats.office.table import OFFICE_FORMATS
+from nlpkit.apps.documents.formats.prose.asciidoc import AsciiDoc
+from nlpkit.apps.documents.formats.prose.latex import Latex
 from nlpkit.apps.documents.formats.prose.markdown import Markdown
 from nlpkit.apps.documents.formats.prose.plain import PlainText
+from nlpkit.apps.documents.formats.prose.rst import ReStructuredText
+from nlpkit.apps.documents.formats.strings.fluent import Fluent
 from nlpkit.apps.documents.formats.strings.gettext import Gettext
 from nlpkit.apps.documents.formats.strings.json_messages import JsonMessages
+from nlpkit.apps.documents.formats.strings.line_messages import AppleStrings, Ini, PhpArrays
 from nlpkit.apps.documents.formats.strings.properties import Properties
+from nlpkit.apps.documents.formats.strings.toml_messages import TomlMessages
+from nlpkit.apps.documents.formats.strings.yaml_messages import YamlMessages
+from nlpkit.apps.documents.formats.subtitles.ass import Lyrics, SubStation
 from nlpkit.apps.documents.formats.subtitles.srt import SubRip, WebVtt
+from nlpkit.apps.documents.formats.tables.calendar import Calendar
+from nlpkit.apps.documents.formats.tables.columns import Columns, TabColumns
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
-
-HEAD = 4096
-"""Bytes of a file that are looked at to tell its format."""
-
 
 _XML = rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*)*"
 
@@ -69,7 +75,7 @@ FORMATS: tuple[FormatEntry, ...] = (
         re.compile(_XML + rb"<(?:\w+:)?xliff[\s>]", re.DOTALL),
     ),
     FormatEntry("tmx", "TMX", (".tmx",), Tmx, re.compile(_XML + rb"<tmx[\s>]", re.DOTALL)),
-    FormatEntry("qt", "Qt TS", (".ts",), QtTs, re.compile(_XML + rb"<TS[\s>]", re.DOTALL)),
+    FormatEntry("qt", "Qt TS", (), QtTs, re.compile(_XML + rb"<TS[\s>]", re.DOTALL)),
     FormatEntry("android", "Android resources", (), Android, re.compile(_XML + rb"<resources[\s>]", re.DOTALL)),
     FormatEntry("resx", ".NET resources", (".resx", ".resw"), Resx),
     FormatEntry("svg", "SVG", (".svg",), Svg, re.compile(_XML + rb"<(?:\w+:)?svg[\s>]", re.DOTALL)),
@@ -81,6 +87,22 @@ FORMATS: tuple[FormatEntry, ...] = (
         Gettext,
         re.compile(rb'(?:\s*#[^\n]*\n)*\s*(?:msgctxt "[^\n]*\n\s*)?msgid ""?[^\n]*\n'),
     ),
+    FormatEntry("rst", "reStructuredText", (".rst", ".rest"), ReStructuredText),
+    FormatEntry("asciidoc", "AsciiDoc", (".adoc", ".asciidoc", ".asc"), AsciiDoc),
+    FormatEntry(
+        "latex", "LaTeX", (".tex", ".latex", ".ltx"), Latex, re.compile(rb"(?:\s*%[^\n]*\n)*\s*\\documentclass[\[{]")
+    ),
+    FormatEntry("yaml", "YAML", (".yml", ".yaml"), YamlMessages),
+    FormatEntry("toml", "TOML", (".toml",), TomlMessages),
+    FormatEntry("ini", "INI", (".ini", ".lang"), Ini),
+    FormatEntry("fluent", "Fluent", (".ftl",), Fluent),
+    FormatEntry("strings", "Apple strings", (".strings",), AppleStrings),
+    FormatEntry("php", "PHP arrays", (".php",), PhpArrays),
+    FormatEntry("ics", "iCalendar", (".ics", ".ical"), Calendar, re.compile(rb"\s*BEGIN:VCALENDAR", re.IGNORECASE)),
+    FormatEntry("csv-columns", "columns of CSV", (), Columns),
+    FormatEntry("tsv-columns", "columns of TSV", (), TabColumns),
+    FormatEntry("ass", "ASS subtitles", (".ass", ".ssa"), SubStation, re.compile(rb"\s*\[Script Info\]")),
+    FormatEntry("lrc", "lyrics (LRC)", (".lrc",), Lyrics),
     FormatEntry("properties", "Java properties", (".properties",), Properties),
     FormatEntry(
         "srt",

@@ -98,7 +98,7 @@ def write_markup(skeleton: SpanSkeleton, results: Results, target_lang: str = ""
     for place, segment, result in zip(skeleton.places, skeleton.segments, results, strict=True):
         if result is None or not isinstance(place, AttributePlace):
             continue
-        new = _text(result, segment, place, skeleton.source)
+        new = html_text(result, segment, place, skeleton.source)
         around = bisect_right(begins, place.start) - 1
         if around >= 0 and place.end <= texts[around].end:
             start, end = place.tag
@@ -112,7 +112,9 @@ def write_markup(skeleton: SpanSkeleton, results: Results, target_lang: str = ""
             replace(part, literal=_with_attributes(part.literal, inner)) if isinstance(part, Code) else part
             for part in result.parts
         )
-        replaced.append((place.start, place.end, _text(replace(result, parts=parts), segment, place, skeleton.source)))
+        replaced.append(
+            (place.start, place.end, html_text(replace(result, parts=parts), segment, place, skeleton.source))
+        )
     language = _LANGUAGE.search(text, 0, 4096)
     if replaced and language and target_lang:
         replaced.append((*language.span(1), target_lang))
@@ -132,7 +134,7 @@ def _with_attributes(literal: str, inner: Mapping[str, Sequence[tuple[int, int, 
     return literal
 
 
-def _text(result: Translated, segment: Segment, place: Place, source: SourceText) -> str:
+def html_text(result: Translated, segment: Segment, place: Place, source: SourceText) -> str:
     """Return a translated segment as it stands in HTML."""
     spelled = spellings(source.text[place.start : place.end])
     quote = place.style if place.style in ('"', "'") else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from nlpkit.apps.documents.document import Document, Kind, ReadOptions, Results, Segment, Translated, Wrap
+from nlpkit.apps.documents.formats.markup.html import AttributePlace, html_segments, html_text
 from nlpkit.apps.documents.formats.prose.markdown_inline import escaped, inline_parts
 from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, literals, write_spans
 from nlpkit.apps.documents.source_text import SourceText, decode_source
@@ -63,6 +64,8 @@ class Markdown:
             if place.style == "front":
                 text = literals(result, str)
                 return text.replace('"', '\\"') if skeleton.source.text[place.start - 1] == '"' else text
+            if place.style == "html":
+                return html_text(result, segment, place, skeleton.source)
             before = skeleton.source.text[place.start : place.end]
             return flowed(
                 result,
@@ -101,6 +104,14 @@ def _blocks(source: SourceText, begin: int) -> Iterator[tuple[Segment, Place]]:
             kinds.append(token.type)
         elif token.nesting == -1:
             kinds.pop()
+        elif token.type == "html_block" and token.map is not None:
+            start, end = (begin + starts[min(line, len(starts) - 1)] for line in token.map)
+            # Attributes stay: their tags may stand within a text.
+            yield from (
+                (segment, Place(place.start, place.end, "html"))
+                for segment, place in html_segments(source, start, end)
+                if not isinstance(place, AttributePlace)
+            )
         elif token.type == "inline" and token.map is not None and kinds:
             found = _segment(source, text, begin, starts, token, kinds, cells, references)
             if found is not None:

@@ -8,18 +8,11 @@ from collections.abc import Iterator
 
 from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
 from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.strings.keys import is_for_people
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import decode_source
-from nlpkit.apps.text.translation.layout import copies_as_is
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
-_PROGRAM_KEYS = (
-    "id uuid type url uri href src link image img icon class style color colour lang language locale version license "
-    "format encoding path file filename email key slug code charset target rel method css selector regex pattern "
-    "$schema $id $ref schema sha sha256 hash date datetime timestamp created updated"
-)
-_NOT_PROSE = frozenset(_PROGRAM_KEYS.split())
-"""Keys whose strings are for programs, unless there are blanks in them."""
 MAX_DEPTH = 200
 """Deepest nesting that is read."""
 
@@ -48,7 +41,11 @@ class JsonMessages:
         for path, start, end in json_strings(source.text, options):
             raw = source.text[start:end]
             text = json.loads(raw)
-            if not _is_prose(path, text) or not _is_wanted(value, path):
+            key = path[-1] if path else ""
+            # What ARB says about a message, and JSON-LD about itself.
+            if any(name.startswith("@") for name in path) or not _is_wanted(value, path):
+                continue
+            if not is_for_people(text, key=key):
                 continue
             style = _style(raw)
             parts = message_parts(text, lambda part, style=style: _escaped(part, style))  # type: ignore[misc]
@@ -109,15 +106,6 @@ def json_strings(text: str, options: ReadOptions) -> Iterator[tuple[tuple[str, .
                 path[-1] = str(key)
             else:
                 yield tuple(path), match.start(), match.end()
-
-
-def _is_prose(path: tuple[str, ...], text: str) -> bool:
-    """Tell whether a string is for people: not a link, an identifier, or what stands under a key for programs."""
-    if not text.strip() or copies_as_is(text):
-        return False
-    if any(key.startswith("@") for key in path):
-        return False
-    return not (path and path[-1].lower() in _NOT_PROSE and " " not in text.strip())
 
 
 def _is_wanted(value: object, path: tuple[str, ...]) -> bool:

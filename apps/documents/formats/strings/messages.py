@@ -35,6 +35,11 @@ def message_parts(text: str, escape: Callable[[str], str] = _same) -> tuple[Part
     return tuple(pair_codes([*parts, *_tagged(text[done:], escape)]))
 
 
+def has_cases(text: str) -> bool:
+    """Return whether a message has ICU plurals or choices, whose cases are for people."""
+    return "{" in text and bool(_icu(text))
+
+
 def _tagged(text: str, escape: Callable[[str], str]) -> list[Part]:
     parts: list[Part] = []
     done = 0
