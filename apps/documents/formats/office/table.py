@@ -16,6 +16,7 @@ from nlpkit.apps.documents.formats.office.word import Word
 from nlpkit.apps.documents.formats.various.mail import Mail
 from nlpkit.apps.documents.formats.various.notebook import Notebook
 from nlpkit.apps.documents.formats.various.pdf import Pdf
+from nlpkit.apps.documents.formats.various.rtf import Rtf
 
 
 class OfficeFormat(NamedTuple):
@@ -55,6 +56,7 @@ OFFICE_FORMATS: tuple[OfficeFormat, ...] = (
     OfficeFormat("docx", "Word", (".docx", ".docm", ".dotx", ".dotm"), Word, _zip(rb"word/")),
     OfficeFormat("pptx", "PowerPoint", (".pptx", ".pptm", ".potx", ".ppsx"), Slides, _zip(rb"ppt/")),
     OfficeFormat("xlsx", "Excel", (".xlsx", ".xlsm", ".xltx"), Sheets, _zip(rb"xl/")),
+    OfficeFormat("rtf", "RTF", (".rtf",), Rtf, re.compile(rb"\{\\rtf")),
     OfficeFormat("ipynb", "Jupyter notebook", (".ipynb",), Notebook),
     OfficeFormat("pdf", "PDF", (".pdf",), Pdf, re.compile(rb"%PDF-\d"), read_only=True),
     OfficeFormat("eml", "e-mail", (".eml",), Mail, read_only=True),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import re
-from email.message import EmailMessage
-from typing import Any, cast
+from typing import Any
 
 from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, broken
 from nlpkit.apps.documents.formats.markup.html import Html
@@ -31,7 +30,7 @@ class Mail:
         if not _HEADER.match(data.lstrip()[:100]):
             raise broken(_TITLE, options, "it begins with no header")
         try:
-            message = cast("EmailMessage", email.message_from_bytes(data, policy=email.policy.default))
+            message = email.message_from_bytes(data, policy=email.policy.default)
             subject = str(message.get("subject") or "")
             body = message.get_body(preferencelist=("plain", "html"))
             content = body.get_content() if body is not None else ""
