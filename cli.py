@@ -61,7 +61,7 @@ def _tune() -> Callable[..., int]:
 
 
 _COMMANDS: dict[str, tuple[str, str | Callable[[], Callable[..., int]]]] = {
-    "translate": ("Translate text.", "apps.cli.tasks:translate"),
+    "translate": ("Translate text and documents.", "apps.cli.tasks:translate"),
     "summarize": ("Summarize text.", "apps.cli.tasks:summarize"),
     "qa": ("Answer a question about a text.", "apps.cli.tasks:qa"),
     "write": ("Write a story, a poem and the like.", "apps.cli.tasks:write"),
@@ -73,6 +73,8 @@ _COMMANDS: dict[str, tuple[str, str | Callable[[], Callable[..., int]]]] = {
     "tune": ("Search for the best hyperparameters of a training.", _tune),
     "chat": ("Talk to a model; Ctrl-C stops an answer, Ctrl-D leaves.", "apps.serve.cli.chat:chat"),
     "serve": ("Serve models over HTTP: OpenAI's completions, chat and embeddings.", "apps.serve.cli.serve:serve"),
+    "learn": ("Learn from a person's corrections of translations.", "apps.cli.translators.learn:learn"),
+    "memory": ("Translation memories: take in, give out, count.", "apps.cli.translators.memory:memory_app"),
     "mix": ("Mix parallel files into rows to train translation on.", "apps.cli.mix:mix"),
     "bench": ("Measure speed and memory, with --peers beside others.", "apps.cli.bench:bench"),
     "doctor": ("Print what matters for help, and what to do about problems.", "apps.cli.doctor:doctor"),

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from nlpkit.apps.documents.document import ReadOptions
+from nlpkit.apps.documents.files import read_bytes, read_head
+from nlpkit.apps.documents.registry import find_format
 from nlpkit.apps.models.adapters import NONE, AdapterChooser, ModelChoice
 from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.apps.pipeline.pool import ModelPool, only
@@ -13,10 +16,13 @@ from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.tasks.rows import Prepared, prepare_row
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.tasks.task import Overflow, Row, Task
+from nlpkit.apps.text.languages import parse_language
+from nlpkit.apps.translating.run import Asking, DocumentRun, document_language, run_document
 from nlpkit.core import load as loading
 from nlpkit.core.decode.request import Score
 from nlpkit.core.errors import InputError
 from nlpkit.core.fetch import resolve
+from nlpkit.core.files.write import atomic_write, unwritable
 from nlpkit.core.tokenizers.tokenizer import encode_behind
 
 if TYPE_CHECKING:
@@ -160,6 +166,60 @@ class Toolkit:
         if glossary:
             fixed["glossary"] = dict(glossary)
         return self._each("translation", "source", text, fixed, options, on_overflow)
+
+    def translate_document(
+        self,
+        path: str | Path,
+        target_lang: str,
+        *,
+        output: str | Path | None = None,
+        source_lang: str = "auto",
+        glossary: Mapping[str, str] | None = None,
+        input_format: str = "auto",
+        encoding: str = "utf-8",
+        options: Options | None = None,
+    ) -> DocumentRun:
+        """Translate a file in its own format: nothing but the words changes.
+
+        Args:
+            path: The file.
+            target_lang: Code or name of the language to translate into.
+            output: Where to write the translated file; None to only return it.
+            source_lang: Code or name of the file's language, or ``auto``.
+            glossary: Source terms and how to translate them.
+            input_format: Name of the file's format, or ``auto`` to go by its name and content.
+            encoding: Encoding of the file, where its format does not say.
+            options: Decoding options.
+
+        Returns:
+            The translated file as bytes (`data`), and its `translation` with what a person should look at (`flags`).
+
+        Raises:
+            NlpkitError: The file cannot be read in its format, or the languages or options cannot be used.
+        """
+        name = str(path)
+        entry = find_format(name, read_head(name), name=input_format) or find_format("", name="text")
+        if entry is None:
+            raise InputError(f"{name} is in no format that is known.")
+        target = parse_language(target_lang)
+        asking = Asking(
+            task=load_task("translation"),
+            pool=self._pool,
+            chooser=self._chooser,
+            target_lang=target,
+            glossary=glossary or {},
+            overrides=options or {},
+        )
+        done = run_document(
+            read_bytes(name),
+            entry,
+            ReadOptions(name=name, encoding=encoding, target_lang=target, source_lang=source_lang),
+            lambda document: asking.translator(document_language(document, source_lang, target)),
+        )
+        if output is not None:
+            with unwritable(f"{output} cannot be written"), atomic_write(Path(output)) as file:
+                file.write(done.data)
+        return done
 
     @overload
     def summarize(

@@ -36,7 +36,7 @@ Dtype = Literal["auto", "fp32", "bf16", "int8", "int4"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 SpeculationChoice = Literal["none", "prompt"]
 OverflowChoice = Literal["error", "chunk", "truncate"]
-FormatChoice = Literal["auto", "text", "lines", "jsonl", "csv", "tsv"]
+FORMAT_HELP = "auto goes by the file's name: jsonl, csv and tsv are data rows, the others documents."
 
 Adapter = Annotated[
     str | None,
@@ -221,8 +221,8 @@ class InputOptions:
         typer.Option("--lines", help="Each line is an input; lines out = lines in.", rich_help_panel=_INPUT),
     ] = False
     input_format: Annotated[
-        FormatChoice,
-        typer.Option(help="auto goes by the file's name; the last three are data rows.", rich_help_panel=_INPUT),
+        str,
+        typer.Option(metavar="FORMAT", help=FORMAT_HELP, rich_help_panel=_INPUT),
     ] = "auto"
     encoding: Annotated[str, typer.Option(metavar="NAME", help="Encoding of text files.", rich_help_panel=_INPUT)] = (
         "utf-8"

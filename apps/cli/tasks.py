@@ -10,6 +10,7 @@ import typer
 
 from nlpkit.apps.cli.constraint_options import ConstraintOptions
 from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions
+from nlpkit.apps.cli.translators.tool_options import ToolOptions
 from nlpkit.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def translate(
     decode: DecodeOptions,
     source: InputOptions,
     sink: OutputOptions,
+    tools: ToolOptions,
     text: Text = None,
     to: Annotated[
         str | None, typer.Option("--to", "-t", metavar="LANG", help="Language to translate to: de or German.")
@@ -31,14 +33,27 @@ def translate(
         str | None, typer.Option("--from", metavar="LANG", help="Language of the text; auto detects it.")
     ] = None,
     glossary: Annotated[
-        str | None, typer.Option(metavar="PATH", help="TSV: a term and its translation on each line.")
+        str | None, typer.Option(metavar="PATH", help="TSV, CSV or TBX: terms and their translations.")
     ] = None,
     n_best: Annotated[int | None, typer.Option(min=1, help="Give the N best translations.")] = None,
+    suffix: Annotated[
+        str | None, typer.Option(metavar=".de", help="Put this into the names of translated documents.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Of documents, ask about all sentences again.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a sentence is not to be trusted.")] = False,
 ) -> int:
-    """Translate text."""
-    from nlpkit.apps.documents.glossary import read_glossary
-
+    """Translate text and documents."""
+    if text is None and ((tools.given and source.file) or _has_documents(source, sink, suffix)):
+        return _translate_documents(
+            *(model, decode, source, sink, tools, to, from_, glossary, n_best),
+            suffix=suffix,
+            fresh=fresh,
+            strict=strict,
+        )
+    if tools.given:
+        raise ConfigError(f"{tools.given[0]} is for documents. Name one with -f PATH.")
+    if suffix is not None or fresh:
+        raise ConfigError(f"{'--fresh' if suffix is None else '--suffix'} is for documents. Name one with -f PATH.")
     if to is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
         raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
     return _run_task(
@@ -51,7 +66,7 @@ def translate(
         fixed={
             "target_lang": to,
             "source_lang": from_,
-            "glossary": None if glossary is None else read_glossary(glossary),
+            "glossary": None if glossary is None else _read_glossary(glossary, from_, to),
         },
         flags={"target_lang": "--to", "source_lang": "--from", "glossary": "--glossary", "n": "--n-best"},
         defaults={"source_lang": "auto"},
@@ -283,6 +298,89 @@ def _has_rows(source: InputOptions) -> bool:
     from nlpkit.apps.documents.inputs import is_json
 
     return any(row_format(path) or is_json(path) for path in source.file or ()) and source.format == "auto"
+
+
+def _has_documents(source: InputOptions, sink: OutputOptions, suffix: str | None) -> bool:
+    """Tell whether files are documents, which come out in their own format, rather than plain text or data rows."""
+    from nlpkit.apps.cli.document_command import document_format
+    from nlpkit.apps.data.rows import row_format
+    from nlpkit.apps.documents.inputs import INPUT_FORMATS, holds_rows
+    from nlpkit.apps.documents.registry import find_format
+    from nlpkit.apps.translating.trees import is_many
+
+    if source.format not in INPUT_FORMATS:
+        return find_format("", name=source.format) is not None
+    if not source.file or source.format not in ("auto", "text"):
+        return False
+    if suffix is not None or (sink.output is not None and is_folder(sink.output)) or any(map(is_many, source.file)):
+        return True
+    if source.format == "text":
+        return False
+    kinds = {
+        path: "rows"
+        if row_format(path) or holds_rows(path, max_bytes=source.max_bytes)
+        else getattr(document_format(path), "name", "text")
+        for path in source.file
+    }
+    documents = [path for path, kind in kinds.items() if kind not in ("rows", "text")]
+    if documents and (rows := [path for path, kind in kinds.items() if kind == "rows"]):
+        raise ConfigError(f"{documents[0]} is a document, but {rows[0]} holds data rows. Translate them one by one.")
+    return bool(documents)
+
+
+def is_folder(path: str) -> bool:
+    """Return whether a path names a folder: one that is there, or by the slash at its end."""
+    import os
+
+    return path.endswith(("/", os.sep)) or os.path.isdir(path)
+
+
+def _translate_documents(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    tools: ToolOptions,
+    to: str | None,
+    from_: str | None,
+    glossary: str | None,
+    n_best: int | None,
+    *,
+    suffix: str | None,
+    fresh: bool,
+    strict: bool,
+) -> int:
+    from nlpkit.apps.cli.document_command import DocumentCommand
+    from nlpkit.apps.cli.translators.tools import TranslatorTools
+    from nlpkit.apps.tasks.table import load_task
+
+    if to is None:
+        raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
+    if n_best is not None and n_best > 1:
+        raise ConfigError("--n-best gives several translations, but a document can hold one only. Leave it out.")
+    terms = {} if glossary is None else _read_glossary(glossary, from_, to)
+    return DocumentCommand(
+        task=load_task("translation"),
+        target=to,
+        source_lang=from_ or "auto",
+        glossary=terms,
+        tools=TranslatorTools.open(tools, terms),
+        suffix=suffix,
+        fresh=fresh,
+        strict=strict,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+    ).run()
+
+
+def _read_glossary(path: str, from_: str | None, to: str | None) -> dict[str, str]:
+    from nlpkit.apps.documents.glossary import read_glossary
+    from nlpkit.apps.text.languages import parse_language
+
+    source = None if from_ is None or from_.strip().lower() == "auto" else parse_language(from_)
+    return read_glossary(path, source_lang=source, target_lang=None if to is None else parse_language(to))
 
 
 def _run_task(task: str, text: str | None, **parts: Any) -> int:

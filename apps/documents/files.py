@@ -158,6 +158,30 @@ def read_bytes(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
+def read_head(path: str, size: int = 4096) -> bytes:
+    """Return the first bytes of a file, decompressed; none where it cannot be read.
+
+    Args:
+        path: Its path; standard input is looked at without taking anything from it.
+        size: Most bytes.
+    """
+    if path == STDIN:
+        peek = getattr(getattr(sys.stdin, "buffer", None), "peek", None)
+        try:
+            return b"" if peek is None or not stdin_waits() else bytes(peek(size)[:size])
+        except (OSError, ValueError):
+            return b""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(size)
+        if head.startswith(_GZIP_MAGIC):
+            with gzip.open(path) as unpacked:
+                head = unpacked.read(size)
+    except (OSError, EOFError, ValueError, zlib.error):
+        return b""
+    return head
+
+
 def check_encoding(name: str) -> str:
     """Return the canonical name of a text encoding.
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 from nlpkit.apps.data.columns import mapped
 from nlpkit.apps.data.rows import LocatedRow, RowFormat, Table, json_list_rows, read_rows, row_format
+from nlpkit.apps.documents.document import ReadOptions
 from nlpkit.apps.documents.files import (
     MAX_BYTES,
     STDIN,
@@ -19,12 +20,17 @@ from nlpkit.apps.documents.files import (
     decode_text,
     display_name,
     read_bytes,
+    read_head,
     stdin_waits,
 )
+from nlpkit.apps.documents.reading import DocumentText, document_text
+from nlpkit.apps.documents.registry import FormatEntry, find_format, format_names, read_document
 from nlpkit.apps.tasks.task import Field
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError, did_you_mean
 
 InputFormat = Literal["auto", "text", "lines", "jsonl", "csv", "tsv"]
+INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)
+"""How a file may be taken apart; `nlpkit.apps.documents.registry` has the formats of documents beside these."""
 
 MAX_DOCUMENTS = 1_000_000
 """Most rows or lines of one input: a small archive may hold many millions of empty ones."""
@@ -46,6 +52,7 @@ class Document:
         table: That table.
         empty: Whether it is a row of a table whose text is empty.
         error: Why it cannot be used, where `read_documents` was asked to go on.
+        source: Of a document in a format of its own, where its text comes from.
     """
 
     text: str
@@ -58,6 +65,7 @@ class Document:
     table: Table | None = None
     empty: bool = False
     error: NlpkitError | None = None
+    source: DocumentText | None = None
 
     @property
     def blank(self) -> bool:
@@ -66,6 +74,8 @@ class Document:
 
     def place(self, offset: int) -> int:
         """Return where a character of the text stands in the file: its mark and carriage returns count there."""
+        if self.source is not None:
+            return self.source.offset_in_file(offset)
         returns = self.text.count("\n", 0, offset) if self.newline == "\r\n" else 0
         return offset + returns + self.marked
 
@@ -110,10 +120,9 @@ def read_documents(
         ConfigError: Options contradict each other.
         InputError: There is no input, or one cannot be read, decoded or used.
     """
-    if input_format not in get_args(InputFormat):
-        raise ConfigError(
-            f"There is no input format {input_format!r}. {did_you_mean(input_format, get_args(InputFormat))}"
-        )
+    known = (*INPUT_FORMATS, *format_names())
+    if input_format not in known:
+        raise ConfigError(f"There is no input format {input_format!r}. {did_you_mean(input_format, known)}")
     check_encoding(encoding)
     if text == STDIN:
         text, files = None, (STDIN, *files)
@@ -177,15 +186,39 @@ class _Reader:
 
     def read(self, input_format: str) -> Iterator[Document]:
         name = display_name(self.path)
+        if (entry := self._format(input_format)) is not None:
+            yield self._document(entry, name)
+            return
         if input_format == "auto" and is_json(self.path):
             yield from self._json(name)
             return
-        kind = _row_kind(self.path, input_format)
+        kind = _row_kind(self.path, "text" if input_format not in INPUT_FORMATS else input_format)
         if kind is None:
             content = self._content(name)
             yield from _from_text(content, name, lines=input_format == "lines", what=self.what)
         else:
             yield from self._rows(self._read_rows(kind), name)
+
+    def _format(self, input_format: str) -> FormatEntry | None:
+        """Return the format of a document; None for plain text and rows."""
+        if input_format not in INPUT_FORMATS:
+            entry = find_format(self.path, name=input_format)
+        elif input_format != "auto" or row_format(self.path) or self.path == STDIN or self._is_rows():
+            entry = None
+        else:
+            entry = find_format(self.path, read_head(self.path))
+        return None if entry is None or entry.name == "text" else entry
+
+    def _is_rows(self) -> bool:
+        """Whether what a name promises to be JSON is to be read as rows, or refused."""
+        return is_json(self.path) and (self.fields is None or holds_rows(self.path, max_bytes=self.max_bytes))
+
+    def _document(self, entry: FormatEntry, name: str) -> Document:
+        data = read_bytes(self.path, max_bytes=self.max_bytes)
+        read = document_text(read_document(data, entry, ReadOptions(name=name, encoding=self.encoding)))
+        if not read.text.strip():
+            raise InputError(f"The {self.what} is empty ({name}): there is no text for people in it.")
+        return Document(read.text, name, source=read)
 
     def _content(self, name: str) -> str:
         data = read_bytes(self.path, max_bytes=self.max_bytes)
@@ -256,6 +289,32 @@ class _Reader:
 def is_json(path: str) -> bool:
     """Return whether a file's name promises one JSON value. ``.gz`` is looked through."""
     return path.lower().removesuffix(".gz").endswith(".json")
+
+
+def holds_rows(path: str, *, max_bytes: int = MAX_BYTES) -> bool:
+    """Return whether a file whose name promises JSON holds data rows: a list of objects, or one a line.
+
+    Args:
+        path: Its path.
+        max_bytes: Largest file that is looked at.
+    """
+    if not is_json(path):
+        return False
+    try:
+        content = read_bytes(path, max_bytes=max_bytes).decode("utf-8-sig")
+    except (InputError, ValueError):
+        return False
+    if _is_json_lines(content):
+        return True
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, list) and bool(value) and all(_is_row(row) for row in value)
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, dict) and any(name in value for name in ("source", "src", "text", "document", "context"))
 
 
 def _is_json_lines(content: str) -> bool:

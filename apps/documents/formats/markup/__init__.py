@@ -1,0 +1,1 @@
+"""Formats with tags: HTML, SVG and what is made of XML."""

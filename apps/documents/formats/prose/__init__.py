@@ -1,0 +1,1 @@
+"""Formats that people write prose in."""

@@ -1,0 +1,1 @@
+"""Formats of programs' texts: keys or identifiers with messages."""

@@ -1,0 +1,111 @@
+"""Fluent (FTL): the texts of messages and their variants; placeables, selectors and identifiers stay."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from nlpkit.apps.documents.document import (
+    Code,
+    Document,
+    Part,
+    ReadOptions,
+    Results,
+    Segment,
+    Translated,
+    broken,
+    missing_library,
+)
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.strings.keys import is_for_people
+from nlpkit.apps.documents.formats.strings.messages import message_parts
+from nlpkit.apps.documents.source_text import decode_source
+
+
+class Fluent:
+    """Reads and writes Fluent."""
+
+    name = "fluent"
+
+    def read(self, data: bytes, options: ReadOptions) -> Document:
+        """Read a file of messages.
+
+        Raises:
+            InputError: It is no Fluent, or the library that reads it is not installed.
+        """
+        try:
+            from fluent.syntax import FluentParser, ast
+        except ImportError as error:
+            raise missing_library("Fluent files", "fluent.syntax") from error
+        source = decode_source(data, options)
+        text = source.text
+        # The parser makes one character of two at line ends, and counts them so.
+        if "\r" in text:
+            raise broken("Fluent", options, "it has carriage returns; convert its line ends first")
+        segments: list[Segment] = []
+        places: list[Place] = []
+        for entry in FluentParser(with_spans=True).parse(text).body:
+            if isinstance(entry, ast.Junk):
+                why = entry.annotations[0].message if entry.annotations else "a message cannot be read"
+                at = entry.span.start if entry.span else 0
+                raise broken("Fluent", options, why, line=source.line(at))
+            if not isinstance(entry, (ast.Message, ast.Term)):
+                continue
+            holders = [(entry.id.name, entry.value)]
+            holders += [(f"{entry.id.name}.{attribute.id.name}", attribute.value) for attribute in entry.attributes]
+            for key, pattern in holders:
+                if pattern is None or pattern.span is None:
+                    continue
+                start, end = pattern.span.start, pattern.span.end
+                parts = _parts(text, pattern)
+                said = "".join(part for part in parts if isinstance(part, str))
+                if is_for_people(said, key=""):
+                    segments.append(
+                        Segment(
+                            parts=parts, kind="message", line=source.line(start), offset=start, key=key, flowing=True
+                        )
+                    )
+                    places.append(Place(start, end))
+        return Document(
+            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
+        )
+
+    def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
+        """Write a file of messages."""
+
+        def render(result: Translated, segment: Segment, place: Place) -> str:
+            return literals(result, _escaped)
+
+        return write_spans(skeleton, results, render)
+
+
+def _parts(text: str, pattern: Any) -> tuple[Part, ...]:
+    """Return the texts of a pattern and of its variants; all else of it is codes."""
+    from fluent.syntax import ast
+
+    parts: list[Part] = []
+    for element in pattern.elements:
+        if isinstance(element, ast.TextElement):
+            for part in message_parts(text[element.span.start : element.span.end]):
+                parts += [part] if isinstance(part, Code) else _lines(part)
+            continue
+        start, end = element.span.start, element.span.end
+        done = start
+        for variant in getattr(element.expression, "variants", ()):
+            value = variant.value
+            parts.append(Code(literal=text[done : value.span.start], breaks=True))
+            parts += _parts(text, value)
+            done = value.span.end
+        parts.append(Code(literal=text[done:end], breaks=done > start, text="" if done > start else " "))
+    return tuple(parts)
+
+
+def _lines(text: str) -> list[Part]:
+    """Keep line ends and the indent behind them as they are."""
+    pieces = re.split(r"(\n[ \t\n]*)", text)
+    return [Code(literal=piece, breaks=True) if index % 2 else piece for index, piece in enumerate(pieces) if piece]
+
+
+def _escaped(text: str) -> str:
+    text = re.sub(r"[\r\n]+", " ", text)
+    return re.sub(r"[{}]", lambda match: '{"' + match.group() + '"}', text)

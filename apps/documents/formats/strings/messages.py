@@ -1,0 +1,151 @@
+"""Messages of programs: text with tags and ICU arguments, as all formats of programs' texts have them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from nlpkit.apps.documents.document import Code, Part
+
+_TAG = re.compile(r"<(?P<close>/?)(?P<name>[A-Za-z][\w:.-]*|\d{1,3})(?:\s[^<>]{0,400}?)?(?P<empty>/?)>")
+_VOID = frozenset(["area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
+_ICU = re.compile(r"\{\s{0,9}[\w.]{1,60}\s{0,9},\s{0,9}(?:plural|select|selectordinal)\s{0,9},")
+_CHOICE = re.compile(r"\s*(?:offset:\d+\s*)?(?:=\d+|[\w-]+)\s*\{")
+
+
+def _same(text: str) -> str:
+    return text
+
+
+def message_parts(text: str, escape: Callable[[str], str] = _same) -> tuple[Part, ...]:
+    """Cut a message into text and codes.
+
+    Tags are codes; those that enclose text are pairs. Of ICU plurals and choices the cases are texts for themselves.
+
+    Args:
+        text: The message as people read it.
+        escape: Writes text as it stands in the file.
+    """
+    parts: list[Part] = []
+    done = 0
+    for start, end, cases in _icu(text):
+        parts += _tagged(text[done:start], escape)
+        parts += _argument(text, start, end, cases, escape)
+        done = end
+    return tuple(pair_codes([*parts, *_tagged(text[done:], escape)]))
+
+
+def has_cases(text: str) -> bool:
+    """Return whether a message has ICU plurals or choices, whose cases are for people."""
+    return "{" in text and bool(_icu(text))
+
+
+def _tagged(text: str, escape: Callable[[str], str]) -> list[Part]:
+    parts: list[Part] = []
+    done = 0
+    for match in _TAG.finditer(text):
+        parts += [text[done : match.start()]] if match.start() > done else []
+        name = match.group("name").lower()
+        role = "close" if match.group("close") else "alone" if match.group("empty") or name in _VOID else "open"
+        parts.append(Code(literal=escape(match.group()), role=role, breaks=name in ("br", "hr", "p")))  # type: ignore[arg-type]
+        done = match.end()
+    return [*parts, text[done:]] if text[done:] else parts
+
+
+def pair_codes(parts: list[Part], name: Callable[[str], str] | None = None) -> list[Part]:
+    """Number the opening and closing codes that belong together; others stand alone.
+
+    Args:
+        parts: Text and codes.
+        name: Returns the name of a code's literal; by default that of a tag.
+    """
+    found = name or _tag_name
+    numbers: dict[int, int] = {}
+    stack: list[tuple[str, int]] = []
+    for index, part in enumerate(parts):
+        if isinstance(part, str) or part.role == "alone":
+            continue
+        called = found(part.literal)
+        if part.role == "open":
+            stack.append((called, index))
+        elif any(other == called for other, _ in stack):
+            while stack[-1][0] != called:
+                stack.pop()
+            numbers[stack.pop()[1]] = numbers[index] = len(numbers) // 2 + 1
+    done: list[Part] = []
+    for index, part in enumerate(parts):
+        if isinstance(part, str):
+            done.append(part)
+        elif index in numbers:
+            done.append(
+                Code(literal=part.literal, role=part.role, pair=numbers[index], breaks=part.breaks, text=part.text)
+            )
+        else:
+            # Half a pair keeps its order among the others, as what breaks a text does.
+            done.append(Code(literal=part.literal, breaks=part.breaks or part.role != "alone", text=part.text))
+    return done
+
+
+def _tag_name(literal: str) -> str:
+    match = re.match(r"(?:<|&lt;|\\?<)/?([\w:.-]+)", literal)
+    return match.group(1).lower() if match else literal
+
+
+def _icu(text: str) -> list[tuple[int, int, list[tuple[int, int]]]]:
+    """Return begin and end of each ICU argument with cases, and where these cases stand."""
+    found = []
+    at = 0
+    while (match := _ICU.search(text, at)) is not None:
+        at = match.end()
+        cases = _cases(text, at)
+        if cases is not None:
+            at = cases[-1][1]
+            found.append((match.start(), at, cases[:-1]))
+    return found
+
+
+def _argument(
+    text: str, start: int, end: int, cases: list[tuple[int, int]], escape: Callable[[str], str]
+) -> list[Part]:
+    parts: list[Part] = []
+    done = start
+    for begin, stop in cases:
+        parts.append(Code(literal=escape(text[done:begin]), breaks=True))
+        parts += _hashes(message_parts(text[begin:stop], escape), escape)
+        done = stop
+    return [*parts, Code(literal=escape(text[done:end]), breaks=True)]
+
+
+def _hashes(parts: tuple[Part, ...], escape: Callable[[str], str]) -> list[Part]:
+    done: list[Part] = []
+    for part in parts:
+        if not isinstance(part, str):
+            done.append(Code(literal=part.literal, breaks=part.breaks, text=part.text))
+            continue
+        for index, piece in enumerate(part.split("#")):
+            done += [Code(literal=escape("#"), text="5")] if index else []
+            done += [piece] if piece else []
+    return done
+
+
+def _cases(text: str, at: int) -> list[tuple[int, int]] | None:
+    """Return where the cases of an ICU argument stand, and last where the argument ends; None if it never does."""
+    spans: list[tuple[int, int]] = []
+    while (match := _CHOICE.match(text, at)) is not None:
+        end = _closing(text, match.end())
+        if end is None:
+            return None
+        spans.append((match.end(), end))
+        at = end + 1
+    rest = re.compile(r"\s*\}").match(text, at)
+    return [*spans, (at, rest.end())] if spans and rest else None
+
+
+def _closing(text: str, at: int) -> int | None:
+    """Return where the brace closes that stands open before a place."""
+    depth = 1
+    for match in re.compile(r"[{}]").finditer(text, at):
+        depth += 1 if match.group() == "{" else -1
+        if depth == 0:
+            return match.start()
+    return None

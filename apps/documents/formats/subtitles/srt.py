@@ -1,0 +1,92 @@
+"""SubRip (SRT) and WebVTT: cues with times."""
+
+from __future__ import annotations
+
+import re
+
+from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, write_spans
+from nlpkit.apps.documents.formats.subtitles.cues import cue_parts, cue_text
+from nlpkit.apps.documents.source_text import decode_source
+
+_TIME = r"(?:\d{1,3}:)?\d{1,2}:\d{2}[,.]\d{1,3}"
+_CUE = re.compile(
+    rf"^[ \t]*(?P<from>{_TIME})[ \t]*-->[ \t]*(?P<to>{_TIME})[^\n]*\n(?P<text>(?:[^\n]*[^\s][^\n]*(?:\n|\Z))*)",
+    re.MULTILINE,
+)
+
+
+class SubRip:
+    """Reads and writes SRT."""
+
+    name = "srt"
+    title = "SubRip subtitles"
+
+    def read(self, data: bytes, options: ReadOptions) -> Document:
+        """Read subtitles.
+
+        Raises:
+            InputError: There are no cues in it.
+        """
+        source = decode_source(data, options)
+        self._check(source.text, options)
+        segments: list[Segment] = []
+        places: list[Place] = []
+        for match in _CUE.finditer(source.text):
+            start, end = match.span("text")
+            text = source.text[start:end]
+            end -= len(text) - len(text.rstrip("\r\n"))
+            text = source.text[start:end]
+            if not text.strip():
+                continue
+            newline = "\r\n" if "\r\n" in match.group() else "\n"
+            segments.append(
+                Segment(
+                    parts=cue_parts(text, newline),
+                    kind="cue",
+                    line=source.line(start),
+                    offset=start,
+                    key=match.group("from"),
+                    seconds=max(0.0, _seconds(match.group("to")) - _seconds(match.group("from"))),
+                    flowing=True,
+                )
+            )
+            places.append(Place(start, end, newline))
+        if not segments and source.text.strip() and not self._may_be_empty(source.text):
+            raise broken(self.title, options, "there is no cue such as 00:00:01,000 --> 00:00:02,000 in it")
+        return Document(
+            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
+        )
+
+    def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
+        """Write subtitles."""
+
+        def render(result: Translated, segment: Segment, place: Place) -> str:
+            return cue_text(result, segment, place.style)
+
+        return write_spans(skeleton, results, render)
+
+    def _check(self, text: str, options: ReadOptions) -> None:
+        pass
+
+    def _may_be_empty(self, text: str) -> bool:
+        return False
+
+
+class WebVtt(SubRip):
+    """Reads and writes WebVTT."""
+
+    name = "vtt"
+    title = "WebVTT subtitles"
+
+    def _check(self, text: str, options: ReadOptions) -> None:
+        if not re.match(r"WEBVTT(?=[ \t\r\n]|\Z)", text):
+            raise broken(self.title, options, "it does not begin with WEBVTT", line=1)
+
+    def _may_be_empty(self, text: str) -> bool:
+        return True
+
+
+def _seconds(time: str) -> float:
+    hours, minutes, seconds = ([*["0"] * 3, *time.replace(",", ".").split(":")])[-3:]
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

@@ -1,0 +1,199 @@
+"""Translates a document: its sentences are asked about in batches; what lost a code is asked about in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from nlpkit.apps.documents.document import Document, Segment, Translated
+from nlpkit.apps.documents.translation.attempts import (
+    FAILED,
+    IN_PIECES,
+    LOST,
+    Answer,
+    Attempt,
+    Outcome,
+    attempts,
+    lost_codes,
+)
+from nlpkit.apps.documents.translation.masks import MaskedText, problems
+from nlpkit.apps.documents.translation.units import PlannedSegment, plan_segment
+from nlpkit.apps.text.translation.confidence import LOW
+
+Translate = Callable[[Sequence[str]], Iterable[Answer]]
+"""Translates texts, in order. Masks such as ``⟦1⟧`` in them are to be kept; what loses one is found out."""
+
+Known = Callable[[int, int, str, MaskedText], "Outcome | None"]
+"""What is known of a sentence, such as what a person made of it: by the number of its segment and its own in there, its
+text with masks, and what these stand for. None where nothing is; what has other masks than the sentence is not used."""
+
+TOO_LONG = "max_length"
+"""The reason of a translation that is longer than its file allows."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A segment that a person should look at.
+
+    Attributes:
+        line: Its line in the file, from 1; 0 where there are none.
+        place: Where it stands in words, where a line says nothing.
+        key: Its key in the file.
+        source: The sentence.
+        translation: What it became; the source where it stayed as it is.
+        reasons: Why.
+        lost: Codes that could not be brought through, as they stand in the file.
+        confidence: How likely it is right.
+    """
+
+    line: int
+    place: str
+    key: str
+    source: str
+    translation: str
+    reasons: tuple[str, ...]
+    lost: tuple[str, ...] = ()
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True)
+class DocumentTranslation:
+    """A translated document.
+
+    Attributes:
+        results: One a segment, for the format's `write`.
+        outcomes: What became of each sentence of each segment.
+        flags: What a person should look at, in the order of the file.
+        sentences: How many sentences there were to translate.
+        kept: How many of them stayed as they are, since they would have lost a code.
+    """
+
+    results: tuple[Translated | None, ...]
+    outcomes: tuple[tuple[Outcome, ...], ...]
+    flags: tuple[Flag, ...] = field(default=())
+    sentences: int = 0
+    kept: int = 0
+
+
+def translate_segments(document: Document, translate: Translate, *, known: Known | None = None) -> DocumentTranslation:
+    """Translate the segments of a document.
+
+    Equal sentences are asked about once. Whatever the translator answers, each code of a segment comes out once and in
+    a valid order: a sentence that loses one in all ways of asking keeps its source and is flagged.
+
+    Args:
+        document: The document.
+        translate: The translator.
+        known: Translations that need not be asked for.
+    """
+    planned = [plan_segment(segment) for segment in document.segments]
+    places = [(s, u) for s, plan in enumerate(planned) for u, unit in enumerate(plan.units) if not unit.copied]
+    done = dict(zip(places, _outcomes(planned, places, translate, known), strict=True))
+    results: list[Translated | None] = []
+    outcomes: list[tuple[Outcome, ...]] = []
+    flags: list[Flag] = []
+    for index, plan in enumerate(planned):
+        mine = tuple(done.get((index, at), Outcome(unit.text)) for at, unit in enumerate(plan.units))
+        outcomes.append(mine)
+        results.append(_result(plan, mine))
+        flags += _flags(plan, mine, results[-1])
+    kept = sum(bool(outcome.lost) for outcome in done.values())
+    return DocumentTranslation(tuple(results), tuple(outcomes), tuple(flags), len(places), kept)
+
+
+def _outcomes(
+    planned: Sequence[PlannedSegment],
+    places: Sequence[tuple[int, int]],
+    translate: Translate,
+    known: Known | None,
+) -> Iterator[Outcome]:
+    """Ask about sentences until each is through or nothing is left to try."""
+    ways = [attempts(planned[s].units[u].text, planned[s].masked) for s, u in places]
+    found: dict[int, Outcome] = dict(_found(planned, places, known)) if known is not None else {}
+    lost: dict[int, tuple[str, ...]] = {}
+    for turn in range(max(map(len, ways), default=0)):
+        due = [index for index, way in enumerate(ways) if index not in found and turn < len(way)]
+        if not due:
+            break
+        asked = dict.fromkeys(text for index in due for text in ways[index][turn].asked)
+        answers = dict(zip(asked, translate(tuple(asked)), strict=True))
+        for index in due:
+            attempt = ways[index][turn]
+            mine = [answers[text] for text in attempt.asked]
+            text = attempt.read([answer.text for answer in mine])
+            if text is not None and all(_usable(answer) for answer in mine):
+                found[index] = _outcome(text, mine, attempt)
+            elif turn == 0:
+                s, u = places[index]
+                lost[index] = tuple(lost_codes(attempt.asked[0], mine[0].text, planned[s].masked))
+    for index, (s, u) in enumerate(places):
+        source = planned[s].units[u].text
+        yield found.get(index) or Outcome(source, 0.0, (LOST,), lost.get(index) or _all_codes(planned[s], source))
+
+
+def _found(
+    planned: Sequence[PlannedSegment], places: Sequence[tuple[int, int]], known: Known
+) -> Iterator[tuple[int, Outcome]]:
+    for index, (s, u) in enumerate(places):
+        text, masked = planned[s].units[u].text, planned[s].masked
+        outcome = known(s, u, text, masked)
+        if outcome is not None and not problems(text, outcome.text, masked):
+            yield index, outcome
+
+
+def _usable(answer: Answer) -> bool:
+    return bool(answer.text.strip()) and not {LOST, FAILED}.intersection(answer.reasons)
+
+
+def _outcome(text: str, answers: Sequence[Answer], attempt: Attempt) -> Outcome:
+    reasons = dict.fromkeys(reason for answer in answers for reason in answer.reasons)
+    if attempt.in_pieces:
+        reasons[IN_PIECES] = None
+    return Outcome(text, min(answer.confidence for answer in answers), tuple(reasons))
+
+
+def _all_codes(plan: PlannedSegment, text: str) -> tuple[str, ...]:
+    codes = [plan.masked.code(number) for number in plan.masked.numbers(text)]
+    return tuple(code if isinstance(code, str) else code.literal for code in codes) or (text,)
+
+
+def _result(plan: PlannedSegment, outcomes: Sequence[Outcome]) -> Translated | None:
+    """Return the segment with its translations; None where nothing of it changed."""
+    if not any(not unit.copied for unit in plan.units):
+        return None
+    if all(outcome.lost or unit.copied for unit, outcome in zip(plan.units, outcomes, strict=True)):
+        return None
+    parts = plan.parts([outcome.text for outcome in outcomes])
+    sure = all(not outcome.reasons and outcome.confidence >= LOW for outcome in outcomes)
+    return Translated(parts=parts, sure=sure)
+
+
+def _flags(plan: PlannedSegment, outcomes: Sequence[Outcome], result: Translated | None) -> Iterator[Flag]:
+    segment = plan.segment
+    for unit, outcome in zip(plan.units, outcomes, strict=True):
+        if outcome.reasons or outcome.confidence < LOW:
+            yield _flag(
+                segment,
+                segment.line and segment.line + unit.line,
+                plan.masked.plain(unit.text),
+                plan.masked.plain(outcome.text),
+                outcome.reasons or ("unsure",),
+                outcome.lost,
+                outcome.confidence,
+            )
+    if segment.max_length is not None and result is not None:
+        text = "".join(part if isinstance(part, str) else part.text for part in result.parts)
+        if len(text) > segment.max_length:
+            yield _flag(segment, segment.line, segment.text, text, (TOO_LONG,), (), 1.0)
+
+
+def _flag(
+    segment: Segment,
+    line: int,
+    source: str,
+    text: str,
+    reasons: tuple[str, ...],
+    lost: tuple[str, ...],
+    confidence: float,
+) -> Flag:
+    return Flag(line, segment.place, segment.key, source, text, reasons, lost, round(confidence, 3))

@@ -1,0 +1,127 @@
+"""Every format of documents: files come back as they were, and nothing but words changes in a translation."""
+
+from __future__ import annotations
+
+import pytest
+from document_checks import Mangler, lost_after, opens_again, shout
+from document_samples import SAMPLES, Sample
+
+from nlpkit.apps.documents.document import Document, ReadOptions
+from nlpkit.apps.documents.registry import FORMATS, FormatEntry, find_format, read_document, write_document
+from nlpkit.apps.documents.translation.translate import translate_segments
+from nlpkit.core.errors import InputError
+
+OPTIONS = ReadOptions(name="it", target_lang="de")
+BY_NAME = [pytest.param(sample, id=sample.name) for sample in SAMPLES]
+
+
+def read(sample: Sample) -> tuple[FormatEntry, Document]:
+    entry = find_format(sample.name, sample.data)
+    assert entry is not None
+    if entry.name == "fluent":
+        pytest.importorskip("fluent.syntax")
+    return entry, read_document(sample.data, entry, OPTIONS)
+
+
+@pytest.mark.parametrize("sample", BY_NAME)
+def test_what_is_for_people_is_found(sample: Sample) -> None:
+    _, document = read(sample)
+    assert tuple(segment.text for segment in document.segments) == sample.said
+
+
+@pytest.mark.parametrize("sample", BY_NAME)
+def test_without_translation_the_bytes_are_the_same(sample: Sample) -> None:
+    entry, document = read(sample)
+    assert write_document(document, [None] * len(document.segments), entry, OPTIONS) == sample.data
+
+
+@pytest.mark.parametrize("sample", BY_NAME)
+def test_with_a_translation_all_but_words_is_kept(sample: Sample) -> None:
+    entry, document = read(sample)
+    translation = translate_segments(document, shout)
+    written = write_document(document, translation.results, entry, OPTIONS)
+    assert written != sample.data
+    for literal in sample.kept:
+        assert written.count(literal.encode()) >= sample.data.count(literal.encode()), literal
+    assert opens_again(entry.name, sample.data, written, OPTIONS) == ""
+    assert translation.kept == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("sample", BY_NAME)
+def test_no_translator_can_lose_a_code(sample: Sample, seed: int) -> None:
+    entry, document = read(sample)
+    translation = translate_segments(document, Mangler(seed))
+    assert lost_after(document, translation)[1] == []
+    written = write_document(document, translation.results, entry, OPTIONS)
+    if entry.name not in ("rst", "asciidoc", "latex"):
+        assert opens_again(entry.name, sample.data, written, OPTIONS, words=False) == ""
+    for flag in translation.flags:
+        assert flag.source
+        assert flag.reasons
+
+
+@pytest.mark.parametrize("sample", BY_NAME)
+def test_segments_know_their_line(sample: Sample) -> None:
+    _, document = read(sample)
+    lines = sample.data.decode("utf-16" if sample.data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8").count("\n") + 1
+    assert all(1 <= segment.line <= lines for segment in document.segments)
+    assert document.bilingual or [s.line for s in document.segments] == sorted(s.line for s in document.segments)
+
+
+def test_every_format_has_a_sample() -> None:
+    known = {entry.name for entry in FORMATS if not entry.read_only} - {"csv-columns", "tsv-columns"}
+    have = {find_format(sample.name, sample.data).name for sample in SAMPLES}  # type: ignore[union-attr]
+    assert known - have == set() or known - have <= {"docx", "odt", "pptx", "xlsx", "epub", "rtf", "notebook"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.json", b'{"a": "b",}'),
+        ("a.json", b"[" * 3000),
+        ("a.yml", b"a: 'b\nc: d"),
+        ("a.toml", b"a = b c"),
+        ("a.po", b'msgid "a"\nmsgid "b"\nmsgstr ""\n'),
+        ("a.po", b"hello world\n"),
+        ("a.svg", b"<svg><text></svg>"),
+        ("a.svg", b"<html></html>"),
+        ("a.xlf", b"<a/>"),
+        ("a.srt", b"hello\n"),
+        ("a.vtt", b"hello\n"),
+        ("a.ass", b"hello\n"),
+        ("a.ics", b"hello\n"),
+        ("a.strings", b"hello\n"),
+        ("a.php", b"hello\n"),
+        ("a.md", b"\x00\x01binary"),
+        ("a.md", b"caf\xe9"),
+    ],
+)
+def test_broken_files_are_refused_by_name(name: str, data: bytes) -> None:
+    entry = find_format(name, data)
+    assert entry is not None
+    with pytest.raises(InputError, match="it"):
+        read_document(data, entry, OPTIONS)
+
+
+def test_settings_of_programs_are_refused() -> None:
+    with pytest.raises(InputError, match="must not be translated"):
+        find_format("x/package.json")
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"WEBVTT\n\n", "vtt"),
+        (b"1\n00:00:01,000 --> 00:00:02,000\nHi\n", "srt"),
+        (b"<!doctype html>\n<p>x", "html"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="x"/>', "svg"),
+        (b'msgid ""\nmsgstr ""\n', "po"),
+        (b"\\documentclass{article}", "latex"),
+        (b"BEGIN:VCALENDAR\r\n", "ics"),
+        (b"Dear Ann, 1 < 2.", None),
+    ],
+)
+def test_content_tells_the_format_where_a_name_does_not(head: bytes, name: str | None) -> None:
+    found = find_format("-", head)
+    assert (found and found.name) == name
