@@ -294,7 +294,6 @@ _REASONS = {
     "max_length": "longer than the file allows",
     "failed": "the translation failed",
     "reading_speed": "more than can be read in the time it is shown",
-    "line_length": "a line is too long for a screen",
 }
 
 

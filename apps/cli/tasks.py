@@ -91,6 +91,7 @@ def summarize(
         decode=decode,
         source=source,
         sink=sink,
+        documents=True,
         fixed={"length": length, "max_words": max_words},
         flags={"length": "--length", "max_words": "--max-words"},
     )
@@ -121,6 +122,7 @@ def qa(
         decode=decode,
         source=source,
         sink=sink,
+        documents=True,
         fixed={"question": question},
         flags={"question": "the question"},
         what="context",

@@ -99,6 +99,21 @@ def attempts(text: str, masked: MaskedText) -> list[Attempt]:
     return ways
 
 
+def copies_inside(source: str, answer: str, masked: MaskedText) -> bool:
+    """Return whether an answer left words as they were that codes enclose: models take them for names.
+
+    Args:
+        source: The sentence, with masks.
+        answer: Its translation, with the same masks.
+        masked: What they stand for.
+    """
+    after = {one: answer[begin:end] for begin, end, one, _ in _pairs(answer, masked)}
+    return any(
+        source[begin : begin + 1].islower() and end - begin > 2 and after.get(one) == source[begin:end]
+        for begin, end, one, _ in _pairs(source, masked)
+    )
+
+
 def lost_codes(source: str, answer: str, masked: MaskedText) -> list[str]:
     """Return what an answer lost, doubled, made up or reordered: codes, placeholders, addresses, numbers."""
     wrong = problems(source, answer, masked)
