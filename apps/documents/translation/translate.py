@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nlpkit.apps.documents.document import Document, Segment, Translated
 from nlpkit.apps.documents.translation.attempts import (
+    EMPTY,
     FAILED,
     IN_PIECES,
     LOST,
@@ -139,7 +140,7 @@ def _outcomes(
 
 
 def _usable(answer: Answer) -> bool:
-    return bool(answer.text.strip()) and not {LOST, FAILED}.intersection(answer.reasons)
+    return bool(answer.text.strip()) and not {LOST, FAILED, EMPTY}.intersection(answer.reasons)
 
 
 def _outcome(text: str, answers: Sequence[Answer], attempt: Attempt) -> Outcome:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Segment, Translated, Wrap
 from nlpkit.apps.documents.formats.prose.plain import PlainText
 from nlpkit.apps.documents.formats.spans import flowed
+from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.reading import document_text
 from nlpkit.apps.documents.registry import find_format, read_document
 from nlpkit.apps.documents.translation.attempts import Answer
@@ -209,3 +210,21 @@ def test_a_subtitle_that_cannot_be_read_in_time_is_flagged() -> None:
     doc = Document(format="srt", segments=(segment,), skeleton=None)
     told = translate_segments(doc, answers({"Too much for me.": "Das ist für mich leider zu viel."}))
     assert [(flag.line, flag.reasons) for flag in told.flags] == [(4, ("reading_speed",))]
+
+
+@pytest.mark.parametrize(
+    ("label", "asked", "said", "wanted"),
+    [
+        ("&Open file", "Open file", "Datei öffnen", "&Datei öffnen"),
+        ("Save _as", "Save as", "Speichern als", "Speichern _als"),
+        ("Save &all", "Save all", "Speichern", "&Speichern"),
+    ],
+)
+def test_keyboard_shortcuts_stay(label: str, asked: str, said: str, wanted: str) -> None:
+    doc = document(*message_parts(label))
+    assert translated(translate_segments(doc, answers({asked: said}))) == wanted
+
+
+def test_what_looks_like_a_shortcut_and_is_none() -> None:
+    for text in ("R&D", "a & b", "&amp; b", "__name__", "a_b and _c", "Fish &chips &peas"):
+        assert message_parts(text) == (text,)

@@ -49,6 +49,7 @@ class DocumentCommand:
         source_lang: Language of the documents, as the user named it, or ``auto``.
         glossary: Terms and how to translate them.
         suffix: What is put before the last suffix of a result's name.
+        columns: Columns of tables that are translated in place.
         fresh: Whether answers of earlier runs are left alone.
         strict: Whether doubtful sentences make the exit code 3.
         model: Shared options.
@@ -62,6 +63,7 @@ class DocumentCommand:
     source_lang: str = "auto"
     glossary: Mapping[str, str] = field(default_factory=dict)
     suffix: str | None = None
+    columns: tuple[str, ...] = ()
     fresh: bool = False
     strict: bool = False
     model: ModelOptions
@@ -145,7 +147,7 @@ class DocumentCommand:
         left: Counter[str] = Counter()
         for file in files:
             try:
-                entry = document_format(file.path, self.source.format)
+                entry = document_format(file.path, self.source.format, columns=bool(self.columns))
             except InputError:
                 if file.named:
                     raise
@@ -166,7 +168,11 @@ class DocumentCommand:
     def _translate(self, file: FoundFile, entry: FormatEntry, asking: Asking, journal: Journal) -> DocumentRun:
         name = display_name(file.path)
         options = ReadOptions(
-            name=name, encoding=self.source.encoding, target_lang=asking.target_lang, source_lang=self.source_lang
+            name=name,
+            encoding=self.source.encoding,
+            target_lang=asking.target_lang,
+            source_lang=self.source_lang,
+            columns=self.columns,
         )
 
         def translator(document: Document) -> Translate:
@@ -188,18 +194,19 @@ class DocumentCommand:
         return Writer(None, as_json=True) if self.sink.as_json else contextlib.nullcontext()
 
 
-def document_format(path: str, name: str = "auto") -> FormatEntry | None:
+def document_format(path: str, name: str = "auto", *, columns: bool = False) -> FormatEntry | None:
     """Return the format of a file, by its name or else by its beginning.
 
     Args:
         path: Its path; standard input is looked at without taking anything from it.
         name: The format that the user named, or ``auto``.
+        columns: Whether tables are documents, of which columns are translated.
 
     Raises:
         ConfigError: There is no such format.
         InputError: The file is known to hold nothing for people.
     """
-    return find_format(path, read_head(path), name=name)
+    return find_format(path, read_head(path), name=name, columns=columns)
 
 
 def _write(data: bytes, place: Path | None) -> None:

@@ -128,3 +128,21 @@ def test_other_tasks_read_what_people_see(cli: Cli, tmp_path: Path) -> None:
     path.write_text("<html><script>let a = 1;</script><p>The <b>boat</b> is old.</p></html>")
     result = cli("summarize", "-f", str(path), "-q")
     assert (result.code, result.out) == (0, "THE BOAT IS OLD.\n")
+
+
+def test_columns_of_a_table_are_translated_in_place(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_bytes(b'key;text;n\r\na;"One; boat";1\r\nb;Two boats;2\r\n')
+    result = cli("translate", "-f", str(path), "--to", "de", "--from", "en", "--column", "text", "-q")
+    assert (result.code, result.out) == (0, 'key;text;n\r\na;"ONE; BOAT";1\r\nb;TWO BOATS;2\r\n')
+    wrong = cli("translate", "-f", str(path), "--to", "de", "--column", "txt")
+    assert (wrong.code, "no column 'txt'" in wrong.err) == (2, True)
+
+
+@pytest.mark.parametrize(("name", "data"), [("a.py", "x = 1\n"), ("a", "<?xml version='1.0'?><x/>")])
+def test_programs_and_unknown_markup_are_refused(cli: Cli, tmp_path: Path, name: str, data: str) -> None:
+    path = tmp_path / name
+    path.write_text(data)
+    result = cli("translate", "-f", str(path), "--to", "de")
+    assert (result.code, "--input-format text" in result.err) == (2, True)
+    assert cli("translate", "-f", str(path), "--to", "de", "--input-format", "text").code == 0
