@@ -94,6 +94,7 @@ def read_documents(
     keep_going: bool = False,
     optional: bool = False,
     columns: Mapping[str, str] | None = None,
+    formats: bool = False,
 ) -> list[Document]:
     """Collect the inputs of a command. Everything is read and checked before any work begins.
 
@@ -111,6 +112,7 @@ def read_documents(
         keep_going: Give inputs with an `error` for those that cannot be used.
         optional: Whether a command can do without: one row without values then stands for no input.
         columns: For the task's columns the rows' own names, where they differ; see `nlpkit.apps.data.columns.mapped`.
+        formats: Whether files in formats of documents, such as HTML, are read as the text that people see in them.
 
     Returns:
         At least one input, in the order given. Only ``lines`` and tables give blank ones, so that counts of lines and
@@ -120,7 +122,7 @@ def read_documents(
         ConfigError: Options contradict each other.
         InputError: There is no input, or one cannot be read, decoded or used.
     """
-    known = (*INPUT_FORMATS, *format_names())
+    known = (*INPUT_FORMATS, *(format_names() if formats else ()))
     if input_format not in known:
         raise ConfigError(f"There is no input format {input_format!r}. {did_you_mean(input_format, known)}")
     check_encoding(encoding)
@@ -155,7 +157,7 @@ def read_documents(
         raise ConfigError("Standard input (-) is named more than once; it can be read only once.")
     documents: list[Document] = []
     for path in files:
-        reader = _Reader(path, encoding, fields, max_bytes, what, text_field, keep_going, columns or {})
+        reader = _Reader(path, encoding, fields, max_bytes, what, text_field, keep_going, columns or {}, formats)
         try:
             # One by one: what stood before a bad row is kept.
             documents.extend(reader.read(input_format))
@@ -183,6 +185,7 @@ class _Reader:
     text_field: str
     keep_going: bool
     columns: Mapping[str, str]
+    formats: bool
 
     def read(self, input_format: str) -> Iterator[Document]:
         name = display_name(self.path)
@@ -201,6 +204,8 @@ class _Reader:
 
     def _format(self, input_format: str) -> FormatEntry | None:
         """Return the format of a document; None for plain text and rows."""
+        if not self.formats:
+            return None
         if input_format not in INPUT_FORMATS:
             entry = find_format(self.path, name=input_format)
         elif input_format != "auto" or row_format(self.path) or self.path == STDIN or self._is_rows():

@@ -11,9 +11,6 @@ from nlpkit.apps.documents.formats.strings.messages import pair_codes
 LONGEST_LINE = 42
 """Characters of a line that people read at a glance (Netflix, BBC: 42 and 37)."""
 
-READING_SPEED = 20.0
-"""Characters a second that people can read (Netflix: 17 to 20 for adults)."""
-
 _TAG = re.compile(r"<(/?)([A-Za-z][\w.]*)(?:[ .][^<>\n]{0,200})?>|\{\\[^{}\n]{0,200}\}|<\d\d:[\d:.]{5,12}>")
 _SPEAKERS = re.compile(r"^(?:[-–—‐]\s?|<v )")
 
