@@ -25,6 +25,7 @@ from nlpkit.apps.serve.openai import routes as openai
 from nlpkit.apps.serve.openapi import Operation, build_openapi, render_docs
 from nlpkit.apps.serve.settings import ServeSettings
 from nlpkit.apps.serve.state import ServerState
+from nlpkit.apps.serve.tasks.routes import task_endpoints, task_routes
 from nlpkit.core.errors import NlpkitError
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -51,7 +52,9 @@ def build_app(settings: ServeSettings, *, models: ServedModels | None = None) ->
     """
     served = models or ServedModels(settings)
     metrics = Metrics()
-    document = build_openapi([*openai.OPERATIONS, *OPERATIONS], version=version("nlpkit"), models=served.ids)
+    tasks = task_endpoints()
+    operations = [*openai.OPERATIONS, *(task.operation() for task in tasks), *OPERATIONS]
+    document = build_openapi(operations, version=version("nlpkit"), models=served.ids)
     page = render_docs(document)
 
     @contextlib.asynccontextmanager
@@ -66,6 +69,7 @@ def build_app(settings: ServeSettings, *, models: ServedModels | None = None) ->
     return Starlette(
         routes=[
             *openai.ROUTES,
+            *task_routes(tasks),
             Route("/openapi.json", lambda request: JSONResponse(document), methods=["GET"]),
             Route("/docs", lambda request: HTMLResponse(page, headers=PAGE_HEADERS), methods=["GET"]),
             Route("/metrics", lambda request: Response(metrics.text(), media_type=METRICS_TYPE), methods=["GET"]),
