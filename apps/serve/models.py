@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.models.adapters import NONE, AdapterChooser, TaskAdapter
 from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.apps.pipeline.pool import ModelPool
 from nlpkit.apps.serve.errors import ApiError
 from nlpkit.apps.serve.settings import ServedModel, ServeSettings
+from nlpkit.apps.tasks.task import Task
 from nlpkit.apps.toolkit import Toolkit
 from nlpkit.core.decode.shared.thread import DecodeThread
 from nlpkit.core.errors import did_you_mean, shown
@@ -112,6 +113,10 @@ class ServedModels:
                 code="model_not_found",
             )
         return found
+
+    def usual(self, task: Task[Any]) -> TaskAdapter | None:
+        """Return the adapter of a task's ordinary rows on the first model."""
+        return self._choosers[self.settings.models[0].id].usual(task)
 
     @contextlib.contextmanager
     def lend(self, name: str) -> Iterator[LoadedModel]:

@@ -15,8 +15,17 @@ if TYPE_CHECKING:
 
     from nlpkit.apps.serve.settings import ServeSettings
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
-"""What answers without a key: whoever watches over the server has none."""
+OPEN_PATHS = frozenset(
+    {
+        *("/health", "/ready"),
+        *("/", "/favicon.ico"),
+        *("/languages", "/frontend/settings", "/detect", "/translate", "/translate_file"),
+    }
+)
+"""What answers without a key in the header: whoever watches over the server has none, the page has to ask for one, and
+LibreTranslate's clients send theirs as a field, which is checked where fields are read."""
+OPEN_FOLDERS = ("/page/", "/download_file/")
+"""The same for all that lies below: what the page is made of, and files whose names nobody can guess."""
 
 
 class Gate:
@@ -99,7 +108,7 @@ class Doorkeeper:
                 status=421,
                 code="wrong_host",
             )
-        if not self._keys or scope["path"] in OPEN_PATHS:
+        if not self._keys or scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDERS):
             return
         kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if kind.lower() != "bearer" or not knows_key(key.strip(), self._keys):
