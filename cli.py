@@ -33,6 +33,7 @@ def build_app() -> "typer.Typer":
     from nlpkit.apps.cli.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
     from nlpkit.apps.serve.cli.chat import chat
     from nlpkit.apps.serve.cli.serve import serve
+    from nlpkit.apps.serve.cli.web import web
     from nlpkit.eval.cli.commands import app as eval_app
 
     app = typer.Typer(
@@ -99,7 +100,7 @@ def build_app() -> "typer.Typer":
             scorer=score_pairs,
         )
 
-    for function in (chat, serve, mix, bench, doctor):
+    for function in (web, chat, serve, mix, bench, doctor):
         command(app)(function)
     app.add_typer(models_app, name="models")
     app.add_typer(eval_app, name="eval")

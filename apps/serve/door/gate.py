@@ -69,7 +69,7 @@ class Doorkeeper:
     """Turns away requests that call the server by a name that is not its own, or bring no key.
 
     A page in a browser can let its own name lead to this machine (DNS rebinding); the ``Host`` header then still says
-    that name.
+    that name. It also lets a page send, unasked, what looks like a form; the ``Origin`` header then says whose page.
 
     Args:
         app: What is behind the door.
@@ -97,6 +97,11 @@ class Doorkeeper:
                 return
         await self._app(scope, receive, send)
 
+    def _is_own(self, origin: str) -> bool:
+        """Tell whether what a browser sends comes from a page of this server, or from what its user installed."""
+        kind, _, name = origin.lower().partition("://")
+        return host_name(name) in self._names or kind.endswith("-extension")
+
     def _check(self, scope: Scope) -> None:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
@@ -107,6 +112,14 @@ class Doorkeeper:
                 f"This server is not called {name[:100]!r}. Call it by its address, or start it with --allow-host.",
                 status=421,
                 code="wrong_host",
+            )
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and not self._is_own(origin):
+            raise ApiError(
+                f"Pages of {origin[:100]!r} may not use this server.",
+                status=403,
+                kind="permission_error",
+                code="wrong_origin",
             )
         if not self._keys or scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDERS):
             return

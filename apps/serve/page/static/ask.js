@@ -20,9 +20,9 @@ export function askView() {
     }
     const start = toUnits(text, found.start);
     const end = toUnits(text, found.end);
-    const mark = h("mark", { id: "answer-place" }, text.slice(start, end));
+    const mark = h("mark", {}, text.slice(start, end));
     pane.read(text.slice(0, start), mark, text.slice(end));
-    mark.scrollIntoView({ block: "nearest" });
+    pane.reveal(mark);
     replace(result.body, h("p", { class: "text" }, found.prediction), meter("answerScore", found.score),
       h("p", { class: "hint" }, h("span", { t: "sourceNamed" }), ` ${pane.source || t("pastedText")}`),
       h("blockquote", {}, found.evidence), notes(found.warnings), h("div", { class: "row" }, copyButton(() => found.prediction)));

@@ -9,13 +9,14 @@ const MOST_BYTES = 3_500_000;
 // A text pane: written in, or filled from a file; `read` shows it with marks in it instead.
 export function textPane(key, { placeholder, onFile } = {}) {
   const area = h("textarea", { rows: 12, tPlaceholder: placeholder, spellcheck: true });
-  const reading = h("div", { class: "reading", tabIndex: 0, role: "region", tLabel: key, hidden: true });
+  const reading = h("div", { class: "reading", tabIndex: 0, role: "region", tLabel: key });
+  const shown = h("div", { hidden: true }, h("p", { class: "label", t: key }), reading);
   const picker = h("input", { type: "file", hidden: true, tLabel: "openFile", on: { change: () => take(picker.files[0]) } });
   const open = h("button", { type: "button", class: "quiet", t: "openFile", on: { click: () => picker.click() } });
   const edit = h("button", { type: "button", class: "quiet", t: "edit", hidden: true, on: { click: () => write() } });
   const name = h("span", { class: "hint" });
   const problem = h("p", { class: "error", role: "alert", hidden: true });
-  const box = h("div", { class: "pane" }, field(key, area), reading, h("div", { class: "row" }, open, edit, name, picker), problem);
+  const box = h("div", { class: "pane" }, field(key, area), shown, h("div", { class: "row" }, open, edit, name, picker), problem);
   const pane = { box, area, source: "" };
 
   async function take(file) {
@@ -35,7 +36,7 @@ export function textPane(key, { placeholder, onFile } = {}) {
   }
 
   function write() {
-    reading.hidden = true;
+    shown.hidden = true;
     edit.hidden = true;
     area.parentElement.hidden = false;
     area.focus();
@@ -45,15 +46,20 @@ export function textPane(key, { placeholder, onFile } = {}) {
     area.value = text;
     pane.source = source;
     name.textContent = source;
-    reading.hidden = true;
+    shown.hidden = true;
     edit.hidden = true;
     area.parentElement.hidden = false;
   };
   pane.read = (...children) => {
     replace(reading, ...children);
-    reading.hidden = false;
+    shown.hidden = false;
     edit.hidden = false;
     area.parentElement.hidden = true;
+  };
+  // Bring a place into view without moving the page.
+  pane.reveal = (element) => {
+    const [outer, inner] = [reading.getBoundingClientRect(), element.getBoundingClientRect()];
+    if (inner.top < outer.top || inner.bottom > outer.bottom) reading.scrollTop += inner.top - outer.top - reading.clientHeight / 3;
   };
   area.addEventListener("input", () => {
     pane.source = "";

@@ -20,7 +20,7 @@ export function summarizeView() {
     pane.read(...marks);
     const light = (place) => {
       marks.forEach((mark, index) => mark.classList.toggle("lit", index === place));
-      if (place >= 0) marks[place].scrollIntoView({ block: "nearest" });
+      if (place >= 0) pane.reveal(marks[place]);
     };
     const parts = summary.map((one, index) => h("button", { type: "button", class: "traced", on: {
       mouseenter: () => light(places[index]),
