@@ -6,15 +6,12 @@ import dataclasses
 import socket
 import threading
 import webbrowser
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nlpkit.apps.cli.output import note
 from nlpkit.apps.serve.cli.serve import ServeOptions, serve_models
-
-if TYPE_CHECKING:
-    from nlpkit.apps.serve.settings import ServeSettings
 
 PORT = 8000
 """The usual port. What the page keeps in the browser belongs to its address, so it should stay the same."""

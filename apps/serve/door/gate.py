@@ -97,10 +97,10 @@ class Doorkeeper:
                 return
         await self._app(scope, receive, send)
 
-    def _is_own(self, origin: str) -> bool:
+    def _is_own(self, origin: str, called: str) -> bool:
         """Tell whether what a browser sends comes from a page of this server, or from what its user installed."""
         kind, _, name = origin.lower().partition("://")
-        return host_name(name) in self._names or kind.endswith("-extension")
+        return host_name(name) in {*self._names, called} or kind.endswith("-extension")
 
     def _check(self, scope: Scope) -> None:
         headers: dict[bytes, bytes] = {}
@@ -114,7 +114,7 @@ class Doorkeeper:
                 code="wrong_host",
             )
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and not self._is_own(origin):
+        if origin and not self._is_own(origin, name):
             raise ApiError(
                 f"Pages of {origin[:100]!r} may not use this server.",
                 status=403,

@@ -70,7 +70,12 @@ def page_routes() -> list[Route]:
             return Response(status_code=304, headers=headers)
         return Response(file.data, media_type=file.media, headers=headers)
 
+    def hand_out_icon(request: Request) -> Response:
+        return Response(page["icon.svg"].data, media_type=page["icon.svg"].media, headers=HEADERS)
+
     return [
         Route("/", hand_out, methods=["GET"]),
+        # Browsers ask for it whatever the page says.
+        Route("/favicon.ico", hand_out_icon, methods=["GET"]),
         Route("/page/{name}", hand_out, methods=["GET"]),
     ]

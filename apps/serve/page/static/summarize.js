@@ -16,8 +16,8 @@ export function summarizeView() {
     const source = splitSentences(text);
     const summary = splitSentences(found.prediction);
     const places = trace(summary, source);
-    const marks = source.map((one) => h("span", { class: "sentence" }, one.text));
-    pane.read(...marks);
+    const marks = source.map((one) => h("span", {}, one.text.trimEnd()));
+    pane.read(...marks.flatMap((mark, index) => [mark, source[index].text.slice(mark.textContent.length)]));
     const light = (place) => {
       marks.forEach((mark, index) => mark.classList.toggle("lit", index === place));
       if (place >= 0) pane.reveal(marks[place]);
