@@ -219,3 +219,21 @@ def test_a_cache_that_has_held_much_is_given_up(thread: DecodeThread) -> None:
             assert list(pool.map(lambda one: facts(next(shared.generate([one]))[1]), [*short, *long])) == expected
     wait_until_idle(shared)
     assert shared._main is not first
+
+
+def test_an_engine_that_cannot_go_on_tells_those_who_wait_and_spares_the_others(
+    thread: DecodeThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, whole = SharedEngine(tiny_engine(), thread), SharedEngine(tiny_engine(), thread)
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(broken._main.loop, "step", fail)
+    monkeypatch.setattr(broken.engine, "new_loop", fail)
+    with pytest.raises((MemoryError, ClosedServiceError)):
+        list(broken.generate([Request(prompt_ids=(1,), config=LONG)]))
+    assert broken.closed
+    with pytest.raises(ClosedServiceError):
+        list(broken.generate([Request(prompt_ids=(1,), config=LONG)]))
+    assert list(whole.generate([Request(prompt_ids=(1,), config=LONG)]))
