@@ -17,6 +17,7 @@ from nlpkit.apps.serve.errors import ApiError
 from nlpkit.apps.serve.settings import ServedModel, ServeSettings
 from nlpkit.apps.tasks.task import Task
 from nlpkit.apps.toolkit import Toolkit
+from nlpkit.core.decode.shared.submission import ClosedServiceError
 from nlpkit.core.decode.shared.thread import DecodeThread
 from nlpkit.core.errors import did_you_mean, shown
 
@@ -148,6 +149,8 @@ class ServedModels:
 
     @contextlib.contextmanager
     def _lend(self, model: ServedModel, adapter: TaskAdapter | None) -> Iterator[LoadedModel]:
+        if self.ending:
+            raise ClosedServiceError("The server is about to end. Try again later.")
         key = (model.id, adapter)
         loaded = self._take(key)
         if loaded is None:
@@ -164,6 +167,10 @@ class ServedModels:
     def _take(self, key: _Key) -> LoadedModel | None:
         with self._lock:
             loaded = self._loaded.get(key)
+            if loaded is not None and loaded.engine.closed:
+                # It broke down.
+                del self._loaded[key]
+                return None
             if loaded is not None:
                 loaded.users += 1
                 loaded.used = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -148,6 +149,13 @@ def test_what_is_no_object_is_refused(address: str, body: bytes) -> None:
     answer = httpx.post(f"{address}/v1/completions", content=body)
     assert answer.status_code == 400
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_endless_headers_are_cut_off(address: str) -> None:
+    with contextlib.suppress(httpx.TransportError):
+        answer = httpx.get(f"{address}/health", headers={"X-Long": "x" * 200_000})
+        assert answer.status_code == 400
+    assert httpx.get(f"{address}/health").status_code == 200
 
 
 def test_unknown_addresses_and_methods_are_refused(address: str) -> None:
