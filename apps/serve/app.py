@@ -19,12 +19,15 @@ from nlpkit.apps.serve.connection import ClientGoneError
 from nlpkit.apps.serve.door.gate import Doorkeeper
 from nlpkit.apps.serve.door.observing import Metrics, Observer
 from nlpkit.apps.serve.errors import ApiError, to_api_error
+from nlpkit.apps.serve.libretranslate import routes as libretranslate
 from nlpkit.apps.serve.mailbox import PostOffice
 from nlpkit.apps.serve.models import ServedModels
 from nlpkit.apps.serve.openai import routes as openai
 from nlpkit.apps.serve.openapi import Operation, build_openapi, render_docs
+from nlpkit.apps.serve.page.routes import page_routes
 from nlpkit.apps.serve.settings import ServeSettings
 from nlpkit.apps.serve.state import ServerState
+from nlpkit.apps.serve.tasks.routes import task_endpoints, task_routes
 from nlpkit.core.errors import NlpkitError
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -51,7 +54,10 @@ def build_app(settings: ServeSettings, *, models: ServedModels | None = None) ->
     """
     served = models or ServedModels(settings)
     metrics = Metrics()
-    document = build_openapi([*openai.OPERATIONS, *OPERATIONS], version=version("nlpkit"), models=served.ids)
+    tasks = task_endpoints()
+    served_tasks = [task.operation() for task in tasks]
+    operations = [*openai.OPERATIONS, *served_tasks, *libretranslate.OPERATIONS, *OPERATIONS]
+    document = build_openapi(operations, version=version("nlpkit"), models=served.ids)
     page = render_docs(document)
 
     @contextlib.asynccontextmanager
@@ -66,6 +72,9 @@ def build_app(settings: ServeSettings, *, models: ServedModels | None = None) ->
     return Starlette(
         routes=[
             *openai.ROUTES,
+            *task_routes(tasks),
+            *libretranslate.ROUTES,
+            *page_routes(),
             Route("/openapi.json", lambda request: JSONResponse(document), methods=["GET"]),
             Route("/docs", lambda request: HTMLResponse(page, headers=PAGE_HEADERS), methods=["GET"]),
             Route("/metrics", lambda request: Response(metrics.text(), media_type=METRICS_TYPE), methods=["GET"]),

@@ -67,6 +67,10 @@ def _refusal(error: ValidationError) -> ApiError:
         )
     forms = {one["msg"] for one in problems if one["loc"][:1] == (field,)}
     message = "; or ".join(sorted(forms)[:6]) if len(forms) > 1 else first["msg"]
+    # Of a field with several forms, the path names the form as well, which nobody wrote.
+    named = (
+        ".".join(path) if len(forms) == 1 and all(part.isidentifier() or part.isdecimal() for part in path) else field
+    )
     return ApiError(
-        f"Invalid value for {field}: {message.removeprefix('Value error, ')}.", param=field, code="invalid_value"
+        f"Invalid value for {named}: {message.removeprefix('Value error, ')}.", param=field, code="invalid_value"
     )

@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.models.adapters import NONE, AdapterChooser, TaskAdapter
 from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.apps.pipeline.pool import ModelPool
 from nlpkit.apps.serve.errors import ApiError
 from nlpkit.apps.serve.settings import ServedModel, ServeSettings
+from nlpkit.apps.tasks.task import Task
 from nlpkit.apps.toolkit import Toolkit
+from nlpkit.core.decode.shared.submission import ClosedServiceError
 from nlpkit.core.decode.shared.thread import DecodeThread
 from nlpkit.core.errors import did_you_mean, shown
 
@@ -113,6 +115,10 @@ class ServedModels:
             )
         return found
 
+    def usual(self, task: Task[Any]) -> TaskAdapter | None:
+        """Return the adapter of a task's ordinary rows on the first model."""
+        return self._choosers[self.settings.models[0].id].usual(task)
+
     @contextlib.contextmanager
     def lend(self, name: str) -> Iterator[LoadedModel]:
         """Lend a model for as long as the block runs; load it first where it is not there. May take long.
@@ -143,6 +149,8 @@ class ServedModels:
 
     @contextlib.contextmanager
     def _lend(self, model: ServedModel, adapter: TaskAdapter | None) -> Iterator[LoadedModel]:
+        if self.ending:
+            raise ClosedServiceError("The server is about to end. Try again later.")
         key = (model.id, adapter)
         loaded = self._take(key)
         if loaded is None:
@@ -159,6 +167,10 @@ class ServedModels:
     def _take(self, key: _Key) -> LoadedModel | None:
         with self._lock:
             loaded = self._loaded.get(key)
+            if loaded is not None and loaded.engine.closed:
+                # It broke down.
+                del self._loaded[key]
+                return None
             if loaded is not None:
                 loaded.users += 1
                 loaded.used = time.monotonic()

@@ -63,6 +63,7 @@ ERROR = {
 PROBLEMS = {
     "400": "The request cannot be understood, or asks for what cannot be.",
     "401": "The API key is missing or wrong.",
+    "403": "A page of another origin sent it.",
     "404": "There is no such model.",
     "408": "The body did not arrive in time.",
     "413": "The body is too long.",
@@ -107,7 +108,9 @@ def build_openapi(operations: Sequence[Operation], *, version: str, models: Sequ
 def _operation(one: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {media: {} for media in (one.media, *one.also)}
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    problems = PROBLEMS if one.body or one.uploads else {key: PROBLEMS[key] for key in ("401", "404", "421", "503")}
+    problems = (
+        PROBLEMS if one.body or one.uploads else {key: PROBLEMS[key] for key in ("401", "403", "404", "421", "503")}
+    )
     found: dict[str, Any] = {
         "summary": one.summary,
         "tags": [one.group],

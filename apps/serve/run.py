@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from nlpkit.apps.serve.state import ServerState
 
 
+MOST_HEADER_BYTES = 65_536
+"""Longest head of a request."""
+
+
 def open_socket(host: str, port: int) -> socket.socket:
     """Listen, before anything that takes long is done.
 
@@ -38,6 +42,23 @@ def open_socket(host: str, port: int) -> socket.socket:
     return listening
 
 
+def build_config(app: Starlette, settings: ServeSettings) -> uvicorn.Config:
+    """Say how connections are answered."""
+    return uvicorn.Config(
+        app,
+        # The other one takes headers of any length.
+        http="h11",
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+        ws="none",
+        lifespan="on",
+        proxy_headers=False,
+        server_header=False,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.grace) + 5,
+    )
+
+
 def serve(app: Starlette, settings: ServeSettings, listening: socket.socket, *, on_start: Callable[[], None]) -> None:
     """Answer requests until the process gets SIGINT or SIGTERM.
 
@@ -47,16 +68,7 @@ def serve(app: Starlette, settings: ServeSettings, listening: socket.socket, *, 
         listening: An open socket.
         on_start: Called when requests are answered.
     """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="on",
-        timeout_graceful_shutdown=int(settings.grace) + 5,
-        h11_max_incomplete_event_size=64 * 1024,
-    )
-    server = _Server(config, settings.grace, on_start)
+    server = _Server(build_config(app, settings), settings.grace, on_start)
     try:
         server.run(sockets=[listening])
     except SystemExit:

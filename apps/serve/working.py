@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
-from nlpkit.core.decode.shared.submission import Cancellation, CancelledRequestError
+from nlpkit.core.decode.shared.submission import Cancellation
 
 if TYPE_CHECKING:
     from nlpkit.apps.serve.state import ServerState
@@ -42,7 +42,7 @@ async def in_thread(state: ServerState, work: Callable[[], _T]) -> _T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         cancellation.cancel()
-        with contextlib.suppress(CancelledRequestError):
+        with contextlib.suppress(Exception):
             await task
         raise
 
@@ -85,5 +85,5 @@ async def pieces_in_thread(state: ServerState, work: Callable[[], Iterable[_T]])
         task.result()
     finally:
         cancellation.cancel()
-        with contextlib.suppress(CancelledRequestError, asyncio.CancelledError):
+        with contextlib.suppress(Exception, asyncio.CancelledError):
             await task

@@ -15,7 +15,7 @@ from tiny_models import tiny_config, tiny_gpt
 
 from nlpkit.apps.serve.app import build_app
 from nlpkit.apps.serve.models import ServedModels
-from nlpkit.apps.serve.run import open_socket
+from nlpkit.apps.serve.run import build_config, open_socket
 from nlpkit.apps.serve.settings import ServedModel, ServeSettings
 from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.language_model import LanguageModel, ModelFacts
@@ -80,7 +80,7 @@ def running(settings: ServeSettings, models: ServedModels | None = None) -> Iter
     models = models or tiny_models(settings)
     app = build_app(settings, models=models)
     with open_socket(settings.host, 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+        server = uvicorn.Server(build_config(app, settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         while not server.started and thread.is_alive():

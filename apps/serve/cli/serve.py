@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,7 +131,34 @@ def serve(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
 ) -> int:
-    """Serve models over HTTP: OpenAI's completions, chat and embeddings."""
+    """Serve models and tasks over HTTP, with a page.
+
+    The interfaces are nlpkit's own, OpenAI's and LibreTranslate's.
+    """
+    return serve_models(options.settings(), verbose=verbose, quiet=quiet)
+
+
+def serve_models(
+    settings: ServeSettings,
+    *,
+    verbose: bool = False,
+    quiet: bool = False,
+    on_start: Callable[[str], None] | None = None,
+) -> int:
+    """Serve until the process is told to end.
+
+    Args:
+        settings: How to serve.
+        verbose: Whether to log each request.
+        quiet: Whether nothing is said on stderr.
+        on_start: Called with the page's address when requests are answered; by default it is said on stderr.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: Serving needs a package that is not installed, or the address cannot be listened on.
+    """
     try:
         from nlpkit.apps.serve.app import build_app
         from nlpkit.apps.serve.run import open_socket
@@ -146,7 +174,6 @@ def serve(
     from nlpkit.core.fetch.catalogue import find_entry
     from nlpkit.core.fetch.resolve import resolve_model
 
-    settings = options.settings()
     _log(verbose=verbose)
     with open_socket(settings.host, settings.port) as listening:
         if not is_loopback(settings.host):
@@ -162,12 +189,14 @@ def serve(
                 note(text, quiet=quiet)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         where = f"http://{host}:{listening.getsockname()[1]}"
-        run(
-            build_app(settings, models=models),
-            settings,
-            listening,
-            on_start=lambda: note(f"serving {', '.join(models.ids)} at {where}; its page is {where}/docs", quiet=quiet),
-        )
+
+        def started() -> None:
+            if on_start is None:
+                note(f"serving {', '.join(models.ids)}; its page is {where}, its interface {where}/docs", quiet=quiet)
+            else:
+                on_start(where)
+
+        run(build_app(settings, models=models), settings, listening, on_start=started)
     return 0
 
 

@@ -15,8 +15,17 @@ if TYPE_CHECKING:
 
     from nlpkit.apps.serve.settings import ServeSettings
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
-"""What answers without a key: whoever watches over the server has none."""
+OPEN_PATHS = frozenset(
+    {
+        *("/health", "/ready"),
+        *("/", "/favicon.ico"),
+        *("/languages", "/frontend/settings", "/detect", "/translate", "/translate_file"),
+    }
+)
+"""What answers without a key in the header: whoever watches over the server has none, the page has to ask for one, and
+LibreTranslate's clients send theirs as a field, which is checked where fields are read."""
+OPEN_FOLDERS = ("/page/", "/download_file/")
+"""The same for all that lies below: what the page is made of, and files whose names nobody can guess."""
 
 
 class Gate:
@@ -60,7 +69,7 @@ class Doorkeeper:
     """Turns away requests that call the server by a name that is not its own, or bring no key.
 
     A page in a browser can let its own name lead to this machine (DNS rebinding); the ``Host`` header then still says
-    that name.
+    that name. It also lets a page send, unasked, what looks like a form; the ``Origin`` header then says whose page.
 
     Args:
         app: What is behind the door.
@@ -88,6 +97,11 @@ class Doorkeeper:
                 return
         await self._app(scope, receive, send)
 
+    def _is_own(self, origin: str, called: str) -> bool:
+        """Tell whether what a browser sends comes from a page of this server, or from what its user installed."""
+        kind, _, name = origin.lower().partition("://")
+        return host_name(name) in {*self._names, called} or kind.endswith("-extension")
+
     def _check(self, scope: Scope) -> None:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
@@ -99,7 +113,15 @@ class Doorkeeper:
                 status=421,
                 code="wrong_host",
             )
-        if not self._keys or scope["path"] in OPEN_PATHS:
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and not self._is_own(origin, name):
+            raise ApiError(
+                f"Pages of {origin[:100]!r} may not use this server.",
+                status=403,
+                kind="permission_error",
+                code="wrong_origin",
+            )
+        if not self._keys or scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDERS):
             return
         kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if kind.lower() != "bearer" or not knows_key(key.strip(), self._keys):

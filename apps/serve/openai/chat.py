@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from nlpkit.core.decode.shared.engine import SharedEngine
     from nlpkit.core.language_model import LanguageModel
 
+MOST_SCHEMA_CHARS = 65_536
+"""Longest JSON schema: it is compiled where everybody's texts are computed."""
 ANY_OBJECT = '{"type": "object"}'
 
 
@@ -107,7 +109,13 @@ def _constraint(body: ChatBody) -> Constraint | None:
     if wanted.type == "json_object":
         return Constraint.json_schema(ANY_OBJECT)
     schema = wanted.json_schema.schema_
-    return Constraint.json_schema(ANY_OBJECT if schema is None else schema)
+    constraint = Constraint.json_schema(ANY_OBJECT if schema is None else schema)
+    if len(constraint.text) > MOST_SCHEMA_CHARS:
+        raise ApiError(
+            f"The JSON schema has {len(constraint.text):,} characters; it may have {MOST_SCHEMA_CHARS:,}.",
+            param="response_format",
+        )
+    return constraint
 
 
 async def answer_chat(plan: ChatPlan, engine: SharedEngine, office: PostOffice, tally: Tally) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def _choice(plan: CompletionPlan, asked: Asked, completion: Completion, index: i
     )
     for token_id, logprob, alternatives in tokens:
         grown.add(ShownToken(token_id, logprob, alternatives))
-    return grown.take(completion.text, finish_reason=finish_reason(completion))
+    return grown.take(completion.text, ended=completion)
 
 
 class _Growing:
@@ -194,20 +194,28 @@ class _Growing:
 
     def add(self, token: ShownToken) -> None:
         """Take a token whose text may not be shown yet."""
-        if self._wants_logprobs and token.token_id not in self._tokenizer.eos_ids:
+        if self._wants_logprobs:
             self._pending.append((token, self._places.next(token.token_id)))
 
-    def take(self, text: str, *, finish_reason: str | None) -> dict[str, Any]:
-        """Return a choice with text that is new, and the tokens that begin in it."""
+    def take(self, text: str, *, ended: Completion | None) -> dict[str, Any]:
+        """Return a choice with text that is new, and the tokens that begin in it.
+
+        Args:
+            text: The text.
+            ended: The whole text, if this is its end. Then all tokens are told of, the one that ended it too, unless
+                a stop string cut them off.
+        """
         self._length += len(text)
-        ready = [one for one in self._pending if one[1] < self._length]
+        everything = ended is not None and ended.finish_reason != "stop"
+        ready = [one for one in self._pending if everything or one[1] < self._length]
         self._pending = self._pending[len(ready) :]
         if self._echo is not None:
             text = self._echo.text + text
             ready = [*self._echo.echoed, *ready]
             self._echo = None
         logprobs = completion_logprobs(self._tokenizer, ready) if self._wants_logprobs else None
-        return {"text": text, "index": self._index, "logprobs": logprobs, "finish_reason": finish_reason}
+        reason = None if ended is None else finish_reason(ended)
+        return {"text": text, "index": self._index, "logprobs": logprobs, "finish_reason": reason}
 
 
 async def stream_completion(
@@ -228,7 +236,7 @@ async def stream_completion(
         if plan.body.echo:
             await read_prompts(plan, engine)
             everyone = [one for copies_of in growing.values() for one in copies_of]
-            yield [json.dumps(_object(plan, [one.take("", finish_reason=None)]) | more) for one in everyone]
+            yield [json.dumps(_object(plan, [one.take("", ended=None)]) | more) for one in everyone]
         async for batch in events_of(engine, plan.requests, office, watch_text=True, tally=tally):
             ready = []
             for place, event in batch:
@@ -249,8 +257,7 @@ def _advance(one: _Growing, event: Event) -> dict[str, Any] | None:
     """Return the choice that an event is worth, if any."""
     if event.token_id is not None:
         one.add(ShownToken(event.token_id, event.logprob, event.alternatives))
-    reason = None if event.completion is None else finish_reason(event.completion)
-    return one.take(event.text, finish_reason=reason) if event.text or reason else None
+    return one.take(event.text, ended=event.completion) if event.text or event.completion is not None else None
 
 
 def finish_reason(completion: Completion) -> str:

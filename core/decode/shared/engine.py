@@ -83,6 +83,11 @@ class SharedEngine:
         return sum(len(submission.todo) for submission in tuple(self._queue)) + self._main.loop.n_waiting
 
     @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests."""
+        return self._closed
+
+    @property
     def n_slots(self) -> int:
         """Slots in use."""
         return sum(station.loop.n_slots for station in (self._main, *self._others))
@@ -233,9 +238,11 @@ class SharedEngine:
         entries = [*self._suspects, *(entry for one in (self._main, *self._others) for entry in one.entries.values())]
         for submission in [*(entry.submission for entry in entries), *self._queue]:
             submission.fail(error)
+        self._closed = True
         self._queue.clear()
         self._suspects.clear()
-        self._main, self._others = self._new_station(), []
+        self._others.clear()
+        self._main.entries.clear()
 
     def _new_station(self) -> Station:
         return Station(self.engine.new_loop(batch_tokens=self.batch_tokens))

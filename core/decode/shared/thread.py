@@ -20,7 +20,7 @@ class TakesTurns(Protocol):
         ...
 
     def turn(self) -> None:
-        """Compute for a moment. Never raises."""
+        """Compute for a moment. Raises only what it cannot go on after."""
         ...
 
     def stop(self) -> None:
@@ -99,13 +99,20 @@ class DecodeThread:
     def _run(self) -> None:
         while not self._closing:
             self._answer(wait=not any(member.busy for member in self._members))
-            for member in self._members:
+            for member in tuple(self._members):
                 if member.busy:
-                    member.turn()
+                    self._turn(member)
         self._answer(wait=False)
         for member in self._members:
             member.stop()
         self._members.clear()
+
+    def _turn(self, member: TakesTurns) -> None:
+        try:
+            member.turn()
+        except Exception:  # it could not even begin anew, for want of memory: the others go on without it
+            self._members.remove(member)
+            member.stop()
 
     def _answer(self, *, wait: bool) -> None:
         """Run what was posted; `wait` for it if there is nothing else to do."""

@@ -223,3 +223,15 @@ def test_the_old_address_names_the_engine(address: str) -> None:
     )  # fmt: skip
     assert answer.status_code == 200
     assert answer.json()["model"] == "tiny"
+
+
+def test_the_token_that_ends_a_text_is_told_of(client: Any) -> None:
+    """Whoever asks for one token of the prompt's log-probabilities leaves the last one of the list out."""
+    for stream in (False, True):
+        answer = client.completions.create(
+            model="tiny", prompt="ab", echo=True, logprobs=1, max_tokens=3, logit_bias={"256": 100}, stream=stream
+        )
+        parts = [choice for part in answer for choice in part.choices] if stream else answer.choices
+        assert "".join(part.text for part in parts) == "ab"
+        assert parts[-1].finish_reason == "stop"
+        assert [token for part in parts for token in part.logprobs.tokens] == ["a", "b", "<end>"]

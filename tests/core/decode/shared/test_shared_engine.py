@@ -58,7 +58,7 @@ def wait_until_idle(shared: SharedEngine) -> None:
 
 def test_many_threads_get_what_each_gets_alone(shared: SharedEngine) -> None:
     rng = random.Random(1)
-    lists = [[request(rng) for _ in range(rng.randint(1, 5))] for _ in range(24)]
+    lists = [[request(rng) for _ in range(rng.randint(1, 5))] for _ in range(12)]
     alone = tiny_engine()
     alone.prefixes = None
     expected = [[facts(next(alone.generate([one]))[1]) for one in some] for some in lists]
@@ -210,12 +210,31 @@ def test_what_is_no_fault_of_a_request_is_told_to_all(shared: SharedEngine, monk
 def test_a_cache_that_has_held_much_is_given_up(thread: DecodeThread) -> None:
     shared = SharedEngine(tiny_engine(), thread, batch_tokens=200)
     first = shared._main
-    short = [Request(prompt_ids=(place % 27 + 1,), config=DecodeConfig(max_tokens=4)) for place in range(60)]
+    short = [Request(prompt_ids=(place % 27 + 1,), config=DecodeConfig(max_tokens=4)) for place in range(24)]
     long = [Request(prompt_ids=(place % 27 + 1,), config=LONG) for place in range(4)]
     alone = tiny_engine()
     expected = [facts(next(alone.generate([one]))[1]) for one in [*short, *long]]
     with ThreadPoolExecutor(16) as pool:
-        for _ in range(2):
-            assert list(pool.map(lambda one: facts(next(shared.generate([one]))[1]), [*short, *long])) == expected
+        assert list(pool.map(lambda one: facts(next(shared.generate([one]))[1]), [*short, *long])) == expected
+        # What comes now finds a new cache.
+        assert facts(next(shared.generate([short[0]]))[1]) == expected[0]
     wait_until_idle(shared)
     assert shared._main is not first
+
+
+def test_an_engine_that_cannot_go_on_tells_those_who_wait_and_spares_the_others(
+    thread: DecodeThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, whole = SharedEngine(tiny_engine(), thread), SharedEngine(tiny_engine(), thread)
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(broken._main.loop, "step", fail)
+    monkeypatch.setattr(broken.engine, "new_loop", fail)
+    with pytest.raises((MemoryError, ClosedServiceError)):
+        list(broken.generate([Request(prompt_ids=(1,), config=LONG)]))
+    assert broken.closed
+    with pytest.raises(ClosedServiceError):
+        list(broken.generate([Request(prompt_ids=(1,), config=LONG)]))
+    assert list(whole.generate([Request(prompt_ids=(1,), config=LONG)]))
