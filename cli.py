@@ -72,7 +72,7 @@ _COMMANDS: dict[str, tuple[str, str | Callable[[], Callable[..., int]]]] = {
     "train": ("Train a model: fine-tune with LoRA or in full, or from scratch.", _train),
     "tune": ("Search for the best hyperparameters of a training.", _tune),
     "chat": ("Talk to a model; Ctrl-C stops an answer, Ctrl-D leaves.", "apps.serve.cli.chat:chat"),
-    "web": ("Open a page for all tasks in the browser, on this machine alone.", "apps.serve.cli.web:web"),
+    "web": ("Open a page for all tasks in the browser.", "apps.serve.cli.web:web"),
     "serve": ("Serve models and tasks over HTTP, with a page.", "apps.serve.cli.serve:serve"),
     "learn": ("Learn from a person's corrections of translations.", "apps.cli.translators.learn:learn"),
     "memory": ("Translation memories: take in, give out, count.", "apps.cli.translators.memory:memory_app"),

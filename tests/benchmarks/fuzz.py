@@ -388,7 +388,8 @@ def fuzz(seeds: Seeds, kind: str, count: int, seed: int, *, seconds: float = flo
         at: int | None = None
         while True:
             try:
-                said = ours.recv() if ours.poll(120) else "silent"
+                # A process that computes for ever is ended by its limit; this one is for those that wait.
+                said = ours.recv() if ours.poll(900) else "silent"
             except EOFError:
                 said = "died"
             if isinstance(said, int):

