@@ -10,6 +10,7 @@ import typer
 
 from nlpkit.apps.cli.constraint_options import ConstraintOptions
 from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions
+from nlpkit.apps.cli.translators.tool_options import ToolOptions
 from nlpkit.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def translate(
     decode: DecodeOptions,
     source: InputOptions,
     sink: OutputOptions,
+    tools: ToolOptions,
     text: Text = None,
     to: Annotated[
         str | None, typer.Option("--to", "-t", metavar="LANG", help="Language to translate to: de or German.")
@@ -31,7 +33,7 @@ def translate(
         str | None, typer.Option("--from", metavar="LANG", help="Language of the text; auto detects it.")
     ] = None,
     glossary: Annotated[
-        str | None, typer.Option(metavar="PATH", help="TSV: a term and its translation on each line.")
+        str | None, typer.Option(metavar="PATH", help="TSV, CSV or TBX: terms and their translations.")
     ] = None,
     n_best: Annotated[int | None, typer.Option(min=1, help="Give the N best translations.")] = None,
     suffix: Annotated[
@@ -45,23 +47,16 @@ def translate(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a sentence is not to be trusted.")] = False,
 ) -> int:
     """Translate text and documents."""
-    from nlpkit.apps.documents.glossary import read_glossary
-
-    if text is None and _has_documents(source, sink, suffix, column):
+    if text is None and ((tools.given and source.file) or _has_documents(source, sink, suffix, column)):
         return _translate_documents(
-            model,
-            decode,
-            source,
-            sink,
-            to,
-            from_,
-            glossary,
-            n_best,
+            *(model, decode, source, sink, tools, to, from_, glossary, n_best),
             suffix=suffix,
             columns=tuple(column or ()),
             fresh=fresh,
             strict=strict,
         )
+    if tools.given:
+        raise ConfigError(f"{tools.given[0]} is for documents. Name one with -f PATH.")
     if suffix is not None or column or fresh:
         flag = "--suffix" if suffix is not None else "--column" if column else "--fresh"
         raise ConfigError(f"{flag} is for documents. Name one with -f PATH.")
@@ -77,7 +72,7 @@ def translate(
         fixed={
             "target_lang": to,
             "source_lang": from_,
-            "glossary": None if glossary is None else read_glossary(glossary),
+            "glossary": None if glossary is None else _read_glossary(glossary, from_, to),
         },
         flags={"target_lang": "--to", "source_lang": "--from", "glossary": "--glossary", "n": "--n-best"},
         defaults={"source_lang": "auto"},
@@ -177,6 +172,40 @@ def write(
     )
 
 
+def classify(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    text: Text = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Labels to choose from; those that were learned by default.")
+    ] = None,
+) -> int:
+    """Tell which of some labels fits a text."""
+    return _run_task(
+        "classification",
+        text,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={"labels": None if labels is None else [label.strip() for label in labels.split(",")]},
+        flags={"labels": "--labels"},
+    )
+
+
+def sentiment(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    text: Text = None,
+) -> int:
+    """Tell whether a text speaks well or badly of its matter."""
+    return _run_task("sentiment", text, model=model, decode=decode, source=source, sink=sink)
+
+
 def generate(
     model: ModelOptions,
     decode: DecodeOptions,
@@ -212,9 +241,6 @@ def run(
     sink: OutputOptions,
     path: Annotated[str, typer.Argument(metavar="FILE", help="Python file with the task.", show_default=False)],
     text: Text = None,
-    values: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the task. Repeatable.")
-    ] = None,
     n: Annotated[int | None, typer.Option("--n", min=1, help="Give N results.")] = None,
 ) -> int:
     """Run a task of your own, from a Python file."""
@@ -222,7 +248,7 @@ def run(
     from nlpkit.apps.tasks.table import run_task_file
 
     task = run_task_file(path)
-    fixed = _read_fields(task, values or ())
+    fixed = _read_fields(task, source.values or ())
     return TaskCommand(
         task=task,
         # Where the text is among the fields, no other is waited for.
@@ -336,6 +362,7 @@ def _translate_documents(
     decode: DecodeOptions,
     source: InputOptions,
     sink: OutputOptions,
+    tools: ToolOptions,
     to: str | None,
     from_: str | None,
     glossary: str | None,
@@ -349,7 +376,7 @@ def _translate_documents(
     import dataclasses
 
     from nlpkit.apps.cli.documents.command import DocumentCommand
-    from nlpkit.apps.documents.glossary import read_glossary
+    from nlpkit.apps.cli.translators.tools import TranslatorTools
     from nlpkit.apps.tasks.table import load_task
 
     if to is None:
@@ -358,11 +385,13 @@ def _translate_documents(
         raise ConfigError("--n-best gives several translations, but a document can hold one only. Leave it out.")
     if not source.file:
         source = dataclasses.replace(source, file=["-"])
+    terms = {} if glossary is None else _read_glossary(glossary, from_, to)
     return DocumentCommand(
         task=load_task("translation"),
         target=to,
         source_lang=from_ or "auto",
-        glossary={} if glossary is None else read_glossary(glossary),
+        glossary=terms,
+        tools=TranslatorTools.open(tools, terms),
         suffix=suffix,
         columns=columns,
         fresh=fresh,
@@ -374,8 +403,18 @@ def _translate_documents(
     ).run()
 
 
+def _read_glossary(path: str, from_: str | None, to: str | None) -> dict[str, str]:
+    from nlpkit.apps.documents.glossary import read_glossary
+    from nlpkit.apps.text.languages import parse_language
+
+    source = None if from_ is None or from_.strip().lower() == "auto" else parse_language(from_)
+    return read_glossary(path, source_lang=source, target_lang=None if to is None else parse_language(to))
+
+
 def _run_task(task: str, text: str | None, **parts: Any) -> int:
     from nlpkit.apps.cli.task_command import TaskCommand
     from nlpkit.apps.tasks.table import load_task
 
-    return TaskCommand(task=load_task(task), text=text, **parts).run()
+    loaded = load_task(task)
+    given = _read_fields(loaded, parts["source"].values or ())
+    return TaskCommand(task=loaded, text=text, given=given, **parts).run()

@@ -12,6 +12,7 @@ from nlpkit.apps.documents.files import display_name
 from nlpkit.apps.documents.formats.markup.bilingual import QtTs, Tmx, Xliff
 from nlpkit.apps.documents.formats.markup.html import Html
 from nlpkit.apps.documents.formats.markup.xml_strings import Android, Resx, Svg
+from nlpkit.apps.documents.formats.office.table import OFFICE_FORMATS
 from nlpkit.apps.documents.formats.prose.asciidoc import AsciiDoc
 from nlpkit.apps.documents.formats.prose.latex import Latex
 from nlpkit.apps.documents.formats.prose.markdown import Markdown
@@ -111,6 +112,7 @@ FORMATS: tuple[FormatEntry, ...] = (
         re.compile(rb"\s*\d{1,6}\s*\r?\n\d{1,3}:\d\d:\d\d[,.]\d{1,3} *--> *\d{1,3}:\d\d:\d\d[,.]\d"),
     ),
     FormatEntry("vtt", "WebVTT subtitles", (".vtt",), WebVtt, re.compile(rb"WEBVTT(?=[ \t\r\n])")),
+    *(FormatEntry(*entry) for entry in OFFICE_FORMATS),
 )
 """All formats; plain text comes first, and is the last to be guessed."""
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from nlpkit.apps.documents.document import Document, ReadOptions
 from nlpkit.apps.documents.registry import FormatEntry, read_document, write_document
+from nlpkit.apps.documents.tools.kept_terms import with_kept_terms, without_kept_terms
 from nlpkit.apps.documents.translation.attempts import FAILED, Answer
-from nlpkit.apps.documents.translation.translate import DocumentTranslation, Translate, translate_segments
+from nlpkit.apps.documents.translation.translate import DocumentTranslation, Known, Translate, translate_segments
 from nlpkit.apps.models.adapters import AdapterChooser, ModelChoice, NotLearnedError
 from nlpkit.apps.pipeline.pool import ModelPool
 from nlpkit.apps.pipeline.result import TaskResult
@@ -143,7 +144,13 @@ class DocumentRun:
 
 
 def run_document(
-    data: bytes, entry: FormatEntry, options: ReadOptions, translator: Callable[[Document], Translate]
+    data: bytes,
+    entry: FormatEntry,
+    options: ReadOptions,
+    translator: Callable[[Document], Translate],
+    *,
+    known: Callable[[Document], Known | None] = lambda document: None,
+    kept_terms: Sequence[str] = (),
 ) -> DocumentRun:
     """Translate one file.
 
@@ -152,10 +159,14 @@ def run_document(
         entry: Its format.
         options: How to read and write it.
         translator: Returns what translates the sentences of a document.
+        known: Returns translations of a document's sentences that need not be asked for.
+        kept_terms: Terms that stay as they are.
 
     Raises:
         InputError: The file cannot be read in its format.
     """
     document = read_document(data, entry, options)
-    translation = translate_segments(document, translator(document))
-    return DocumentRun(write_document(document, translation.results, entry, options), document, translation)
+    document = with_kept_terms(document, kept_terms)
+    translation = translate_segments(document, translator(document), known=known(document))
+    results = without_kept_terms(translation.results)
+    return DocumentRun(write_document(document, results, entry, options), document, translation)

@@ -15,11 +15,13 @@ from nlpkit.apps.cli.loading import load_shown
 from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, named_as_flags
 from nlpkit.apps.cli.output import Writer, note
 from nlpkit.apps.cli.progress import ProgressBar
+from nlpkit.apps.cli.translators.tools import LIKE, TranslatorTools
 from nlpkit.apps.documents.document import Document, ReadOptions
 from nlpkit.apps.documents.files import display_name, read_bytes, read_head
+from nlpkit.apps.documents.formats.various.pdf import read_only
 from nlpkit.apps.documents.registry import FormatEntry, find_format
 from nlpkit.apps.documents.translation.attempts import LOST
-from nlpkit.apps.documents.translation.translate import Flag, Translate
+from nlpkit.apps.documents.translation.translate import Flag, Known, Translate
 from nlpkit.apps.models.adapters import AdapterChooser
 from nlpkit.apps.pipeline.plan import build_decoding
 from nlpkit.apps.pipeline.pool import ModelPool
@@ -52,6 +54,7 @@ class DocumentCommand:
         columns: Columns of tables that are translated in place.
         fresh: Whether answers of earlier runs are left alone.
         strict: Whether doubtful sentences make the exit code 3.
+        tools: Memory, review and what else translators use.
         model: Shared options.
         decode: Shared options.
         source: Shared options.
@@ -66,6 +69,7 @@ class DocumentCommand:
     columns: tuple[str, ...] = ()
     fresh: bool = False
     strict: bool = False
+    tools: TranslatorTools = field(default_factory=TranslatorTools)
     model: ModelOptions
     decode: DecodeOptions
     source: InputOptions
@@ -134,12 +138,15 @@ class DocumentCommand:
                     continue
                 with bar.paused():
                     _write(done.data, place)
+                    self.tools.add(display_name(file.path), done)
                     tally.add(file, place, done, time.perf_counter() - began)
                     if records is not None:
                         records.write(_record(file, place, entry, done))
                 if home is not None and not destination.folder:
                     journals[home].remove()
         tally.report()
+        for text in self.tools.finish():
+            note(text, quiet=self.sink.quiet)
         return 3 if tally.failed or tally.kept or (self.strict and tally.doubtful) else 0
 
     def _formats(self, files: Sequence[FoundFile]) -> Iterable[tuple[FoundFile, FormatEntry]]:
@@ -152,7 +159,11 @@ class DocumentCommand:
                 if file.named:
                     raise
                 entry = None
-            if entry is not None:
+            if entry is not None and entry.read_only:
+                if file.named:
+                    raise read_only(entry.title, ReadOptions(name=display_name(file.path)))
+                left[os.path.splitext(file.path)[1]] += 1
+            elif entry is not None:
                 yield file, entry
             elif file.named:
                 raise InputError(
@@ -179,7 +190,12 @@ class DocumentCommand:
             language = document_language(document, self.source_lang, asking.target_lang)
             return journal.keeping(asking.translator(language))
 
-        return run_document(read_bytes(file.path, max_bytes=self.source.max_bytes), entry, options, translator)
+        def known(document: Document) -> Known | None:
+            language = document_language(document, self.source_lang, asking.target_lang)
+            return self.tools.known(name, language, asking.target_lang)
+
+        data = read_bytes(file.path, max_bytes=self.source.max_bytes)
+        return run_document(data, entry, options, translator, known=known, kept_terms=self.tools.kept_terms)
 
     def _journal_path(self, destination: Destination, place: Path | None) -> Path | None:
         if place is None:
@@ -300,6 +316,7 @@ _REASONS = {
     "pieces": "translated in pieces, around its placeholders and marks",
     "max_length": "longer than the file allows",
     "failed": "the translation failed",
+    LIKE: "from the memory, where the sentence is not quite the same",
     "reading_speed": "more than can be read in the time it is shown",
 }
 

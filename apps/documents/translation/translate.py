@@ -18,11 +18,16 @@ from nlpkit.apps.documents.translation.attempts import (
     copies_inside,
     lost_codes,
 )
+from nlpkit.apps.documents.translation.masks import MaskedText, problems
 from nlpkit.apps.documents.translation.units import PlannedSegment, plan_segment
 from nlpkit.apps.text.translation.confidence import LOW
 
 Translate = Callable[[Sequence[str]], Iterable[Answer]]
 """Translates texts, in order. Masks such as ``⟦1⟧`` in them are to be kept; what loses one is found out."""
+
+Known = Callable[[int, int, str, MaskedText], "Outcome | None"]
+"""What is known of a sentence, such as what a person made of it: by the number of its segment and its own in there, its
+text with masks, and what these stand for. None where nothing is; what has other masks than the sentence is not used."""
 
 TOO_LONG = "max_length"
 """The reason of a translation that is longer than its file allows."""
@@ -78,7 +83,7 @@ class DocumentTranslation:
     kept: int = 0
 
 
-def translate_segments(document: Document, translate: Translate) -> DocumentTranslation:
+def translate_segments(document: Document, translate: Translate, *, known: Known | None = None) -> DocumentTranslation:
     """Translate the segments of a document.
 
     Equal sentences are asked about once. Whatever the translator answers, each code of a segment comes out once and in
@@ -87,10 +92,11 @@ def translate_segments(document: Document, translate: Translate) -> DocumentTran
     Args:
         document: The document.
         translate: The translator.
+        known: Translations that need not be asked for.
     """
     planned = [plan_segment(segment) for segment in document.segments]
     places = [(s, u) for s, plan in enumerate(planned) for u, unit in enumerate(plan.units) if not unit.copied]
-    done = dict(zip(places, _outcomes(planned, places, translate), strict=True))
+    done = dict(zip(places, _outcomes(planned, places, translate, known), strict=True))
     results: list[Translated | None] = []
     outcomes: list[tuple[Outcome, ...]] = []
     flags: list[Flag] = []
@@ -104,11 +110,14 @@ def translate_segments(document: Document, translate: Translate) -> DocumentTran
 
 
 def _outcomes(
-    planned: Sequence[PlannedSegment], places: Sequence[tuple[int, int]], translate: Translate
+    planned: Sequence[PlannedSegment],
+    places: Sequence[tuple[int, int]],
+    translate: Translate,
+    known: Known | None,
 ) -> Iterator[Outcome]:
     """Ask about sentences until each is through or nothing is left to try."""
     ways = [attempts(planned[s].units[u].text, planned[s].masked) for s, u in places]
-    found: dict[int, Outcome] = {}
+    found: dict[int, Outcome] = dict(_found(planned, places, known)) if known is not None else {}
     spare: dict[int, Outcome] = {}
     lost: dict[int, tuple[str, ...]] = {}
     for turn in range(max(map(len, ways), default=0)):
@@ -117,6 +126,8 @@ def _outcomes(
             for index, way in enumerate(ways)
             if index not in found and turn < len(way) and not (index in spare and way[turn].in_pieces)
         ]
+        if not due:
+            break
         asked = dict.fromkeys(text for index in due for text in ways[index][turn].asked)
         answers = dict(zip(asked, translate(tuple(asked)), strict=True))
         for index in due:
@@ -139,6 +150,16 @@ def _outcomes(
         )
 
 
+def _found(
+    planned: Sequence[PlannedSegment], places: Sequence[tuple[int, int]], known: Known
+) -> Iterator[tuple[int, Outcome]]:
+    for index, (s, u) in enumerate(places):
+        text, masked = planned[s].units[u].text, planned[s].masked
+        outcome = known(s, u, text, masked)
+        if outcome is not None and not problems(text, outcome.text, masked):
+            yield index, outcome
+
+
 def _usable(answer: Answer) -> bool:
     return bool(answer.text.strip()) and not {LOST, FAILED, EMPTY}.intersection(answer.reasons)
 
@@ -147,7 +168,7 @@ def _outcome(text: str, answers: Sequence[Answer], attempt: Attempt) -> Outcome:
     reasons = dict.fromkeys(reason for answer in answers for reason in answer.reasons)
     if attempt.in_pieces:
         reasons[IN_PIECES] = None
-    return Outcome(text, min(answer.confidence for answer in answers), tuple(reasons))
+    return Outcome(text, min((answer.confidence for answer in answers), default=1.0), tuple(reasons))
 
 
 def _all_codes(plan: PlannedSegment, text: str) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class JsonMessages:
             raise broken("JSON messages", options, "it holds no strings")
         segments: list[Segment] = []
         places: list[Place] = []
-        for path, start, end in _strings(source.text, options):
+        for path, start, end in json_strings(source.text, options):
             raw = source.text[start:end]
             text = json.loads(raw)
             key = path[-1] if path else ""
@@ -79,7 +79,7 @@ def _escaped(text: str, style: str) -> str:
     return escaped.replace("/", "\\/") if "/" in style else escaped
 
 
-def _strings(text: str, options: ReadOptions) -> Iterator[tuple[tuple[str, ...], int, int]]:
+def json_strings(text: str, options: ReadOptions) -> Iterator[tuple[tuple[str, ...], int, int]]:
     """Yield path, begin and end (quotes counted in) of each string that is a value, in a text that is JSON."""
     path: list[str] = []
     counts: list[int] = []

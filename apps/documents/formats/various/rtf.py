@@ -1,0 +1,290 @@
+"""RTF: paragraphs, cells, headers and notes are translated; pictures, commands of fields and styles are copied."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, Translated, broken
+from nlpkit.apps.documents.formats.various.rtf_tokens import Item, RtfError, flows
+from nlpkit.core.errors import InputError
+
+_TITLE = "RTF"
+_NOISE = re.compile(
+    r"(?:insrsid|charrsid|delrsid|sectrsid|pararsid|rsid|lang|langfe|langnp|langfenp|noproof|rtlch|ltrch|fcs|af|afs|"
+    r"loch|hich|dbch|cgrid|alang)$"
+)
+_TOGGLES = frozenset(
+    ("b", "i", "ul", "strike", "scaps", "caps", "outl", "shad", "super", "sub", "v", "ulw", "uld", "uldb")
+)
+_CLOSES = {"ulnone": ("ul", "ulw", "uld", "uldb"), "nosupersub": ("super", "sub")}
+
+
+@dataclass
+class _Mark:
+    """What is written for an inline code: pieces of the file."""
+
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RtfPlace:
+    """Where a segment stands, and what is written for its codes, by literal, role and pair."""
+
+    start: int
+    end: int
+    marks: dict[tuple[str, str, int], list[_Mark]]
+
+
+@dataclass(frozen=True)
+class RtfSkeleton:
+    """A file, each byte a character, and its segments' places in order; places lie apart or within each other."""
+
+    text: str
+    places: tuple[RtfPlace, ...]
+
+
+class Rtf:
+    """Reads and writes RTF."""
+
+    name = "rtf"
+
+    def read(self, data: bytes, options: ReadOptions) -> Document:
+        """Read a file.
+
+        Raises:
+            InputError: It is no RTF, or broken.
+        """
+        text = data.decode("latin-1")
+        if not text.startswith("{\\rtf"):
+            raise broken(_TITLE, options, "it does not begin as one")
+        found: list[tuple[Segment, RtfPlace]] = []
+        try:
+            for items in flows(text):
+                for paragraph in _paragraphs(items):
+                    made = _segment(text, paragraph)
+                    if made is not None:
+                        found.append(made)
+        except RtfError as error:
+            line = text.count("\n", 0, error.offset) + 1
+            raise broken(_TITLE, options, str(error), line=line) from error
+        found.sort(key=lambda pair: pair[1].start)
+        return Document(
+            format=self.name,
+            segments=tuple(segment for segment, _ in found),
+            skeleton=RtfSkeleton(text, tuple(place for _, place in found)),
+        )
+
+    def write(self, skeleton: RtfSkeleton, results: Results, options: ReadOptions) -> bytes:
+        """Write a file."""
+        return _Writer(skeleton, results).span(0, len(skeleton.text)).encode("latin-1")
+
+
+def _paragraphs(items: Sequence[Item]) -> Iterator[list[Item]]:
+    paragraph: list[Item] = []
+    for item in items:
+        if item.kind == "end":
+            yield paragraph
+            paragraph = []
+        else:
+            paragraph.append(item)
+    yield paragraph
+
+
+def _segment(text: str, items: list[Item]) -> tuple[Segment, RtfPlace] | None:
+    said = [index for index, item in enumerate(items) if item.kind == "text" and item.text.strip()]
+    if not said or any(item.kind == "word" and item.word == "deleted" for item in items):
+        return None
+    items = items[_first(items, said[0]) : _last(items, said[-1]) + 1]
+    parts: list[Part] = []
+    marks: dict[tuple[str, str, int], list[_Mark]] = {}
+    for kind, pair, pieces in _codes(_with_fields(items, text)):
+        if kind == "text":
+            words = "".join(item.text for item in pieces)
+            if parts and isinstance(parts[-1], str):
+                parts[-1] += words
+            elif words:
+                parts.append(words)
+            continue
+        literal = "".join(text[item.start : item.end] for item in pieces)
+        breaks = any(item.word in ("line", "tab") for item in pieces)
+        shown = "".join(item.text or {"line": "\n", "tab": "\t"}.get(item.word, "") for item in pieces)
+        role = "open" if kind == "open" else "close" if kind == "close" else "alone"
+        spans = [(item.start, item.end) for item in pieces]
+        last = parts[-1] if parts else ""
+        if role == "alone" and isinstance(last, Code) and last.role == "alone" and not last.breaks and not breaks:
+            mark = marks[last.literal, last.role, last.pair].pop()
+            parts.pop()
+            literal, spans = last.literal + literal, [*mark.spans, *spans]
+        code = Code(literal=literal, role=role, pair=pair, breaks=breaks, text=shown)  # type: ignore[arg-type]
+        marks.setdefault((literal, role, pair), []).append(_Mark(spans))
+        parts.append(code)
+    whole = "".join(part for part in parts if isinstance(part, str))
+    # Two halves of a character beyond U+FFFF are two items.
+    parts = [_whole(part) if isinstance(part, str) else part for part in parts]
+    if not any(map(str.isalpha, whole)):
+        return None
+    place = RtfPlace(items[0].start, items[-1].end, marks)
+    line = text.count("\n", 0, place.start) + 1
+    return Segment(parts=tuple(parts), line=line), place
+
+
+def _first(items: Sequence[Item], index: int) -> int:
+    """Return where the groups begin that a text stands in; what a paragraph looks like stands before them."""
+    begin = index
+    while begin and items[begin - 1].kind in ("open", "word"):
+        begin -= 1
+    return next((at for at in range(begin, index) if items[at].kind == "open"), index)
+
+
+def _last(items: Sequence[Item], index: int) -> int:
+    while index + 1 < len(items) and items[index + 1].kind == "close":
+        index += 1
+    return index
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _with_fields(items: list[Item], text: str) -> list[Item]:
+    """Put fields together: of a link, what is before its text and behind it; of others, all that they are."""
+    partner = _partners(items)
+    done: list[Item] = []
+    index = 0
+    closing: dict[int, int] = {}
+    while index < len(items):
+        item = items[index]
+        head = [other.kind for other in items[index : index + 5]]
+        if head == ["open", "word", "whole", "open", "word"] and items[index + 1].word == "field":
+            inner, outer = partner.get(index + 3, -1), partner.get(index, -1)
+            if outer >= 0 and "HYPERLINK" not in text[items[index + 2].start : items[index + 2].end]:
+                said = "".join(other.text for other in items[index:outer])
+                done.append(Item("whole", item.start, items[outer].end, said, depth=item.depth))
+                index = outer + 1
+                continue
+            if inner >= 0 and outer == inner + 1:
+                done.append(Item("open", item.start, items[index + 4].end, depth=item.depth, word="field"))
+                closing[inner] = outer
+                index += 5
+                continue
+        if index in closing:
+            done.append(Item("close", item.start, items[closing[index]].end, depth=item.depth, word="field"))
+            index = closing[index] + 1
+            continue
+        done.append(item)
+        index += 1
+    return done
+
+
+def _codes(items: Sequence[Item]) -> Iterator[tuple[str, int, list[Item]]]:
+    """Yield texts, and codes with the number of their pair; what makes no difference to looks is left out."""
+    partner = _partners(items)
+    index = 0
+    pairs: dict[int, int] = {}
+    dropped: set[int] = set()
+    while index < len(items):
+        item = items[index]
+        if item.kind == "text":
+            yield "text", 0, [item]
+        elif item.kind == "open" or (index in partner and partner[index] > index):
+            pieces = [item]
+            first = index
+            while item.kind == "open" and index + 1 < len(items) and items[index + 1].kind == "word":
+                following = items[index + 1]
+                if following.word in ("line", "tab") or index + 1 in partner:
+                    break
+                index += 1
+                if not _NOISE.match(following.word):
+                    pieces.append(following)
+            other = partner.get(first)
+            if item.kind == "open" and not item.word and len(pieces) == 1 and other is not None:
+                dropped.add(other)
+            else:
+                pairs[first] = pairs[-1 if other is None else other] = len(pairs) + 1
+                yield "open", pairs[first], pieces
+        elif index in dropped or (item.kind == "word" and _NOISE.match(item.word)):
+            pass
+        elif item.kind == "close" or index in partner:
+            if index not in pairs:
+                pairs[index] = len(pairs) + 1
+            yield "close", pairs[index], [item]
+        else:
+            yield "alone", 0, [item]
+        index += 1
+
+
+def _partners(items: Sequence[Item]) -> dict[int, int]:
+    """Return the other half of each group that lies within, and of looks that are switched on and off."""
+    partner: dict[int, int] = {}
+    opened: list[int] = []
+    toggles: dict[tuple[str, int], int] = {}
+    for index, item in enumerate(items):
+        if item.kind == "open":
+            opened.append(index)
+        elif item.kind == "close" and opened:
+            other = opened.pop()
+            partner[other], partner[index] = index, other
+            toggles.clear()
+        elif item.kind == "word" and item.word in _TOGGLES and item.number is None:
+            toggles.clear()
+            toggles[item.word, item.depth] = index
+        elif item.kind == "word" and (item.word in _CLOSES or (item.word in _TOGGLES and item.number == 0)):
+            for name in _CLOSES.get(item.word, (item.word,)):
+                begin = toggles.pop((name, item.depth), None)
+                if begin is not None and not any(items[i].kind in ("open", "close") for i in range(begin, index)):
+                    partner[begin], partner[index] = index, begin
+    return partner
+
+
+class _Writer:
+    def __init__(self, skeleton: RtfSkeleton, results: Results) -> None:
+        self.text = skeleton.text
+        self.places = skeleton.places
+        self.results = list(results)
+        self.starts = [place.start for place in skeleton.places]
+
+    def span(self, start: int, end: int) -> str:
+        """Return a piece of the file, with the places that lie within it written anew."""
+        pieces, done = [], start
+        index = bisect_left(self.starts, start)
+        while index < len(self.starts) and self.starts[index] < end:
+            place, result = self.places[index], self.results[index]
+            if place.end > end or (place.start == start and place.end == end):
+                index += 1
+                continue
+            inner = self.span(place.start, place.end) if result is None else self._place(place, result)
+            pieces += [self.text[done : place.start], inner]
+            done = place.end
+            index = bisect_left(self.starts, place.end, lo=index + 1)
+        return "".join([*pieces, self.text[done:end]])
+
+    def _place(self, place: RtfPlace, result: Translated) -> str:
+        marks = {key: list(there) for key, there in place.marks.items()}
+        written = ""
+        for part in result.parts:
+            if isinstance(part, str):
+                # A blank ends a control word; without one the text would become part of it.
+                ends_word = re.search(r"\\[a-zA-Z]{1,32}(?:-?\d{1,10})?$", written) is not None
+                written += (" " if ends_word and part else "") + _escaped(part)
+                continue
+            there = marks.get((part.literal, part.role, part.pair))
+            if not there:
+                raise InputError(f"The inline code {part.literal[:200]!r} is none of this segment, or is there twice.")
+            written += "".join(self.span(start, end) for start, end in there.pop(0).spans)
+        return written
+
+
+def _escaped(text: str) -> str:
+    text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
+    text = re.sub(r"[\\{}]", lambda match: "\\" + match.group(), text)
+    text = text.replace("\u00a0", "\\~").replace("\u2011", "\\_")
+    return re.sub(r"[^\x00-\x7f]+", lambda match: "{\\uc1" + _units(match.group()) + "}", text)
+
+
+def _units(text: str) -> str:
+    data = text.encode("utf-16-le", "surrogatepass")
+    units = (int.from_bytes(data[i : i + 2], "little", signed=True) for i in range(0, len(data), 2))
+    return "".join(f"\\u{unit}?" for unit in units)
