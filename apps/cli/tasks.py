@@ -316,13 +316,16 @@ def _has_documents(
     from nlpkit.apps.data.rows import row_format
     from nlpkit.apps.documents.files import read_head
     from nlpkit.apps.documents.inputs import INPUT_FORMATS, holds_rows
-    from nlpkit.apps.documents.registry import find_format, refuse_unknown
+    from nlpkit.apps.documents.registry import find_format, refuse_unknown, sniff
     from nlpkit.apps.translating.trees import is_many
 
     if source.format not in INPUT_FORMATS:
         return find_format("", name=source.format) is not None
-    if not source.file or source.format not in ("auto", "text"):
+    if source.format not in ("auto", "text"):
         return False
+    if not source.file:
+        # What comes through a pipe has no name that tells.
+        return source.format == "auto" and sniff(read_head("-")) is not None
     if (
         columns
         or suffix is not None
@@ -370,6 +373,8 @@ def _translate_documents(
     fresh: bool,
     strict: bool,
 ) -> int:
+    import dataclasses
+
     from nlpkit.apps.cli.documents.command import DocumentCommand
     from nlpkit.apps.cli.translators.tools import TranslatorTools
     from nlpkit.apps.tasks.table import load_task
@@ -378,6 +383,8 @@ def _translate_documents(
         raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
     if n_best is not None and n_best > 1:
         raise ConfigError("--n-best gives several translations, but a document can hold one only. Leave it out.")
+    if not source.file:
+        source = dataclasses.replace(source, file=["-"])
     terms = {} if glossary is None else _read_glossary(glossary, from_, to)
     return DocumentCommand(
         task=load_task("translation"),

@@ -55,18 +55,14 @@ def cue_text(result: Translated, segment: Segment, newline: str, escape: Callabl
         escape: Writes text as it stands in the file.
     """
     text = "".join(escape(part) if isinstance(part, str) else part.literal for part in result.parts)
-    return (
-        newline.join(_balanced(line) for line in text.split(newline))
-        if newline == "\n"
-        else newline.join(_balanced(line).replace("\n", newline) for line in text.split(newline))
-    )
+    return newline.join(piece for line in text.split(newline) for piece in _balanced(line))
 
 
-def _balanced(line: str) -> str:
+def _balanced(line: str) -> list[str]:
     """Break a line that is too long into lines of about one length."""
     seen = len(_TAG.sub("", line))
     if seen <= LONGEST_LINE:
-        return line
+        return [line]
     count = -(-seen // LONGEST_LINE)
     words = re.split(r" (?![^<{]*[>}])", line)
     lines: list[str] = [words[0]]
@@ -76,4 +72,4 @@ def _balanced(line: str) -> str:
             lines.append(word)
         else:
             lines[-1] += " " + word
-    return "\n".join(lines)
+    return lines

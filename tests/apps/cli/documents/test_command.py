@@ -146,3 +146,11 @@ def test_programs_and_unknown_markup_are_refused(cli: Cli, tmp_path: Path, name:
     result = cli("translate", "-f", str(path), "--to", "de")
     assert (result.code, "--input-format text" in result.err) == (2, True)
     assert cli("translate", "-f", str(path), "--to", "de", "--input-format", "text").code == 0
+
+
+def test_a_document_may_come_through_a_pipe(cli: Cli) -> None:
+    subtitles = "1\n00:00:01,000 --> 00:00:02,000\nHello there\n"
+    arguments = ("translate", "--to", "de", "--from", "en", "-q")
+    assert cli(*arguments, stdin=subtitles.encode()).out == subtitles.replace("Hello there", "HELLO THERE")
+    assert cli(*arguments, "--input-format", "markdown", stdin=b"# *Hello* there\n").out == "# *HELLO* THERE\n"
+    assert cli(*arguments, stdin=b"Hello there\n").out == "HELLO THERE\n"
