@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,27 @@ def commands(block: Block) -> list[str]:
     lines = block.code.splitlines()
     if block.language == "console":
         return [line[2:] for line in lines if line.startswith("$ ")]
-    return [line for line in lines if line.strip() and not line.startswith("#")] if block.language == "sh" else []
+    if block.language != "sh":
+        return []
+    found: list[str] = []
+    open_quote = False
+    for line in lines:
+        if open_quote:
+            found[-1] += f"\n{line}"
+        elif line.strip() and not line.startswith("#"):
+            found.append(line)
+        else:
+            continue
+        open_quote = _has_open_quote(found[-1])
+    return found
+
+
+def _has_open_quote(line: str) -> bool:
+    try:
+        shlex.split(line, comments=True)
+    except ValueError:
+        return True
+    return False
 
 
 def scripts(page: Path) -> list[tuple[Block, str | None]]:
