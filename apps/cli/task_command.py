@@ -53,6 +53,7 @@ class TaskCommand:
         what: What the text is called in errors.
         ways: How it can be given, for the error when it is not.
         optional: Whether the options suffice without a text.
+        documents: Whether files in formats of documents are read as the text that people see in them.
     """
 
     task: Task[Any]
@@ -69,6 +70,7 @@ class TaskCommand:
     what: str = "text"
     ways: str = "as an argument, as a file with -f PATH, or through a pipe"
     optional: bool = False
+    documents: bool = False
 
     def run(self) -> int:
         """Do it all.
@@ -94,6 +96,7 @@ class TaskCommand:
             text_field=self.task.text_field,
             keep_going=self.source.keep_going,
             optional=self.optional,
+            formats=self.documents,
         )
         self._remark_on_text()
         rows = self._rows(documents, chooser)
@@ -313,6 +316,8 @@ class TaskCommand:
             record = {**result.to_dict(), **more, **place}
             for key in ("start", "end"):
                 if document.values is None and isinstance(record.get(key), int):
+                    if key == "start" and document.source is not None:
+                        record.update(_place_in_file(document, record[key]))
                     record[key] = document.place(record[key])
             writer.write(record)
         elif result.error is not None and not writer.line_per_record:
@@ -333,6 +338,14 @@ class TaskCommand:
             table=document.table,
             error=result.error,
         )
+
+
+def _place_in_file(document: Document, offset: int) -> dict[str, Any]:
+    """Return the line of a character of a document, or where it stands in words."""
+    place = None if document.source is None else document.source.find(offset)
+    if place is None:
+        return {}
+    return {"line": place.line} if place.line else {"place": place.place} if place.place else {}
 
 
 def _blank_result(lm: LanguageModel) -> TaskResult:

@@ -39,21 +39,25 @@ def translate(
     suffix: Annotated[
         str | None, typer.Option(metavar=".de", help="Put this into the names of translated documents.")
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="NAME", help="Translate this column of a table in place. Repeatable."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Of documents, ask about all sentences again.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a sentence is not to be trusted.")] = False,
 ) -> int:
     """Translate text and documents."""
-    if text is None and ((tools.given and source.file) or _has_documents(source, sink, suffix)):
+    if text is None and ((tools.given and source.file) or _has_documents(source, sink, suffix, column)):
         return _translate_documents(
             *(model, decode, source, sink, tools, to, from_, glossary, n_best),
             suffix=suffix,
+            columns=tuple(column or ()),
             fresh=fresh,
             strict=strict,
         )
-    if tools.given:
-        raise ConfigError(f"{tools.given[0]} is for documents. Name one with -f PATH.")
-    if suffix is not None or fresh:
-        raise ConfigError(f"{'--fresh' if suffix is None else '--suffix'} is for documents. Name one with -f PATH.")
+    if suffix is not None or column or fresh or tools.given:
+        given = ["--suffix"] * (suffix is not None) + ["--column"] * bool(column) + ["--fresh"] * fresh + tools.given
+        raise ConfigError(f"{given[0]} is for documents. Name one with -f PATH.")
     if to is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
         raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
     return _run_task(
@@ -96,6 +100,7 @@ def summarize(
         decode=decode,
         source=source,
         sink=sink,
+        documents=True,
         fixed={"length": length, "max_words": max_words},
         flags={"length": "--length", "max_words": "--max-words"},
     )
@@ -126,6 +131,7 @@ def qa(
         decode=decode,
         source=source,
         sink=sink,
+        documents=True,
         fixed={"question": question},
         flags={"question": "the question"},
         what="context",
@@ -269,19 +275,30 @@ def _has_rows(source: InputOptions) -> bool:
     return any(row_format(path) or is_json(path) for path in source.file or ()) and source.format == "auto"
 
 
-def _has_documents(source: InputOptions, sink: OutputOptions, suffix: str | None) -> bool:
+def _has_documents(
+    source: InputOptions, sink: OutputOptions, suffix: str | None, columns: Sequence[str] | None
+) -> bool:
     """Tell whether files are documents, which come out in their own format, rather than plain text or data rows."""
-    from nlpkit.apps.cli.document_command import document_format
+    from nlpkit.apps.cli.documents.command import document_format
     from nlpkit.apps.data.rows import row_format
+    from nlpkit.apps.documents.files import read_head
     from nlpkit.apps.documents.inputs import INPUT_FORMATS, holds_rows
-    from nlpkit.apps.documents.registry import find_format
+    from nlpkit.apps.documents.registry import find_format, refuse_unknown, sniff
     from nlpkit.apps.translating.trees import is_many
 
     if source.format not in INPUT_FORMATS:
         return find_format("", name=source.format) is not None
-    if not source.file or source.format not in ("auto", "text"):
+    if source.format not in ("auto", "text"):
         return False
-    if suffix is not None or (sink.output is not None and is_folder(sink.output)) or any(map(is_many, source.file)):
+    if not source.file:
+        # What comes through a pipe has no name that tells.
+        return source.format == "auto" and sniff(read_head("-")) is not None
+    if (
+        columns
+        or suffix is not None
+        or (sink.output is not None and is_folder(sink.output))
+        or any(map(is_many, source.file))
+    ):
         return True
     if source.format == "text":
         return False
@@ -291,6 +308,9 @@ def _has_documents(source: InputOptions, sink: OutputOptions, suffix: str | None
         else getattr(document_format(path), "name", "text")
         for path in source.file
     }
+    for path, kind in kinds.items():
+        if kind == "text":
+            refuse_unknown(path, read_head(path))
     documents = [path for path, kind in kinds.items() if kind not in ("rows", "text")]
     if documents and (rows := [path for path, kind in kinds.items() if kind == "rows"]):
         raise ConfigError(f"{documents[0]} is a document, but {rows[0]} holds data rows. Translate them one by one.")
@@ -316,10 +336,13 @@ def _translate_documents(
     n_best: int | None,
     *,
     suffix: str | None,
+    columns: tuple[str, ...],
     fresh: bool,
     strict: bool,
 ) -> int:
-    from nlpkit.apps.cli.document_command import DocumentCommand
+    import dataclasses
+
+    from nlpkit.apps.cli.documents.command import DocumentCommand
     from nlpkit.apps.cli.translators.tools import TranslatorTools
     from nlpkit.apps.tasks.table import load_task
 
@@ -327,6 +350,8 @@ def _translate_documents(
         raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
     if n_best is not None and n_best > 1:
         raise ConfigError("--n-best gives several translations, but a document can hold one only. Leave it out.")
+    if not source.file:
+        source = dataclasses.replace(source, file=["-"])
     terms = {} if glossary is None else _read_glossary(glossary, from_, to)
     return DocumentCommand(
         task=load_task("translation"),
@@ -335,6 +360,7 @@ def _translate_documents(
         glossary=terms,
         tools=TranslatorTools.open(tools, terms),
         suffix=suffix,
+        columns=columns,
         fresh=fresh,
         strict=strict,
         model=model,

@@ -166,9 +166,11 @@ def read_head(path: str, size: int = 4096) -> bytes:
         size: Most bytes.
     """
     if path == STDIN:
+        if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+            return b""
         peek = getattr(getattr(sys.stdin, "buffer", None), "peek", None)
         try:
-            return b"" if peek is None or not stdin_waits() else bytes(peek(size)[:size])
+            return b"" if peek is None else bytes(peek(size)[:size])
         except (OSError, ValueError):
             return b""
     try:

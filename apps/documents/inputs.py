@@ -91,6 +91,7 @@ def read_documents(
     text_field: str = "",
     keep_going: bool = False,
     optional: bool = False,
+    formats: bool = False,
 ) -> list[Document]:
     """Collect the inputs of a command. Everything is read and checked before any work begins.
 
@@ -107,6 +108,7 @@ def read_documents(
         text_field: The column without which a row of a table is blank.
         keep_going: Give inputs with an `error` for those that cannot be used.
         optional: Whether a command can do without: one row without values then stands for no input.
+        formats: Whether files in formats of documents, such as HTML, are read as the text that people see in them.
 
     Returns:
         At least one input, in the order given. Only ``lines`` and tables give blank ones, so that counts of lines and
@@ -116,7 +118,7 @@ def read_documents(
         ConfigError: Options contradict each other.
         InputError: There is no input, or one cannot be read, decoded or used.
     """
-    known = (*INPUT_FORMATS, *format_names())
+    known = (*INPUT_FORMATS, *(format_names() if formats else ()))
     if input_format not in known:
         raise ConfigError(f"There is no input format {input_format!r}. {did_you_mean(input_format, known)}")
     check_encoding(encoding)
@@ -151,7 +153,7 @@ def read_documents(
         raise ConfigError("Standard input (-) is named more than once; it can be read only once.")
     documents: list[Document] = []
     for path in files:
-        reader = _Reader(path, encoding, fields, max_bytes, what, text_field, keep_going)
+        reader = _Reader(path, encoding, fields, max_bytes, what, text_field, keep_going, formats)
         try:
             # One by one: what stood before a bad row is kept.
             documents.extend(reader.read(input_format))
@@ -178,6 +180,7 @@ class _Reader:
     what: str
     text_field: str
     keep_going: bool
+    formats: bool
 
     def read(self, input_format: str) -> Iterator[Document]:
         name = display_name(self.path)
@@ -196,6 +199,8 @@ class _Reader:
 
     def _format(self, input_format: str) -> FormatEntry | None:
         """Return the format of a document; None for plain text and rows."""
+        if not self.formats:
+            return None
         if input_format not in INPUT_FORMATS:
             entry = find_format(self.path, name=input_format)
         elif input_format != "auto" or row_format(self.path) or self.path == STDIN or self._is_rows():

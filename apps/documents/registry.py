@@ -125,18 +125,28 @@ _REFUSED = {
 }
 
 
+_PROGRAM_SUFFIXES = (
+    ".py .js .mjs .cjs .jsx .ts .tsx .c .h .cc .cpp .hpp .cs .java .kt .go .rs .rb .pl .lua .sh .bash .bat .ps1 .swift "
+    ".scala .sql .css .scss .less .vue .svelte .ipynb .plist .stringsdict .xcstrings "
+    ".xml .xsl .xsd .dtd .conf .cfg .env"
+)
+_PROGRAMS = frozenset(_PROGRAM_SUFFIXES.split())
+_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml|<!DOCTYPE|<\w+[^<>]*xmlns|\{\\rtf)", re.IGNORECASE)
+
+
 def format_names() -> tuple[str, ...]:
     """Return the names of all formats."""
     return tuple(entry.name for entry in FORMATS)
 
 
-def find_format(path: str, head: bytes = b"", *, name: str = "auto") -> FormatEntry | None:
+def find_format(path: str, head: bytes = b"", *, name: str = "auto", columns: bool = False) -> FormatEntry | None:
     """Return the format of a file.
 
     Args:
         path: The file's path; ``-`` for standard input.
         head: Its first bytes, for names that do not tell.
         name: The format that the user named, or ``auto``.
+        columns: Whether tables are documents, of which columns are translated.
 
     Returns:
         The format, or None where neither name nor content tells.
@@ -156,10 +166,32 @@ def find_format(path: str, head: bytes = b"", *, name: str = "auto") -> FormatEn
             f"{display_name(path)} holds {_REFUSED[base]}, which must not be translated. Say --input-format json to "
             "have its texts translated all the same."
         )
+    if columns and base.endswith((".csv", ".tsv")):
+        name = f"{base[-3:]}-columns"
+        return next(entry for entry in FORMATS if entry.name == name)
     by_name = [entry for entry in FORMATS for suffix in entry.suffixes if base.endswith(suffix)]
     if by_name:
         return max(by_name, key=lambda entry: max(len(suffix) for suffix in entry.suffixes if base.endswith(suffix)))
     return sniff(head)
+
+
+def refuse_unknown(path: str, head: bytes) -> None:
+    """Refuse a file that is certainly no plain text for people and in none of the formats.
+
+    Args:
+        path: Its path.
+        head: Its first bytes.
+
+    Raises:
+        InputError: It is a program, or in a language of marks that is not known.
+    """
+    suffix = os.path.splitext(path.lower().removesuffix(".gz"))[1]
+    what = "a program" if suffix in _PROGRAMS else "markup that is not known" if _MARKUP.match(head) else ""
+    if what:
+        raise InputError(
+            f"{display_name(path)} is {what}: as plain text it would come out damaged. Say --input-format text to have "
+            "all of it translated all the same."
+        )
 
 
 def sniff(head: bytes) -> FormatEntry | None:

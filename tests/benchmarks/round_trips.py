@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 from document_checks import lost_after, opens_again, shout
 
 from nlpkit.apps.documents.document import ReadOptions
+from nlpkit.apps.documents.files import read_bytes
 from nlpkit.apps.documents.registry import find_format, read_document, write_document
 from nlpkit.apps.documents.translation.translate import translate_segments
 from nlpkit.core.errors import NlpkitError
@@ -52,11 +53,9 @@ def main() -> None:
 
 
 def try_file(path: str, counts: dict[str, Counter[str]], arguments: argparse.Namespace) -> None:
-    data = Path(path).read_bytes() if os.path.getsize(path) <= arguments.max_bytes else b""
-    if not data:
-        return
     try:
-        entry = find_format(path, data[:4096])
+        data = read_bytes(path) if 0 < os.path.getsize(path) <= arguments.max_bytes else b""
+        entry = find_format(path, data[:4096]) if data else None
     except NlpkitError:
         return
     if entry is None or (arguments.format and entry.name != arguments.format):

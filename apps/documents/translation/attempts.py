@@ -13,6 +13,9 @@ from nlpkit.apps.text.translation.protected import compare
 LOST = "placeholders"
 """The reason of an answer that lost a code."""
 
+EMPTY = "empty"
+"""The reason of an answer in which nothing was written."""
+
 FAILED = "failed"
 """The reason of an answer that there is none."""
 
@@ -93,10 +96,28 @@ def attempts(text: str, masked: MaskedText) -> list[Attempt]:
     bare = _without_pairs(text, masked)
     if bare is not None:
         ways.append(bare)
+    label = _without_shortcut(text, masked)
+    if label is not None:
+        ways.append(label)
     pieces = _in_pieces(full, more, len(masked.codes))
     if pieces is not None:
         ways.append(pieces)
     return ways
+
+
+def copies_inside(source: str, answer: str, masked: MaskedText) -> bool:
+    """Return whether an answer left words as they were that codes enclose: models take them for names.
+
+    Args:
+        source: The sentence, with masks.
+        answer: Its translation, with the same masks.
+        masked: What they stand for.
+    """
+    after = {one: answer[begin:end] for begin, end, one, _ in _pairs(answer, masked)}
+    return any(
+        source[begin : begin + 1].islower() and end - begin > 2 and after.get(one) == source[begin:end]
+        for begin, end, one, _ in _pairs(source, masked)
+    )
 
 
 def lost_codes(source: str, answer: str, masked: MaskedText) -> list[str]:
@@ -200,6 +221,32 @@ def _pairs(text: str, masked: MaskedText) -> list[tuple[int, int, int, int]]:
     if opened is not None or not all(any(map(str.isalpha, MASK.sub("", part))) for part in inside):
         return []
     return pairs
+
+
+def _without_shortcut(text: str, masked: MaskedText) -> Attempt | None:
+    """Ask for a label without the mark of its keyboard shortcut, which is put before the same letter or the first."""
+    marks = [match for match in MASK.finditer(text) if _literal(masked, match) in ("&", "&amp;", "_")]
+    if len(marks) != 1 or len(masked.numbers(text)) != 1:
+        return None
+    (mark,) = marks
+    letter = text[mark.end() : mark.end() + 1].casefold()
+
+    def read(answers: Sequence[str]) -> str | None:
+        (answer,) = answers
+        places = [match.start() for match in re.finditer(r"(?<!\w)[^\W\d_]", answer)]
+        same = [place for place in places if answer[place].casefold() == letter]
+        if not places:
+            return None
+        at = (same or places)[0]
+        done = answer[:at] + mark.group() + answer[at:]
+        return None if lost_codes(text, done, masked) else done
+
+    return Attempt((MASK.sub("", text),), read)
+
+
+def _literal(masked: MaskedText, match: re.Match[str]) -> str:
+    code = masked.code(match.group(1))
+    return code if isinstance(code, str) else code.literal
 
 
 def _without_stop(answer: str, source: str) -> str:

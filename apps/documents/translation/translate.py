@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nlpkit.apps.documents.document import Document, Segment, Translated
 from nlpkit.apps.documents.translation.attempts import (
+    EMPTY,
     FAILED,
     IN_PIECES,
     LOST,
@@ -14,6 +15,7 @@ from nlpkit.apps.documents.translation.attempts import (
     Attempt,
     Outcome,
     attempts,
+    copies_inside,
     lost_codes,
 )
 from nlpkit.apps.documents.translation.masks import MaskedText, problems
@@ -29,6 +31,12 @@ text with masks, and what these stand for. None where nothing is; what has other
 
 TOO_LONG = "max_length"
 """The reason of a translation that is longer than its file allows."""
+
+TOO_FAST = "reading_speed"
+"""The reason of a subtitle that nobody can read in the time it is shown."""
+
+READING_SPEED = 20.0
+"""Characters a second that adults can read, as broadcasters' guides for subtitles have it."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +118,16 @@ def _outcomes(
     """Ask about sentences until each is through or nothing is left to try."""
     ways = [attempts(planned[s].units[u].text, planned[s].masked) for s, u in places]
     found: dict[int, Outcome] = dict(_found(planned, places, known)) if known is not None else {}
+    spare: dict[int, Outcome] = {}
     lost: dict[int, tuple[str, ...]] = {}
     for turn in range(max(map(len, ways), default=0)):
-        due = [index for index, way in enumerate(ways) if index not in found and turn < len(way)]
+        due = [
+            index
+            for index, way in enumerate(ways)
+            if index not in found and turn < len(way) and not (index in spare and way[turn].in_pieces)
+        ]
         if not due:
-            break
+            continue
         asked = dict.fromkeys(text for index in due for text in ways[index][turn].asked)
         answers = dict(zip(asked, translate(tuple(asked)), strict=True))
         for index in due:
@@ -122,13 +135,19 @@ def _outcomes(
             mine = [answers[text] for text in attempt.asked]
             text = attempt.read([answer.text for answer in mine])
             if text is not None and all(_usable(answer) for answer in mine):
-                found[index] = _outcome(text, mine, attempt)
+                s, u = places[index]
+                kept = turn == 0 and copies_inside(planned[s].units[u].text, text, planned[s].masked)
+                (spare if kept else found)[index] = _outcome(text, mine, attempt)
             elif turn == 0:
                 s, u = places[index]
                 lost[index] = tuple(lost_codes(attempt.asked[0], mine[0].text, planned[s].masked))
     for index, (s, u) in enumerate(places):
         source = planned[s].units[u].text
-        yield found.get(index) or Outcome(source, 0.0, (LOST,), lost.get(index) or _all_codes(planned[s], source))
+        yield (
+            found.get(index)
+            or spare.get(index)
+            or Outcome(source, 0.0, (LOST,), lost.get(index) or _all_codes(planned[s], source))
+        )
 
 
 def _found(
@@ -142,7 +161,7 @@ def _found(
 
 
 def _usable(answer: Answer) -> bool:
-    return bool(answer.text.strip()) and not {LOST, FAILED}.intersection(answer.reasons)
+    return bool(answer.text.strip()) and not {LOST, FAILED, EMPTY}.intersection(answer.reasons)
 
 
 def _outcome(text: str, answers: Sequence[Answer], attempt: Attempt) -> Outcome:
@@ -181,10 +200,14 @@ def _flags(plan: PlannedSegment, outcomes: Sequence[Outcome], result: Translated
                 outcome.lost,
                 outcome.confidence,
             )
-    if segment.max_length is not None and result is not None:
-        text = "".join(part if isinstance(part, str) else part.text for part in result.parts)
-        if len(text) > segment.max_length:
-            yield _flag(segment, segment.line, segment.text, text, (TOO_LONG,), (), 1.0)
+    if result is None:
+        return
+    text = "".join(part if isinstance(part, str) else part.text for part in result.parts)
+    # What was too fast before is not the translator's fault.
+    if segment.seconds and len(text) > max(READING_SPEED * segment.seconds, len(segment.text)):
+        yield _flag(segment, segment.line, segment.text, text, (TOO_FAST,), (), 1.0)
+    if segment.max_length is not None and len(text) > segment.max_length:
+        yield _flag(segment, segment.line, segment.text, text, (TOO_LONG,), (), 1.0)
 
 
 def _flag(

@@ -10,7 +10,6 @@ from nlpkit.apps.documents.document import Code, Part, Segment
 from nlpkit.apps.documents.translation.masks import MASK, MaskedText, mask_parts
 from nlpkit.apps.text.translation.layout import TextLayout, copies_as_is, read_layout, write_layout
 
-_EDGE = re.compile(r"(?:⟦[1-9]\d{0,5}⟧|[ \t\u00a0\u202f])+")
 _LOOSE = re.compile(r"(?:[ \t]*[:;,.)\]!?–—-]+(?=\s)\s+)?")
 
 

@@ -33,12 +33,10 @@ _META = frozenset(
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
 _LANGUAGE = re.compile(r"<html[^>]{0,400}?\slang\s*=\s*[\"']?([A-Za-z-]{2,20})", re.IGNORECASE)
 _BLANK = re.compile(r"[ \t\r\n\f]+")
-_KINDS: dict[str, Kind] = {
-    **dict.fromkeys(["h1", "h2", "h3", "h4", "h5", "h6"], "heading"),  # type: ignore[dict-item]
-    **dict.fromkeys(["li", "dt", "dd"], "list_item"),  # type: ignore[dict-item]
-    **dict.fromkeys(["td", "th"], "cell"),  # type: ignore[dict-item]
-    "title": "title",
-}
+_HEADINGS: dict[str, Kind] = dict.fromkeys(["h1", "h2", "h3", "h4", "h5", "h6"], "heading")
+_ITEMS: dict[str, Kind] = dict.fromkeys(["li", "dt", "dd"], "list_item")
+_CELLS: dict[str, Kind] = dict.fromkeys(["td", "th"], "cell")
+_KINDS: dict[str, Kind] = {**_HEADINGS, **_ITEMS, **_CELLS, "title": "title"}
 
 
 class Html:

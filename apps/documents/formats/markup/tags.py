@@ -77,20 +77,20 @@ def _token(text: str, place: int) -> Token | None:
             end = text.find(closes, place + len(opens))
             return Token(kind, place, end + len(closes) if end >= 0 else len(text))  # type: ignore[arg-type]
     if text.startswith("<!", place):
-        end = _declaration(text, place)
-        return Token("other", place, end) if end is not None else None
+        declared = _declaration(text, place)
+        return Token("other", place, declared) if declared is not None else None
     following = text[place + 1 : place + 3]
     letter = following[1:2] if following.startswith("/") else following[:1]
     if not (letter.isalpha() or letter in ("_", ":")) or not letter:
         return None
-    end = _tag_end(text, place)
+    stop = _tag_end(text, place)
     match = _NAME.match(text, place)
-    if end is None or match is None:
+    if stop is None or match is None:
         return None
     name = match.group(1)
     if following.startswith("/"):
-        return Token("close", place, end, name)
-    return Token("empty" if text[end - 2] == "/" else "open", place, end, name)
+        return Token("close", place, stop, name)
+    return Token("empty" if text[stop - 2] == "/" else "open", place, stop, name)
 
 
 def _tag_end(text: str, at: int) -> int | None:

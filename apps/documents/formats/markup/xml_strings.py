@@ -9,6 +9,7 @@ from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptio
 from nlpkit.apps.documents.formats.markup.entities import text_parts
 from nlpkit.apps.documents.formats.markup.tree import Element, content_parts, escaper, in_cdata, read_xml
 from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, write_spans
+from nlpkit.apps.documents.formats.strings.messages import accelerated
 from nlpkit.apps.documents.source_text import SourceText
 from nlpkit.apps.text.translation.layout import copies_as_is
 
@@ -96,7 +97,11 @@ def markup_messages(raw: str) -> list[Part]:
         role = "alone" if alone else "close" if literal.startswith("&lt;/") else "open"
         found.append(Code(literal=literal, role=role, breaks="br" in literal[:8]))  # type: ignore[arg-type]
         done = match.end()
-    return [*found, *text_parts(raw[done:])]
+    found += text_parts(raw[done:])
+    if any(isinstance(part, Code) for part in found):
+        return found
+    text = "".join(part for part in found if isinstance(part, str))
+    return accelerated(text, lambda mark: "&amp;" if mark == "&" else mark)
 
 
 class Android(XmlStrings):

@@ -176,13 +176,11 @@ def _cells(source: SourceText, line: TextLine) -> Iterator[tuple[Segment, Place]
 
 
 def _fence_end(lines: Sequence[TextLine], at: int) -> int:
-    fence = lines[at].text[:4] if lines[at].text.startswith("`") else lines[at].text
+    """Return where a block between two equal lines ends; a fence of backquotes may name a language at first."""
+    opened = lines[at].text
+    fence = opened[: len(opened) - len(opened.lstrip("`"))] if opened.startswith("`") else opened
     at += 1
-    while (
-        at < len(lines)
-        and lines[at].text.rstrip() != fence.rstrip("`") + ("```" if fence.startswith("`") else "")
-        and lines[at].text != fence
-    ):
+    while at < len(lines) and lines[at].text != fence:
         at += 1
     return at + 1
 

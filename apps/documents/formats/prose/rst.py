@@ -157,11 +157,8 @@ def _blocks(source: SourceText, lines: Sequence[TextLine]) -> Iterator[tuple[Seg
             at += 1
             if rest and name in _TITLED:
                 run, at = _run(lines, at - 1, more_indent=True)
-                run = run[
-                    : next((i for i, one in enumerate(run[1:], start=1) if _OPTION.match(one.text.strip())), len(run))
-                ]
-                at = at - 0
-                yield from paragraph(source, run, inline_parts, lead=body.index(rest))
+                options = (index for index, one in enumerate(run) if index and _OPTION.match(one.text.strip()))
+                yield from paragraph(source, run[: next(options, len(run))], inline_parts, lead=body.index(rest))
             while at < len(lines) and _OPTION.match(lines[at].text.strip()):
                 at += 1
             continue

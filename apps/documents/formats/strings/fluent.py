@@ -46,7 +46,7 @@ class Fluent:
         places: list[Place] = []
         for entry in FluentParser(with_spans=True).parse(text).body:
             if isinstance(entry, ast.Junk):
-                why = entry.annotations[0].message if entry.annotations else "a message cannot be read"
+                why = (entry.annotations and entry.annotations[0].message) or "a message cannot be read"
                 at = entry.span.start if entry.span else 0
                 raise broken("Fluent", options, why, line=source.line(at))
             if not isinstance(entry, (ast.Message, ast.Term)):
@@ -85,11 +85,11 @@ def _parts(text: str, pattern: Any) -> tuple[Part, ...]:
 
     parts: list[Part] = []
     for element in pattern.elements:
+        start, end = element.span.start, element.span.end
         if isinstance(element, ast.TextElement):
-            for part in message_parts(text[element.span.start : element.span.end]):
+            for part in message_parts(text[start:end]):
                 parts += [part] if isinstance(part, Code) else _lines(part)
             continue
-        start, end = element.span.start, element.span.end
         done = start
         for variant in getattr(element.expression, "variants", ()):
             value = variant.value

@@ -10,6 +10,9 @@ from nlpkit.apps.documents.document import Code, Part
 _TAG = re.compile(r"<(?P<close>/?)(?P<name>[A-Za-z][\w:.-]*|\d{1,3})(?:\s[^<>]{0,400}?)?(?P<empty>/?)>")
 _VOID = frozenset(["area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 _ICU = re.compile(r"\{\s{0,9}[\w.]{1,60}\s{0,9},\s{0,9}(?:plural|select|selectordinal)\s{0,9},")
+_ACCELERATOR = re.compile(r"(?<![^\s(\"'])[&_](?=[^\W\d_])(?![A-Za-z]{1,31};)")
+LONGEST_LABEL = 80
+"""Characters up to which a message may be the label of a button or menu, which have keyboard shortcuts."""
 _CHOICE = re.compile(r"\s*(?:offset:\d+\s*)?(?:=\d+|[\w-]+)\s*\{")
 
 
@@ -35,6 +38,21 @@ def message_parts(text: str, escape: Callable[[str], str] = _same) -> tuple[Part
     return tuple(pair_codes([*parts, *_tagged(text[done:], escape)]))
 
 
+def accelerated(text: str, escape: Callable[[str], str] = _same) -> list[Part]:
+    """Cut a short text at the mark of its keyboard shortcut, as in ``&Open`` and ``Save _as``, if it has one.
+
+    Args:
+        text: Text of a message.
+        escape: Writes text as it stands in the file.
+    """
+    found = list(_ACCELERATOR.finditer(text)) if len(text) <= LONGEST_LABEL else []
+    if len(found) != 1 or text.count(found[0].group()) > 1:
+        return [text]
+    (match,) = found
+    code = Code(literal=escape(match.group()))
+    return [part for part in (text[: match.start()], code, text[match.end() :]) if part]
+
+
 def has_cases(text: str) -> bool:
     """Return whether a message has ICU plurals or choices, whose cases are for people."""
     return "{" in text and bool(_icu(text))
@@ -44,12 +62,12 @@ def _tagged(text: str, escape: Callable[[str], str]) -> list[Part]:
     parts: list[Part] = []
     done = 0
     for match in _TAG.finditer(text):
-        parts += [text[done : match.start()]] if match.start() > done else []
+        parts += accelerated(text[done : match.start()], escape) if match.start() > done else []
         name = match.group("name").lower()
         role = "close" if match.group("close") else "alone" if match.group("empty") or name in _VOID else "open"
         parts.append(Code(literal=escape(match.group()), role=role, breaks=name in ("br", "hr", "p")))  # type: ignore[arg-type]
         done = match.end()
-    return [*parts, text[done:]] if text[done:] else parts
+    return [*parts, *accelerated(text[done:], escape)] if text[done:] else parts
 
 
 def pair_codes(parts: list[Part], name: Callable[[str], str] | None = None) -> list[Part]:

@@ -36,7 +36,7 @@ class YamlMessages:
         found: list[tuple[Segment, Place]] = []
         try:
             # Composed, not loaded: what an alias names twice is still one node.
-            for root in yaml.compose_all(source.text, Loader=yaml.SafeLoader):
+            for root in yaml.compose_all(source.text, Loader=yaml.SafeLoader):  # type: ignore[no-untyped-call]
                 if root is not None:
                     found += _segments(source, root, (), set())
         except yaml.YAMLError as error:

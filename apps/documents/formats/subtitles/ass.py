@@ -118,19 +118,10 @@ class Lyrics:
         for match in found:
             start, end = match.span("text")
             raw = source.text[start:end]
-            times = _WORD_TIME.findall(raw)
-            text = _WORD_TIME.sub("", raw)
-            if any(map(str.isalpha, text)):
-                # Times within a line belong to the words of its language: they cannot be kept.
+            parts = tuple(_timed(raw))
+            if any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
                 segments.append(
-                    Segment(
-                        parts=(text,),
-                        kind="cue",
-                        line=source.line(start),
-                        offset=start,
-                        key=match.group(1),
-                        note="times of single words are lost" if times else "",
-                    )
+                    Segment(parts=parts, kind="cue", line=source.line(start), offset=start, key=match.group(1))
                 )
                 places.append(Place(start, end))
         return Document(
@@ -144,3 +135,15 @@ class Lyrics:
             results,
             lambda result, segment, place: literals(result, lambda text: re.sub(r"[\r\n]+", " ", text)),
         )
+
+
+def _timed(text: str) -> Iterator[Part]:
+    """Yield the words of a line; the times of single words are codes."""
+    done = 0
+    for match in _WORD_TIME.finditer(text):
+        if match.start() > done:
+            yield text[done : match.start()]
+        yield Code(literal=match.group())
+        done = match.end()
+    if done < len(text):
+        yield text[done:]

@@ -11,9 +11,6 @@ from nlpkit.apps.documents.formats.strings.messages import pair_codes
 LONGEST_LINE = 42
 """Characters of a line that people read at a glance (Netflix, BBC: 42 and 37)."""
 
-READING_SPEED = 20.0
-"""Characters a second that people can read (Netflix: 17 to 20 for adults)."""
-
 _TAG = re.compile(r"<(/?)([A-Za-z][\w.]*)(?:[ .][^<>\n]{0,200})?>|\{\\[^{}\n]{0,200}\}|<\d\d:[\d:.]{5,12}>")
 _SPEAKERS = re.compile(r"^(?:[-–—‐]\s?|<v )")
 
@@ -58,18 +55,14 @@ def cue_text(result: Translated, segment: Segment, newline: str, escape: Callabl
         escape: Writes text as it stands in the file.
     """
     text = "".join(escape(part) if isinstance(part, str) else part.literal for part in result.parts)
-    return (
-        newline.join(_balanced(line) for line in text.split(newline))
-        if newline == "\n"
-        else newline.join(_balanced(line).replace("\n", newline) for line in text.split(newline))
-    )
+    return newline.join(piece for line in text.split(newline) for piece in _balanced(line))
 
 
-def _balanced(line: str) -> str:
+def _balanced(line: str) -> list[str]:
     """Break a line that is too long into lines of about one length."""
     seen = len(_TAG.sub("", line))
     if seen <= LONGEST_LINE:
-        return line
+        return [line]
     count = -(-seen // LONGEST_LINE)
     words = re.split(r" (?![^<{]*[>}])", line)
     lines: list[str] = [words[0]]
@@ -79,4 +72,4 @@ def _balanced(line: str) -> str:
             lines.append(word)
         else:
             lines[-1] += " " + word
-    return "\n".join(lines)
+    return lines

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import nlpkit.apps.cli.document_command as document_command
+import nlpkit.apps.cli.documents.command as document_command
 from nlpkit.cli import main
 
 

@@ -51,6 +51,7 @@ class DocumentCommand:
         source_lang: Language of the documents, as the user named it, or ``auto``.
         glossary: Terms and how to translate them.
         suffix: What is put before the last suffix of a result's name.
+        columns: Columns of tables that are translated in place.
         fresh: Whether answers of earlier runs are left alone.
         strict: Whether doubtful sentences make the exit code 3.
         tools: Memory, review and what else translators use.
@@ -65,6 +66,7 @@ class DocumentCommand:
     source_lang: str = "auto"
     glossary: Mapping[str, str] = field(default_factory=dict)
     suffix: str | None = None
+    columns: tuple[str, ...] = ()
     fresh: bool = False
     strict: bool = False
     tools: TranslatorTools = field(default_factory=TranslatorTools)
@@ -152,7 +154,7 @@ class DocumentCommand:
         left: Counter[str] = Counter()
         for file in files:
             try:
-                entry = document_format(file.path, self.source.format)
+                entry = document_format(file.path, self.source.format, columns=bool(self.columns))
             except InputError:
                 if file.named:
                     raise
@@ -177,7 +179,11 @@ class DocumentCommand:
     def _translate(self, file: FoundFile, entry: FormatEntry, asking: Asking, journal: Journal) -> DocumentRun:
         name = display_name(file.path)
         options = ReadOptions(
-            name=name, encoding=self.source.encoding, target_lang=asking.target_lang, source_lang=self.source_lang
+            name=name,
+            encoding=self.source.encoding,
+            target_lang=asking.target_lang,
+            source_lang=self.source_lang,
+            columns=self.columns,
         )
 
         def translator(document: Document) -> Translate:
@@ -204,18 +210,19 @@ class DocumentCommand:
         return Writer(None, as_json=True) if self.sink.as_json else contextlib.nullcontext()
 
 
-def document_format(path: str, name: str = "auto") -> FormatEntry | None:
+def document_format(path: str, name: str = "auto", *, columns: bool = False) -> FormatEntry | None:
     """Return the format of a file, by its name or else by its beginning.
 
     Args:
         path: Its path; standard input is looked at without taking anything from it.
         name: The format that the user named, or ``auto``.
+        columns: Whether tables are documents, of which columns are translated.
 
     Raises:
         ConfigError: There is no such format.
         InputError: The file is known to hold nothing for people.
     """
-    return find_format(path, read_head(path), name=name)
+    return find_format(path, read_head(path), name=name, columns=columns)
 
 
 def _write(data: bytes, place: Path | None) -> None:
@@ -311,7 +318,6 @@ _REASONS = {
     "failed": "the translation failed",
     LIKE: "from the memory, where the sentence is not quite the same",
     "reading_speed": "more than can be read in the time it is shown",
-    "line_length": "a line is too long for a screen",
 }
 
 

@@ -1,0 +1,1 @@
+"""Commands on documents: translating files and folders."""
