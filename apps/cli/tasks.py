@@ -340,6 +340,7 @@ def _translate_documents(
     fresh: bool,
     strict: bool,
 ) -> int:
+    import contextlib
     import dataclasses
 
     from nlpkit.apps.cli.documents.command import DocumentCommand
@@ -353,21 +354,22 @@ def _translate_documents(
     if not source.file:
         source = dataclasses.replace(source, file=["-"])
     terms = {} if glossary is None else _read_glossary(glossary, from_, to)
-    return DocumentCommand(
-        task=load_task("translation"),
-        target=to,
-        source_lang=from_ or "auto",
-        glossary=terms,
-        tools=TranslatorTools.open(tools, terms),
-        suffix=suffix,
-        columns=columns,
-        fresh=fresh,
-        strict=strict,
-        model=model,
-        decode=decode,
-        source=source,
-        sink=sink,
-    ).run()
+    with contextlib.closing(TranslatorTools.open(tools, terms)) as opened:
+        return DocumentCommand(
+            task=load_task("translation"),
+            target=to,
+            source_lang=from_ or "auto",
+            glossary=terms,
+            tools=opened,
+            suffix=suffix,
+            columns=columns,
+            fresh=fresh,
+            strict=strict,
+            model=model,
+            decode=decode,
+            source=source,
+            sink=sink,
+        ).run()
 
 
 def _read_glossary(path: str, from_: str | None, to: str | None) -> dict[str, str]:
