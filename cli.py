@@ -5,35 +5,99 @@ This module itself imports next to nothing, so that an interrupt finds a handler
 
 import contextlib
 import functools
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-
-if TYPE_CHECKING:
-    import typer
+from typing import Annotated, Any, NoReturn
 
 _OTHER_WORDS = {"help": "--help", "version": "--version", "-v": "--version", "-V": "--version"}
 """First words of other programs, and what they are here."""
 
 
-@functools.cache
-def build_app() -> "typer.Typer":
-    """Put the commands together."""
+def _train() -> Callable[..., int]:
+    from nlpkit.apps.cli.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
+
+    def train(what: WhatOptions, how: HowOptions, lora: LoraOptions, new: NewModelOptions, run: TrainRunOptions) -> int:
+        """Train a model: fine-tune with LoRA or in full, or from scratch."""
+        from nlpkit.apps.cli.train import recipe_from_options, run_train
+        from nlpkit.eval.statistics.measure import score_pairs
+
+        return run_train(recipe_from_options(what, how, lora, new, run), run, scorer=score_pairs)
+
+    return train
+
+
+def _tune() -> Callable[..., int]:
     import typer
 
-    from nlpkit.apps.cli import tasks
-    from nlpkit.apps.cli.bench import bench
-    from nlpkit.apps.cli.doctor import doctor
-    from nlpkit.apps.cli.mix import mix
-    from nlpkit.apps.cli.models import models_app
-    from nlpkit.apps.cli.options import command
-    from nlpkit.apps.cli.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
-    from nlpkit.apps.cli.translators.learn import learn
-    from nlpkit.apps.cli.translators.memory import memory_app
-    from nlpkit.eval.cli.commands import app as eval_app
+    def tune(
+        config: Annotated[str, typer.Option(metavar="F.toml", help="As for train, with a table [tune].")],
+        output: Annotated[str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = None,
+        trials: Annotated[int | None, typer.Option(min=1, help="Trials to finish; run again to go on.")] = None,
+        workers: Annotated[int | None, typer.Option(min=1, help="Processes that run trials at once.")] = None,
+        worker: Annotated[int, typer.Option(hidden=True)] = 0,
+        as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each trial.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
+    ) -> int:
+        """Search for the best hyperparameters of a training."""
+        from nlpkit.apps.cli.tune import run_tune
+        from nlpkit.eval.statistics.measure import score_pairs
+
+        return run_tune(
+            config,
+            output=output,
+            trials=trials,
+            workers=workers,
+            worker=worker,
+            as_json=as_json,
+            quiet=quiet,
+            scorer=score_pairs,
+        )
+
+    return tune
+
+
+_COMMANDS: dict[str, tuple[str, str | Callable[[], Callable[..., int]]]] = {
+    "translate": ("Translate text and documents.", "apps.cli.tasks:translate"),
+    "summarize": ("Summarize text.", "apps.cli.tasks:summarize"),
+    "qa": ("Answer a question about a text.", "apps.cli.tasks:qa"),
+    "write": ("Write a story, a poem and the like.", "apps.cli.tasks:write"),
+    "classify": ("Tell which of some labels fits a text.", "apps.cli.tasks:classify"),
+    "sentiment": ("Tell whether a text speaks well or badly of its matter.", "apps.cli.tasks:sentiment"),
+    "generate": ("Continue a prompt: the raw model, with every decoding option.", "apps.cli.tasks:generate"),
+    "run": ("Run a task of your own, from a Python file.", "apps.cli.tasks:run"),
+    "train": ("Train a model: fine-tune with LoRA or in full, or from scratch.", _train),
+    "tune": ("Search for the best hyperparameters of a training.", _tune),
+    "chat": ("Talk to a model; Ctrl-C stops an answer, Ctrl-D leaves.", "apps.serve.cli.chat:chat"),
+    "web": ("Open a page for all tasks in the browser, on this machine alone.", "apps.serve.cli.web:web"),
+    "serve": ("Serve models and tasks over HTTP, with a page.", "apps.serve.cli.serve:serve"),
+    "learn": ("Learn from a person's corrections of translations.", "apps.cli.translators.learn:learn"),
+    "memory": ("Translation memories: take in, give out, count.", "apps.cli.translators.memory:memory_app"),
+    "mix": ("Mix parallel files into rows to train translation on.", "apps.cli.mix:mix"),
+    "bench": ("Measure speed and memory, with --peers beside others.", "apps.cli.bench:bench"),
+    "doctor": ("Print what matters for help, and what to do about problems.", "apps.cli.doctor:doctor"),
+    "models": ("List, fetch, inspect and convert models.", "apps.cli.models:models_app"),
+    "eval": ("Evaluate: run tasks over data, score, compare, report.", "eval.cli.commands:app"),
+}
+"""The commands in the order of the help: what each does, and where it is, or what makes it.
+
+A command is put together when it is called: the list of all costs next to nothing, and no command pays for another.
+"""
+
+
+@functools.cache
+def build_command(*, plain: bool) -> Any:
+    """Return the whole command line, ready to parse.
+
+    Args:
+        plain: Whether its help is plain text, without boxes and escape sequences, which cut nothing off.
+    """
+    import typer
+
+    from nlpkit.apps.cli.process import LateCommand
 
     app = typer.Typer(
         name="nlpkit",
@@ -62,64 +126,33 @@ def build_app() -> "typer.Typer":
             typer.echo(context.get_help())
             raise typer.Exit(2)
 
-    function: Callable[..., int]
-    for function in (tasks.translate, tasks.summarize, tasks.qa, tasks.write, tasks.generate, tasks.run):
-        command(app)(function)
-
-    @command(app)
-    def train(what: WhatOptions, how: HowOptions, lora: LoraOptions, new: NewModelOptions, run: TrainRunOptions) -> int:
-        """Train a model: fine-tune with LoRA or in full, or from scratch."""
-        from nlpkit.apps.cli.train import recipe_from_options, run_train
-        from nlpkit.eval.statistics.measure import score_pairs
-
-        return run_train(recipe_from_options(what, how, lora, new, run), run, scorer=score_pairs)
-
-    @command(app)
-    def tune(
-        config: Annotated[str, typer.Option(metavar="F.toml", help="As for train, with a table [tune].")],
-        output: Annotated[str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = None,
-        trials: Annotated[int | None, typer.Option(min=1, help="Trials to finish; run again to go on.")] = None,
-        workers: Annotated[int | None, typer.Option(min=1, help="Processes that run trials at once.")] = None,
-        worker: Annotated[int, typer.Option(hidden=True)] = 0,
-        as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each trial.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
-    ) -> int:
-        """Search for the best hyperparameters of a training."""
-        from nlpkit.apps.cli.tune import run_tune
-        from nlpkit.eval.statistics.measure import score_pairs
-
-        return run_tune(
-            config,
-            output=output,
-            trials=trials,
-            workers=workers,
-            worker=worker,
-            as_json=as_json,
-            quiet=quiet,
-            scorer=score_pairs,
-        )
-
-    for function in (mix, bench, doctor, learn):
-        command(app)(function)
-    app.add_typer(models_app, name="models")
-    app.add_typer(memory_app, name="memory")
-    app.add_typer(eval_app, name="eval")
-    return app
+    whole: Any = typer.main.get_command(app)
+    for name, (summary, place) in _COMMANDS.items():
+        load = functools.partial(_load_command, name, place, plain=plain)
+        whole.commands[name] = LateCommand(name, summary=summary, load=load)
+    if plain:
+        _make_plain(whole)
+    return whole
 
 
-@functools.cache
-def build_command(*, plain: bool) -> Any:
-    """Return the whole command line, ready to parse.
-
-    Args:
-        plain: Whether its help is plain text, without boxes and escape sequences, which cut nothing off.
-    """
+def _load_command(name: str, place: str | Callable[[], Callable[..., int]], *, plain: bool) -> Any:
     import typer
 
-    command = typer.main.get_command(build_app())
+    from nlpkit.apps.cli.options import command
+
+    if isinstance(place, str):
+        module, _, attribute = place.partition(":")
+        found = getattr(importlib.import_module(f"nlpkit.{module}"), attribute)
+    else:
+        found = place()
+    app = found
+    if not isinstance(found, typer.Typer):
+        app = typer.Typer(add_completion=False)
+        command(app, name)(found)
+    loaded = typer.main.get_command(app)
     if plain:
-        _make_plain(command)
-    return command
+        _make_plain(loaded)
+    return loaded
 
 
 def _make_plain(command: Any) -> None:

@@ -62,7 +62,7 @@ class BaseTask(Task[Row]):
         return references[0] if references else None
 
     def brief(self, example: Row) -> str | None:
-        """Know no brief prompt."""
+        """Know no short prompt."""
         return None
 
     def brief_name(self, example: Row) -> str:

@@ -19,9 +19,11 @@ from nlpkit.apps.tasks.task import Overflow, Row, Task
 from nlpkit.apps.text.languages import parse_language
 from nlpkit.apps.translating.run import Asking, DocumentRun, document_language, run_document
 from nlpkit.core import load as loading
+from nlpkit.core.decode.request import Score
 from nlpkit.core.errors import InputError
 from nlpkit.core.fetch import resolve
 from nlpkit.core.files.write import atomic_write, unwritable
+from nlpkit.core.tokenizers.tokenizer import encode_behind
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -373,6 +375,55 @@ class Toolkit:
         """
         return self._each("generation", "prompt", prompt, {}, options, on_overflow)
 
+    @overload
+    def score(self, context: str, continuation: str) -> Score: ...
+    @overload
+    def score(self, context: str, continuation: Texts) -> list[Score]: ...
+    @overload
+    def score(self, context: Texts, continuation: str | Texts) -> list[Score]: ...
+    def score(self, context: str | Texts, continuation: str | Texts) -> Score | list[Score]:
+        """Return how likely the model holds it that a text goes on in a certain way.
+
+        The context is tokenized like a prompt of `generate`, the continuation as what follows it; they are tokenized
+        apart, so give the space between two words to the continuation.
+
+        Args:
+            context: What stands before, one or several. Empty where the tokenizer has a beginning-of-sequence token.
+            continuation: What is scored, one or several. Of several, each belongs to the context at the same place, or
+                to the only one.
+
+        Returns:
+            The log-probability of the continuation in nats (`logprob`), that of each of its tokens, and whether greedy
+            decoding would have written it; a list where one of the arguments is.
+
+        Raises:
+            NlpkitError: A text is no string, a context has no tokens, the lists differ in length, or a pair is longer
+                than the model's context.
+        """
+        one = isinstance(context, str) and isinstance(continuation, str)
+        contexts, continuations = _texts("context", context), _texts("continuation", continuation)
+        if isinstance(context, str):
+            contexts *= len(continuations)
+        if isinstance(continuation, str):
+            continuations *= len(contexts)
+        if len(contexts) != len(continuations):
+            raise InputError(
+                f"There are {len(contexts)} contexts and {len(continuations)} continuations. Give as many of both, or "
+                "one text."
+            )
+        lm = self.lm
+        pairs = []
+        for before, after in zip(contexts, continuations, strict=True):
+            ids = lm.encode(before)
+            if not ids:
+                raise InputError(
+                    "The context is empty, and this model's texts begin with no token of their own. Give at least one "
+                    "character."
+                )
+            pairs.append((ids, encode_behind(lm.tokenizer, ids, after)))
+        scores = lm.score(pairs)
+        return scores[0] if one else scores
+
     def _each(
         self,
         task: str,
@@ -382,13 +433,17 @@ class Toolkit:
         options: Options | None,
         on_overflow: Overflow | None,
     ) -> TaskResult | list[TaskResult]:
-        if not isinstance(text, (str, list, tuple)):
-            raise InputError(f"The {text_field} must be a string or a list of strings, not {type(text).__name__}.")
-        texts = [text] if isinstance(text, str) else text
+        texts = _texts(text_field, text)
         given = {name: value for name, value in fixed.items() if value is not None}
         rows = [{text_field: one, **given} for one in texts]
         results = self.run(task, rows, options=options, on_overflow=on_overflow)
         return results[0] if isinstance(text, str) else results
+
+
+def _texts(name: str, value: str | Texts) -> list[str]:
+    if not isinstance(value, (str, list, tuple)):
+        raise InputError(f"The {name} must be a string or a list of strings, not {type(value).__name__}.")
+    return [value] if isinstance(value, str) else list(value)
 
 
 def load(

@@ -15,6 +15,7 @@ from nlpkit.core.decode.engine import DEFAULT_BATCH_TOKENS, Engine
 from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
 from nlpkit.core.decode.prefix_cache.store import PrefixStore
 from nlpkit.core.decode.request import Generation, Request, Score, TokenEvent
+from nlpkit.core.decode.shared.engine import SharedEngine
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
@@ -22,6 +23,7 @@ from nlpkit.core.tokenizers.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from nlpkit.core.chat.template import ChatTemplate
     from nlpkit.core.decode.runner import Runner
+    from nlpkit.core.decode.shared.thread import DecodeThread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,9 @@ class ModelFacts:
         adapter_files: The adapter's files by name.
         adapter_weights: The one of them that holds its weights.
         notes: What a user should know about how this model runs.
-        brief_tasks: Names of the tasks whose brief prompts it was tuned with.
-        languages: Pairs of source and target language that it learned to translate; empty where nothing is said.
+        learned_tasks: Names of the tasks whose short prompts it was tuned with.
+        learned_options: Values of the tasks' options that the rows had which it learned from, a mapping each, such as
+            ``{"source_lang": "en", "target_lang": "de"}``; empty where nothing is said.
     """
 
     name: str
@@ -61,8 +64,8 @@ class ModelFacts:
     adapter_files: Mapping[str, Path] = field(default_factory=dict)
     adapter_weights: Path | None = None
     notes: tuple[str, ...] = ()
-    brief_tasks: frozenset[str] = frozenset()
-    languages: tuple[tuple[str, str], ...] = ()
+    learned_tasks: frozenset[str] = frozenset()
+    learned_options: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
 
 
 class LanguageModel:
@@ -98,12 +101,26 @@ class LanguageModel:
         self.facts = facts
         self.name, self.path, self.dtype, self.device = facts.name, facts.path, facts.dtype, facts.device
         self.adapter, self.notes = facts.adapter, facts.notes
-        self.brief_tasks, self.languages = facts.brief_tasks, facts.languages
+        self.learned_tasks, self.learned_options = facts.learned_tasks, facts.learned_options
         self.tokenizer = tokenizer
         self.chat = chat
         self.embeddings = dict(embeddings or {})
         self.engine = Engine(new_runner, tokenizer, batch_tokens=batch_tokens or DEFAULT_BATCH_TOKENS)
         self.max_seq_len = self.engine.max_seq_len
+        self._decoder: Engine | SharedEngine = self.engine
+
+    def share(self, thread: DecodeThread, *, batch_tokens: int | None = None) -> SharedEngine:
+        """Let any number of threads use this model at once: all that it computes is computed on one thread.
+
+        Args:
+            thread: That thread.
+            batch_tokens: Bound on the positions of the cache in use at once, slots times length; None is the engine's.
+
+        Returns:
+            Its engine, through which `generate`, `stream` and `score` go from now on.
+        """
+        self._decoder = shared = SharedEngine(self.engine, thread, batch_tokens=batch_tokens)
+        return shared
 
     @cached_property
     def adapter_sha256(self) -> str | None:
@@ -138,15 +155,15 @@ class LanguageModel:
         self, requests: Sequence[Request], *, batch_tokens: int | None = None
     ) -> Iterator[tuple[int, Generation]]:
         """Decode requests as `Engine.generate` does."""
-        return self.engine.generate(requests, batch_tokens=batch_tokens)
+        return self._decoder.generate(requests, batch_tokens=batch_tokens)
 
     def stream(self, request: Request) -> Iterator[TokenEvent]:
         """Decode one request step by step as `Engine.stream` does."""
-        return self.engine.stream(request)
+        return self._decoder.stream(request)
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """Compute log-likelihoods as `Engine.score` does."""
-        return self.engine.score(pairs)
+        return self._decoder.score(pairs)
 
     def keep_prefixes(self, folder: str | Path, *, max_bytes: int = 2**30) -> None:
         """Keep what is computed for the beginnings of prompts on disk, and use what is kept there.
@@ -197,6 +214,6 @@ class LanguageModel:
             "adapter_sha256": {name: sha256_file(path) for name, path in facts.adapter_files.items()},
             "tokenizer": self.tokenizer.fingerprint,
             "chat_template": self.chat.fingerprint if self.chat is not None else None,
-            "brief_tasks": sorted(facts.brief_tasks),
+            "learned_tasks": sorted(facts.learned_tasks),
             "notes": list(facts.notes),
         }

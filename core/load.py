@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from nlpkit.core.decode.runner import Runner
-    from nlpkit.core.formats.adapter import Adapter
+    from nlpkit.core.formats.peft.adapter import Adapter
     from nlpkit.core.formats.source import ModelSource
     from nlpkit.core.language_model import LanguageModel
     from nlpkit.core.model.config import ModelConfig
@@ -166,9 +166,10 @@ def _load_own(
 ) -> LanguageModel:
     import torch
 
-    from nlpkit.core.formats.adapter import WEIGHTS_NAME, check_base, merge_updates, open_adapter
     from nlpkit.core.formats.build import build_model, check_vocabulary
-    from nlpkit.core.formats.tuned import read_brief_tasks
+    from nlpkit.core.formats.learned_tasks import read_learned_tasks
+    from nlpkit.core.formats.peft.adapter import check_base, merge_updates, open_adapter
+    from nlpkit.core.formats.peft.settings import WEIGHTS_NAME
     from nlpkit.core.language_model import LanguageModel, ModelFacts
     from nlpkit.core.machine.allocator import giving_memory_back
     from nlpkit.core.model.gpt import Block
@@ -185,15 +186,15 @@ def _load_own(
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(source.path))
     opened: Adapter | None = None
     files: dict[str, Path] = {}
-    tuned = source.brief_tasks()
-    brief_tasks, languages = tuned.names, tuned.languages
+    tuned = source.learned_tasks()
+    learned_tasks, learned_options = tuned.names, tuned.learned
     if adapter is not None:
         opened = open_adapter(adapter[0])
         check_base(opened, source.files())
         files = dict(opened.files)
-        added = read_brief_tasks(opened.path)
-        brief_tasks |= added.names
-        languages = added.languages or languages
+        added = read_learned_tasks(opened.path)
+        learned_tasks |= added.names
+        learned_options = added.learned or learned_options
     config = source.config if opened is None else opened.fitting(source.config)
     final = torch.float32 if dtype == "fp32" else torch.bfloat16
     known = {} if share_with is None else share_with.embeddings
@@ -269,8 +270,8 @@ def _load_own(
         adapter_files=files,
         adapter_weights=files.get(WEIGHTS_NAME),
         notes=tuple(notes),
-        brief_tasks=frozenset(brief_tasks),
-        languages=tuple(languages),
+        learned_tasks=frozenset(learned_tasks),
+        learned_options=tuple(learned_options),
     )
 
     def new_runner() -> Runner:

@@ -16,6 +16,16 @@ MAX_NUMBER = 1e30
 _MAX_WHOLE = (1 << 63) - 1
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number with which one can compute.
+
+    Args:
+        value: Anything. A whole number of 400 digits is none: it cannot be made a float.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= MAX_NUMBER and math.isfinite(value)
+
+
 @functools.cache
 def _hints(kind: Hashable) -> dict[str, Any]:
     return get_type_hints(kind)

@@ -70,6 +70,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("core", "apps.tasks", "apps.text", "apps.documents", "apps.pipeline", "apps.models"),
         "apps.translating",
     ),
+    "apps.serve": ("core", "apps.tasks", "apps.text", "apps.models", "apps.pipeline", "apps.documents", "apps.toolkit"),
+    "apps.serve.cli": ("core", "apps"),
     "apps.cli": ("core", "apps"),
     "eval.metrics": ("core.errors", "apps.text"),
     "eval.statistics": ("core.errors", "eval.metrics"),
@@ -85,11 +87,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "eval.cli": ("core", "apps", "eval"),
     "eval.lm_eval": ("core", "apps.tasks", "apps.models", "apps.toolkit"),
 }
-LATE = ("cli", "core.load", "apps.cli", "eval.cli")
+LATE = ("cli", "core.load", "apps.cli", "apps.serve.cli", "eval.cli")
 """Where our own modules may be imported inside functions, besides the package itself: it decides how fast things start."""
 PURE = ("eval.metrics", "eval.statistics", "apps.text", "core.errors")
 """Rooms without torch."""
 MOST_MODULES = 15
+MOST_LINES = 500
 
 
 def package_files() -> list[Path]:
@@ -232,6 +235,12 @@ def test_rooms_are_small() -> None:
     assert {str(folder.relative_to(ROOT)): size for folder, size in sizes.items() if size > MOST_MODULES} == {}
 
 
+def test_files_are_short() -> None:
+    files = [*package_files(), *ROOT.joinpath("tests").rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in files}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
 def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
     other = {Path(name) for name in (".", "parity", "property", "system")}
@@ -323,10 +332,12 @@ def test_public_names_resolve() -> None:
 
 
 def test_help_answers_fast() -> None:
-    def seconds() -> float:
+    def seconds(*arguments: str) -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "nlpkit.cli", "--help"], capture_output=True, check=True, timeout=60)
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True, timeout=60)
         return time.perf_counter() - began
 
-    # The promise is 0.4 s; a loaded machine gets five tries and some air.
-    assert min(seconds() for _ in range(5)) < 0.6
+    # The promise is 0.3 s, which is 2.5 times what Python and typer take to start where that was measured: so a loaded
+    # machine, which is slow at both, tells the same.
+    tries = [(seconds("-m", "nlpkit.cli", "--help"), seconds("-c", "import typer")) for _ in range(5)]
+    assert min(help_ for help_, _ in tries) < 2.5 * min(typer for _, typer in tries)

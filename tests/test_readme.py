@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from command_line import whole
 from pages import PAGES, ROOT, Block, blocks, commands, prose
 
-from nlpkit.cli import build_app
+from nlpkit.cli import build_command
 
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
@@ -52,14 +52,14 @@ def nlpkit_lines(command: str) -> Iterator[list[str]]:
 
 def parse(arguments: list[str]) -> None:
     """Parse a command line as nlpkit does, without running it."""
-    command: Any = typer.main.get_command(build_app())
+    command: Any = build_command(plain=True)
     name = "nlpkit"
     # The groups' own options are switches, so the first word that is none names the command.
     while hasattr(command, "commands") and not all(word.startswith("-") for word in arguments):
         place = next(i for i, word in enumerate(arguments) if not word.startswith("-"))
         name = arguments[place]
         assert name in command.commands, f"there is no command {name!r}"
-        command, arguments = command.commands[name], arguments[:place] + arguments[place + 1 :]
+        command, arguments = whole(command.commands[name]), arguments[:place] + arguments[place + 1 :]
     if "--help" not in arguments:
         command.make_context(name, list(arguments))
 
@@ -77,7 +77,7 @@ def test_commands_parse(page: Path) -> None:
 
 @ids
 def test_options_named_in_the_text_exist(page: Path) -> None:
-    known = set(all_options(typer.main.get_command(build_app())))
+    known = set(all_options(build_command(plain=True)))
     foreign = {"--no-deps", "--help", "--import-mode", "--check", "--fix"}
     text = prose(page)
     named = {
@@ -94,7 +94,7 @@ def all_options(command: Any) -> Iterator[str]:
     for parameter in command.params:
         yield from (*parameter.opts, *parameter.secondary_opts)
     for child in getattr(command, "commands", {}).values():
-        yield from all_options(child)
+        yield from all_options(whole(child))
 
 
 def anchors(page: Path) -> set[str]:

@@ -10,6 +10,7 @@ import typer
 from nlpkit.apps.bench.plan import BenchLine
 from nlpkit.apps.cli.options import SinkOptions
 from nlpkit.apps.cli.output import Writer
+from nlpkit.apps.show.tables import render_table
 
 
 def bench(
@@ -25,7 +26,7 @@ def bench(
     runs: Annotated[int, typer.Option(min=1, help="Repetitions, of which the median counts.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> int:
-    """Measure speed and memory; --peers measures transformers beside it."""
+    """Measure speed and memory, with --peers beside others."""
     from dataclasses import asdict
 
     from nlpkit.apps.bench.measure import build_plans, measure
@@ -78,9 +79,5 @@ def render_bench(lines: Sequence[BenchLine]) -> str:
         )
         for line in lines
     ]
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    table = [head, *rows]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
-    return "\n".join(
-        [*text, f"ratio: how many times faster {lines[0].engine} {lines[0].dtype} decodes" if lines else ""]
-    )
+    note = f"ratio: how many times faster {lines[0].engine} {lines[0].dtype} decodes" if lines else ""
+    return f"{render_table(head, rows, left=(0, 1))}\n{note}"

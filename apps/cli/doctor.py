@@ -276,8 +276,9 @@ def _adapters() -> Iterator[_Fact]:
     from nlpkit.core.errors import NlpkitError
     from nlpkit.core.fetch.catalogue import find_entry
     from nlpkit.core.files.hashing import sha256_file
-    from nlpkit.core.formats.adapter import WEIGHTS_NAME, open_adapter
     from nlpkit.core.formats.open import open_model
+    from nlpkit.core.formats.peft.adapter import open_adapter
+    from nlpkit.core.formats.peft.settings import WEIGHTS_NAME
 
     entry, shipped = find_entry(BASE), shipped_adapters()
     if not shipped:
@@ -338,7 +339,7 @@ def _size(count: int) -> str:
 
 
 def doctor(sink: SinkOptions) -> int:
-    """Print what matters for help: versions, processor, memory, cache, and what to do about problems."""
+    """Print what matters for help, and what to do about problems."""
     report = examine()
     with Writer(sink.output, as_json=sink.as_json) as writer:
         writer.write(report.to_dict() if sink.as_json else render_diagnosis(report))

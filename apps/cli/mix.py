@@ -15,7 +15,10 @@ def mix(
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="File to write: .jsonl or .jsonl.gz.")],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
 ) -> int:
-    """Mix parallel files into rows to train translation on: thinned, filtered, decontaminated, made noisy."""
+    """Mix parallel files into rows to train translation on.
+
+    They are thinned, filtered, decontaminated and made noisy, as a plan says.
+    """
     from pathlib import Path
 
     from nlpkit.apps.cli.output import note

@@ -9,7 +9,7 @@ import typer
 from nlpkit.apps.cli.options import SinkOptions, command
 from nlpkit.apps.cli.output import Writer
 
-models_app = typer.Typer(help="List, fetch, inspect and convert models.", no_args_is_help=True)
+models_app = typer.Typer(help="List, fetch, inspect and convert models.", no_args_is_help=True, add_completion=False)
 ModelName = Annotated[str, typer.Argument(help="Name, file, folder or hub id.")]
 
 
@@ -129,6 +129,66 @@ def models_convert(
     with Writer(None) as writer:
         writer.write(str(written))
     return 0
+
+
+@command(models_app, "clean")
+def models_clean(
+    sink: SinkOptions,
+    models: Annotated[
+        bool, typer.Option("--models", help="Downloaded models, too; they would have to be downloaded again.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> int:
+    """Free space in the cache folder: remove what is made anew when it is needed."""
+    from nlpkit.apps.cli.output import note
+    from nlpkit.apps.models.cache_clean import KINDS, find_removable, remove
+
+    found = find_removable(models=models)
+    sizes = {kind: [one.size for one in found if one.kind == kind] for kind in KINDS}
+    with Writer(sink.output, as_json=sink.as_json) as writer:
+        removed = False
+        if found:
+            if not sink.as_json:
+                writer.write("\n".join(_removable(kind, of) for kind, of in sizes.items() if of))
+            removed = yes or _agreed(f"Remove {_counted(len(found))}, {sum(one.size for one in found) / 1e6:.1f} MB?")
+            if removed:
+                remove(found)
+        if sink.as_json:
+            kinds = {kind: {"files": len(of), "bytes": sum(of)} for kind, of in sizes.items()}
+            writer.write({"removed": removed, "bytes": sum(one.size for one in found), "kinds": kinds})
+        elif not found:
+            writer.write("nothing to remove")
+    if found:
+        note("removed" if removed else "nothing was removed; --yes removes it", quiet=sink.quiet)
+    return 0
+
+
+_KIND_TEXTS = {
+    "leftovers": "what killed processes left",
+    "kernels": "compiled kernels of other versions",
+    "hashes": "hashes of files that are gone or have changed",
+    "quantized": "quantized weights, made again at the next start",
+    "models": "downloaded models",
+}
+
+
+def _counted(n_files: int) -> str:
+    return f"{n_files:,} file{'' if n_files == 1 else 's'}"
+
+
+def _removable(kind: str, sizes: list[int]) -> str:
+    return f"{_KIND_TEXTS[kind]}: {_counted(len(sizes))}, {sum(sizes) / 1e6:.1f} MB"
+
+
+def _agreed(question: str) -> bool:
+    """Ask, where there is somebody to ask."""
+    import sys
+
+    if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def render_catalogue(rows: list[dict[str, Any]]) -> str:

@@ -38,6 +38,21 @@ SpeculationChoice = Literal["none", "prompt"]
 OverflowChoice = Literal["error", "chunk", "truncate"]
 FORMAT_HELP = "auto goes by the file's name: jsonl, csv and tsv are data rows, the others documents."
 
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH|none",
+        help="Adapter; with the default model, the task's own by default.",
+        rich_help_panel=_MODEL,
+    ),
+]
+DtypeOption = Annotated[Dtype, typer.Option(help="Number format of the weights.", rich_help_panel=_MODEL)]
+DeviceOption = Annotated[Device, typer.Option(help="Where to run.", rich_help_panel=_MODEL)]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads; as many as this process may use by default.", rich_help_panel=_MODEL),
+]
+
 _Function = TypeVar("_Function", bound=Callable[..., int | None])
 
 
@@ -48,20 +63,10 @@ class ModelOptions:
     model: Annotated[
         str, typer.Option("--model", "-m", help="Name, file, folder or hub id.", rich_help_panel=_MODEL)
     ] = "default"
-    adapter: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH|none",
-            help="Adapter; with the default model, the task's own by default.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.", rich_help_panel=_MODEL)] = "auto"
-    device: Annotated[Device, typer.Option(help="Where to run.", rich_help_panel=_MODEL)] = "auto"
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="CPU threads; as many as this process may use by default.", rich_help_panel=_MODEL),
-    ] = None
+    adapter: Adapter = None
+    dtype: DtypeOption = "auto"
+    device: DeviceOption = "auto"
+    threads: Threads = None
     prefix_cache: Annotated[
         str | None,
         typer.Option(
@@ -225,6 +230,18 @@ class InputOptions:
     max_input_mb: Annotated[
         float, typer.Option(min=0.001, max=65536, help="Refuse larger inputs.", rich_help_panel=_INPUT)
     ] = MAX_BYTES / 2**20
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="COLUMN=THEIRS", help="The rows' name for a column. Repeatable.", rich_help_panel=_INPUT
+        ),
+    ] = None
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="COLUMN=VALUE", help="A column's value in all rows. Repeatable.", rich_help_panel=_INPUT
+        ),
+    ] = None
     keep_going: Annotated[
         bool,
         typer.Option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn, Protocol
@@ -94,6 +95,24 @@ class Interrupted(BaseException):
     """A command was interrupted; unlike KeyboardInterrupt it passes through click as it is."""
 
 
+class LateCommand(TyperCommand):
+    """A command that is put together when it is called; a list of commands needs its name and summary alone.
+
+    Args:
+        name: Its name.
+        summary: What it does, in a line: the first of its help.
+        load: Makes the whole command.
+    """
+
+    def __init__(self, name: str, *, summary: str, load: Callable[[], Any]) -> None:
+        super().__init__(name, help=summary)
+        self.load = functools.cache(load)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parse the arguments of the whole command, which is the one that the context is of."""
+        return self.load().make_context(info_name, args, parent=parent, **extra)
+
+
 class StrictCommand(TyperCommand):
     """A command that refuses what click lets pass in silence, and says better what it refuses anyway.
 
@@ -160,8 +179,13 @@ def run_process(command: Command, arguments: Sequence[str]) -> int:
 
 
 def wants_plain_help() -> bool:
-    """Return whether help texts should be plain: the user wants no escape sequences, or boxes would cut names off."""
-    return bool(os.environ.get("NO_COLOR")) or shutil.get_terminal_size().columns < MIN_BOXED_COLUMNS
+    """Return whether help texts should be plain.
+
+    They are where the user wants no escape sequences, where boxes would cut names off, and where no person is
+    watching: drawing boxes takes longer than all the rest.
+    """
+    watched = sys.stdout is not None and sys.stdout.isatty()
+    return bool(os.environ.get("NO_COLOR")) or not watched or shutil.get_terminal_size().columns < MIN_BOXED_COLUMNS
 
 
 def leave(code: int) -> NoReturn:

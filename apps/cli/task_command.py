@@ -14,6 +14,7 @@ from nlpkit.apps.cli.loading import load_shown
 from nlpkit.apps.cli.options import DecodeOptions, InputOptions, ModelOptions, OutputOptions, named_as_flags
 from nlpkit.apps.cli.output import Writer, note
 from nlpkit.apps.cli.progress import ProgressBar
+from nlpkit.apps.data.columns import check_columns, parse_pairs
 from nlpkit.apps.data.rows import row_format
 from nlpkit.apps.data.write_rows import RowWriter
 from nlpkit.apps.documents.files import is_file, looks_like_path
@@ -43,6 +44,7 @@ class TaskCommand:
         text: The command's text argument, or None.
         fixed: Fields of every example, from the command's own options; None values count as not given.
         defaults: Fields for data rows that lack them.
+        given: Fields that stand in the place of those of data rows.
         flags: For each fixed field and override the option that gave it, for errors.
         overrides: Decoding options of the command itself, such as ``n``.
         model: Shared options.
@@ -60,6 +62,7 @@ class TaskCommand:
     text: str | None
     fixed: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     model: ModelOptions
@@ -84,6 +87,8 @@ class TaskCommand:
         overrides = self._overrides()
         spec = self.model.spec()
         chooser = AdapterChooser(spec.name, spec.adapter)
+        columns = parse_pairs(self.source.columns or (), "--map")
+        check_columns(columns, self.task.fields, self.task.name, "--map")
         documents = read_documents(
             self.text,
             self.source.file or (),
@@ -96,6 +101,7 @@ class TaskCommand:
             text_field=self.task.text_field,
             keep_going=self.source.keep_going,
             optional=self.optional,
+            columns=columns,
             formats=self.documents,
         )
         self._remark_on_text()
@@ -196,14 +202,15 @@ class TaskCommand:
     def _merge(self, document: Document) -> dict[str, Any]:
         fixed = {name: value for name, value in self.fixed.items() if value is not None}
         if document.values is None:
-            return {**self.defaults, **fixed, self.task.text_field: document.text}
+            return {**self.defaults, **self.given, **fixed, self.task.text_field: document.text}
+        row = {**document.values, **self.given}
         for name, value in fixed.items():
-            if not self._agree(document.values, name, value):
+            if not self._agree(row, name, value):
                 raise ConfigError(
-                    f"{document.name}: the row's {name!r} is {document.values[name]!r}, but "
+                    f"{document.name}: the row's {name!r} is {row[name]!r}, but "
                     f"{self.flags.get(name, name)} is {value!r}. Leave one of the two out."
                 )
-        return {**self.defaults, **document.values, **fixed}
+        return {**self.defaults, **row, **fixed}
 
     def _agree(self, row: Mapping[str, Any], name: str, value: Any) -> bool:
         """Tell whether a row's value and an option's mean the same, as ``de`` and ``German`` do."""

@@ -170,6 +170,40 @@ def write(
     )
 
 
+def classify(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    text: Text = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Labels to choose from; those that were learned by default.")
+    ] = None,
+) -> int:
+    """Tell which of some labels fits a text."""
+    return _run_task(
+        "classification",
+        text,
+        model=model,
+        decode=decode,
+        source=source,
+        sink=sink,
+        fixed={"labels": None if labels is None else [label.strip() for label in labels.split(",")]},
+        flags={"labels": "--labels"},
+    )
+
+
+def sentiment(
+    model: ModelOptions,
+    decode: DecodeOptions,
+    source: InputOptions,
+    sink: OutputOptions,
+    text: Text = None,
+) -> int:
+    """Tell whether a text speaks well or badly of its matter."""
+    return _run_task("sentiment", text, model=model, decode=decode, source=source, sink=sink)
+
+
 def generate(
     model: ModelOptions,
     decode: DecodeOptions,
@@ -205,9 +239,6 @@ def run(
     sink: OutputOptions,
     path: Annotated[str, typer.Argument(metavar="FILE", help="Python file with the task.", show_default=False)],
     text: Text = None,
-    values: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the task. Repeatable.")
-    ] = None,
     n: Annotated[int | None, typer.Option("--n", min=1, help="Give N results.")] = None,
 ) -> int:
     """Run a task of your own, from a Python file."""
@@ -215,7 +246,7 @@ def run(
     from nlpkit.apps.tasks.table import run_task_file
 
     task = run_task_file(path)
-    fixed = _read_fields(task, values or ())
+    fixed = _read_fields(task, source.values or ())
     return TaskCommand(
         task=task,
         # Where the text is among the fields, no other is waited for.
@@ -384,4 +415,6 @@ def _run_task(task: str, text: str | None, **parts: Any) -> int:
     from nlpkit.apps.cli.task_command import TaskCommand
     from nlpkit.apps.tasks.table import load_task
 
-    return TaskCommand(task=load_task(task), text=text, **parts).run()
+    loaded = load_task(task)
+    given = _read_fields(loaded, parts["source"].values or ())
+    return TaskCommand(task=loaded, text=text, given=given, **parts).run()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nlpkit.apps.cli.output import Writer, note
 from nlpkit.apps.cli.progress import TrainingBar
 from nlpkit.apps.cli.train_options import HowOptions, LoraOptions, NewModelOptions, TrainRunOptions, WhatOptions
+from nlpkit.apps.data.columns import parse_pairs
 from nlpkit.apps.tasks.table import is_task_file, run_task_file
 from nlpkit.apps.training.dry_run import _facts, _rows
 from nlpkit.apps.training.recipe import DataSpec, Recipe, build_recipe, load_toml, render_toml
@@ -51,7 +52,15 @@ def recipe_from_options(
         if paths and task is None:
             raise ConfigError(f"Which task is {paths[0]} for? Name it with --task; --task text is plain text.")
         return tuple(
-            DataSpec(path=path, task=str(task), weight=share, limit=what.limit, fields=fields)
+            DataSpec(
+                path=path,
+                task=str(task),
+                weight=share,
+                limit=what.limit,
+                fields=fields,
+                values=parse_pairs(what.values or (), "--set"),
+                columns=parse_pairs(what.columns or (), "--map"),
+            )
             for path, share in zip(paths, shares, strict=True)
         )
 

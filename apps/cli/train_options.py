@@ -38,6 +38,18 @@ class WhatOptions:
             metavar="NAME=VALUE", help="Value for rows that lack it, as target_lang=de.", rich_help_panel=_WHAT
         ),
     ] = None
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="COLUMN=THEIRS", help="The rows' name for a column. Repeatable.", rich_help_panel=_WHAT
+        ),
+    ] = None
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="COLUMN=VALUE", help="A column's value in all rows. Repeatable.", rich_help_panel=_WHAT
+        ),
+    ] = None
     limit: Annotated[int | None, typer.Option(min=1, help="Rows to read of each file.", rich_help_panel=_WHAT)] = None
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.", rich_help_panel=_WHAT)
@@ -52,7 +64,8 @@ class WhatOptions:
     prompts: Annotated[
         Literal["chat", "brief"] | None,
         typer.Option(
-            help="chat by default; brief prompts are shorter, for a model of one task.", rich_help_panel=_WHAT
+            help="chat by default, brief for closed answers; short prompts are shorter, for a model of one task.",
+            rich_help_panel=_WHAT,
         ),
     ] = None
     config: Annotated[

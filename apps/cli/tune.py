@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nlpkit.apps.cli.output import Writer, note
 from nlpkit.apps.show.charts import svg_scatter
+from nlpkit.apps.show.tables import render_table
 from nlpkit.apps.training.recipe import render_toml
 from nlpkit.apps.training.search import Trial, best_trial
 from nlpkit.apps.training.tuning import SearchPlan, load_plan, run_plan, show_value, with_params
@@ -92,7 +93,7 @@ def run_tune(
             for trial in found:
                 writer.write(dataclasses.asdict(trial) | {"best": best is not None and trial.number == best.number})
         else:
-            writer.write(render_table(found, plan))
+            writer.write(trials_table(found, plan))
     if best is None:
         note("no trial was completed: see the states above")
         return 3
@@ -111,18 +112,16 @@ def _ordered(trials: Sequence[Trial], plan: SearchPlan) -> list[Trial]:
     return sorted(trials, key=lambda trial: (trial.value is None, sign * (trial.value or 0.0), trial.number))
 
 
-def render_table(trials: Sequence[Trial], plan: SearchPlan) -> str:
+def trials_table(trials: Sequence[Trial], plan: SearchPlan) -> str:
     """Return the trials as a table, the best first."""
     names = list(plan.search.space)
-    rows = [["trial", plan.metric, "state", "seconds", *names]]
+    rows = []
     for trial in _ordered(trials, plan):
         value = "" if trial.value is None else f"{trial.value:.5g}"
         seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
         params = [show_value(trial.params[name]) if name in trial.params else "" for name in names]
         rows.append([str(trial.number), value, trial.state, seconds, *params])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return render_table(["trial", plan.metric, "state", "seconds", *names], rows, left=range(4 + len(names)))
 
 
 def render_page(trials: Sequence[Trial], plan: SearchPlan) -> str:
@@ -139,7 +138,7 @@ def render_page(trials: Sequence[Trial], plan: SearchPlan) -> str:
                 points.append((math.log10(value) if choice.log else float(value), trial.value or 0.0))
         axis = f"{name} ({', '.join(map(show_value, choice.options))})" if choice.options else name
         charts.append(svg_scatter(f"log10 {axis}" if choice.log else axis, points))
-    table = html.escape(render_table(trials, plan))
+    table = html.escape(trials_table(trials, plan))
     return (
         "<!doctype html><meta charset=utf-8><title>Trials</title><style>body{font:14px system-ui;margin:2em;"
         "max-width:60em}svg{width:48%;height:auto}circle{fill:#3b6ea5;fill-opacity:.7}text{font-size:12px;fill:#444}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+from nlpkit.apps.data.columns import mapped
 from nlpkit.apps.data.rows import LocatedRow, RowFormat, Table, json_list_rows, read_rows, row_format
 from nlpkit.apps.documents.document import ReadOptions
 from nlpkit.apps.documents.files import (
@@ -91,6 +93,7 @@ def read_documents(
     text_field: str = "",
     keep_going: bool = False,
     optional: bool = False,
+    columns: Mapping[str, str] | None = None,
     formats: bool = False,
 ) -> list[Document]:
     """Collect the inputs of a command. Everything is read and checked before any work begins.
@@ -108,6 +111,7 @@ def read_documents(
         text_field: The column without which a row of a table is blank.
         keep_going: Give inputs with an `error` for those that cannot be used.
         optional: Whether a command can do without: one row without values then stands for no input.
+        columns: For the task's columns the rows' own names, where they differ; see `nlpkit.apps.data.columns.mapped`.
         formats: Whether files in formats of documents, such as HTML, are read as the text that people see in them.
 
     Returns:
@@ -153,7 +157,7 @@ def read_documents(
         raise ConfigError("Standard input (-) is named more than once; it can be read only once.")
     documents: list[Document] = []
     for path in files:
-        reader = _Reader(path, encoding, fields, max_bytes, what, text_field, keep_going, formats)
+        reader = _Reader(path, encoding, fields, max_bytes, what, text_field, keep_going, columns or {}, formats)
         try:
             # One by one: what stood before a bad row is kept.
             documents.extend(reader.read(input_format))
@@ -180,6 +184,7 @@ class _Reader:
     what: str
     text_field: str
     keep_going: bool
+    columns: Mapping[str, str]
     formats: bool
 
     def read(self, input_format: str) -> Iterator[Document]:
@@ -258,6 +263,7 @@ class _Reader:
         for count, row in enumerate(rows, start=1):
             if count > MAX_DOCUMENTS:
                 raise _too_many(name, "rows")
+            row = self._mapped(row)
             text = row.values.get(self.text_field)
             # Tables have empty cells, as texts have empty lines; an object that says "" is a mistake.
             empty = needed and row.table is not None and isinstance(text, str) and not text.strip()
@@ -272,6 +278,17 @@ class _Reader:
             )
         if not count:
             raise InputError(f"{name} holds no data rows.")
+
+    def _mapped(self, row: LocatedRow) -> LocatedRow:
+        if not self.columns or row.error is not None:
+            return row
+        try:
+            values = mapped(row.values, row.where, fields=self.fields or (), columns=self.columns)
+        except InputError as error:
+            if not self.keep_going:
+                raise
+            return dataclasses.replace(row, error=error)
+        return dataclasses.replace(row, values=values)
 
 
 def is_json(path: str) -> bool:

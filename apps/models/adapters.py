@@ -15,7 +15,7 @@ from nlpkit.apps.tasks.task import Lack, Learned, Task
 from nlpkit.core.errors import ConfigError, ModelFileError, did_you_mean
 from nlpkit.core.fetch.catalogue import find_entry
 from nlpkit.core.formats.gguf.file import open_gguf
-from nlpkit.core.formats.tuned import FILE_NAME, TUNED_KEY, BriefTasks, parse_brief_tasks, read_brief_tasks
+from nlpkit.core.formats.learned_tasks import FILE_NAME, GGUF_KEY, LearnedTasks, parse_learned_tasks, read_learned_tasks
 
 FOLDER = Path(__file__).parent.parent / "weights"
 """Holds a folder for each shipped adapter, named for its task."""
@@ -51,7 +51,7 @@ class TaskAdapter:
 
     name: str
     path: Path
-    tuned: BriefTasks = field(default_factory=BriefTasks, repr=False)
+    tuned: LearnedTasks = field(default_factory=LearnedTasks, repr=False)
     model: Path | None = None
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ def shipped_adapters() -> list[TaskAdapter]:
         ModelFileError: A file that says what an adapter was tuned for is damaged.
     """
     folders = sorted(path for path in FOLDER.iterdir() if (path / CONFIG).is_file() and (path / WEIGHTS).is_file())
-    return [TaskAdapter(path.name, path, read_brief_tasks(path)) for path in folders]
+    return [TaskAdapter(path.name, path, read_learned_tasks(path)) for path in folders]
 
 
 def shipped_models() -> list[TaskAdapter]:
@@ -101,13 +101,13 @@ def shipped_models() -> list[TaskAdapter]:
     return [TaskAdapter(path.name, path, _tuned(path), path / MODEL) for path in folders]
 
 
-def _tuned(folder: Path) -> BriefTasks:
+def _tuned(folder: Path) -> LearnedTasks:
     # The small file says it at once; the model's own metadata, which hold its vocabulary, take longer to read.
     if (folder / FILE_NAME).exists():
-        return read_brief_tasks(folder)
+        return read_learned_tasks(folder)
 
-    text = open_gguf(folder / MODEL).metadata.get(TUNED_KEY)
-    return BriefTasks() if text is None else parse_brief_tasks(text, where=str(folder / MODEL))
+    text = open_gguf(folder / MODEL).metadata.get(GGUF_KEY)
+    return LearnedTasks() if text is None else parse_learned_tasks(text, where=str(folder / MODEL))
 
 
 def is_default_model(name: str) -> bool:
@@ -130,7 +130,7 @@ def find_adapter(name: str | Path) -> TaskAdapter:
     """
     path = Path(name).expanduser()
     if _exists(path / CONFIG):
-        return TaskAdapter(str(name), path, read_brief_tasks(path))
+        return TaskAdapter(str(name), path, read_learned_tasks(path))
     shipped = {adapter.name: adapter for adapter in shipped_adapters()}
     if str(name) in shipped:
         return shipped[str(name)]
@@ -191,6 +191,11 @@ class AdapterChooser:
     def chooses(self) -> bool:
         """Whether tasks may differ in their adapters."""
         return bool(self._shipped)
+
+    @property
+    def shipped(self) -> Sequence[TaskAdapter]:
+        """The adapters and models among which tasks choose; none where the user named one, or another model."""
+        return tuple(self._shipped.values())
 
     @property
     def needs_default(self) -> bool:

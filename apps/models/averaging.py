@@ -18,9 +18,10 @@ from nlpkit.apps.tasks.table import TASKS
 from nlpkit.core.errors import ConfigError, ModelFileError
 from nlpkit.core.fetch.resolve import resolve_model
 from nlpkit.core.files.write import new_directory
-from nlpkit.core.formats.adapter import check_base, open_adapter, save_adapter
+from nlpkit.core.formats.learned_tasks import read_learned_tasks, write_learned_tasks
 from nlpkit.core.formats.open import open_model
-from nlpkit.core.formats.tuned import read_brief_tasks, write_brief_tasks
+from nlpkit.core.formats.peft.adapter import check_base, open_adapter
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.model.lora import LoraWeights
 
 
@@ -75,7 +76,7 @@ def average_adapters(
         raise ConfigError(f"The rank is {rank}; it must be a whole number from 1, or 0 for that of the adapters.")
     source = open_model(resolve_model(name))
     opened = [open_adapter(find_adapter(adapter).path) for adapter in adapters]
-    tuned = [read_brief_tasks(adapter.path) for adapter in opened]
+    tuned = [read_learned_tasks(adapter.path) for adapter in opened]
     for adapter, wanted in zip(opened, tuned, strict=True):
         check_base(adapter, source.files())
         if adapter.settings.get("use_dora"):
@@ -104,7 +105,7 @@ def average_adapters(
         # safetensors makes files that nobody else may read.
         (aside / WEIGHTS).chmod(0o644)
         learned = [one for each in tuned for one in each.learned]
-        write_brief_tasks(
+        write_learned_tasks(
             aside,
             {name for one in tuned for name in one.names},
             learned=[one for n, one in enumerate(learned) if one not in learned[:n]],

@@ -10,12 +10,12 @@ import torch
 from nlpkit.apps.models.adapters import find_adapter
 from nlpkit.core.errors import ConfigError, ModelFileError, did_you_mean
 from nlpkit.core.fetch.resolve import resolve_model
-from nlpkit.core.formats.adapter import check_base, merge_adapter, open_adapter
 from nlpkit.core.formats.build import build_model
 from nlpkit.core.formats.export import save_hf, save_native
+from nlpkit.core.formats.learned_tasks import read_learned_tasks, write_learned_tasks
 from nlpkit.core.formats.open import open_model
+from nlpkit.core.formats.peft.adapter import check_base, merge_adapter, open_adapter
 from nlpkit.core.formats.source import ModelSource
-from nlpkit.core.formats.tuned import read_brief_tasks, write_brief_tasks
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, add_lora
 
@@ -110,9 +110,9 @@ def merge_model(
     rounded = float((_logits(merged, ids) - expected).abs().max())
     write = save_native if to == "native" else save_hf
     write(Path(output), config, tensors, tokenizer=tokenizer, chat=source.chat_template())
-    before, added = source.brief_tasks(), read_brief_tasks(opened.path)
+    before, added = source.learned_tasks(), read_learned_tasks(opened.path)
     both = (*before.learned, *added.learned)
-    write_brief_tasks(
+    write_learned_tasks(
         Path(output),
         before.names | added.names,
         learned=[one for n, one in enumerate(both) if one not in both[:n]],

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from nlpkit.apps.pipeline.choice import Choice, score_choices
 from nlpkit.apps.pipeline.plan import (
     Plan,
     Planner,
@@ -27,14 +28,15 @@ from nlpkit.apps.tasks.task import (
     Overflow,
     Prediction,
     Row,
+    Scores,
     Task,
     as_reranks,
     as_scores,
     as_splits,
 )
 from nlpkit.apps.text.repetition import is_loop
-from nlpkit.core.decode.request import Completion, Generation, Request, Score
-from nlpkit.core.errors import ContextOverflowError, InputError, NlpkitError
+from nlpkit.core.decode.request import Completion, Generation, Request
+from nlpkit.core.errors import InputError, NlpkitError
 
 if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
@@ -58,6 +60,7 @@ class Job:
         plan: Chunks and requests of this round.
         generations: One a request, None while it runs.
         todo: Requests to hand to the engine, with their places in `generations`.
+        choice: Answers to score, where the task writes none; None once they are.
         outstanding: Requests of this round that have not finished.
         retried: Places that were decoded a second time.
         reranked: Places whose completion is to be chosen among candidates, with the first completion.
@@ -71,6 +74,7 @@ class Job:
     plan: Plan = field(default_factory=lambda: Plan(example=None, chunks=(), requests=(), input_tokens=0))
     generations: list[Generation | None] = field(default_factory=list)
     todo: list[tuple[int, Request]] = field(default_factory=list)
+    choice: Choice | None = None
     outstanding: int = 0
     retried: set[int] = field(default_factory=set)
     reranked: dict[int, Completion] = field(default_factory=dict)
@@ -138,7 +142,8 @@ class TaskRun:
         job = Job(row=prepared.row, example=prepared.example, learned=learned_by(self.lm) if short else None, seed=seed)
         scores = as_scores(self.task)
         if scores is not None:
-            job.result = self._scored(job, scores.answers(job.example), began)
+            job.choice = self._choice(job, scores, seed)
+            job.seconds = time.perf_counter() - began
             return job
         self._enter(job, self.planner.plan(job.example, learned=job.learned, seed=seed))
         job.seconds = time.perf_counter() - began
@@ -146,30 +151,52 @@ class TaskRun:
             self.advance(job)
         return job
 
-    def _scored(self, job: Job, answers: Sequence[str], began: float) -> TaskResult:
-        """Return the likeliest of a closed set of answers."""
+    def _choice(self, job: Job, scores: Scores[Any], seed: int | None) -> Choice:
+        answers = tuple(dict.fromkeys(scores.answers(job.example, learned=job.learned)))
         if not answers:
-            raise InputError(f"The task {self.task.name} has no answers to choose from for this row.")
-        asked = self.encoder.ask(self.task, job.example)
-        targets = [self.encoder.target(asked, answer) for answer in answers]
-        longest = len(asked.ids) + max(map(len, targets))
-        if longest > self.lm.max_seq_len:
-            raise ContextOverflowError(
-                f"The input is too long: its prompt and an answer have {longest} tokens, and the context of "
-                f"{self.lm.name} {self.lm.max_seq_len}. Shorten the text."
+            options = " or ".join(column.name for column in self.task.fields if column.role == "option")
+            given = f" Give its {options}, or take a model that learned them." if options else ""
+            raise InputError(f"The task {self.task.name} has no answers to choose from for this row.{given}")
+        job.plan = job.first = self.planner.plan(job.example, learned=job.learned, seed=seed)
+        job.warnings.extend(job.plan.warnings)
+        asked = tuple(self.encoder.ask(self.task, chunk.example) for chunk in job.plan.chunks)
+        neutral = scores.neutral(job.example, learned=job.learned)
+        return Choice(answers, asked, None if neutral is None else self.encoder.ask(self.task, neutral))
+
+    def choose(self, jobs: Sequence[Job]) -> None:
+        """Answer each job that has a choice, from what the model thinks of the answers; they are scored together.
+
+        Args:
+            jobs: Jobs with a choice.
+
+        Raises:
+            NlpkitError: The model cannot score one of them.
+        """
+        scores = as_scores(self.task)
+        if scores is None:
+            return
+        began = time.perf_counter()
+        choices = [job.choice for job in jobs if job.choice is not None]
+        found = score_choices(choices, self.encoder, self.lm.score)
+        # Rows side by side share the time.
+        seconds = (time.perf_counter() - began) / max(1, len(jobs))
+        for job, choice, logprobs in zip(jobs, choices, found, strict=True):
+            job.choice = None
+            order = sorted(range(len(logprobs)), key=lambda place: -logprobs[place])
+            shown = order[: self.planner.decoding.n] if self.planner.decoding.n > 1 else []
+            prediction = scores.weigh(choice.answers, logprobs, job.example)
+            job.result = self._outcome(
+                job,
+                prediction=prediction,
+                completion=choice.answers[order[0]],
+                input_tokens=job.plan.input_tokens,
+                used_tokens=sum(len(asked.ids) for asked in choice.asked),
+                truncated=job.plan.truncated,
+                chunks=len(choice.asked),
+                seconds=job.seconds + seconds,
+                alternatives=tuple(Alternative(text=choice.answers[i], score=logprobs[i]) for i in shown),
+                warnings=(*job.warnings, *prediction.warnings),
             )
-        scores: list[Score] = self.lm.score([(asked.ids, target) for target in targets])
-        order = sorted(range(len(answers)), key=lambda place: -scores[place].logprob)
-        return self._outcome(
-            job,
-            prediction=self.task.parse(answers[order[0]], job.example),
-            completion=answers[order[0]],
-            input_tokens=len(asked.ids),
-            used_tokens=len(asked.ids) + sum(map(len, targets)),
-            chunks=1,
-            seconds=time.perf_counter() - began,
-            alternatives=tuple(Alternative(text=answers[place], score=scores[place].logprob) for place in order),
-        )
 
     def _enter(self, job: Job, plan: Plan) -> None:
         job.plan = plan

@@ -112,13 +112,12 @@ def add_task_options(decoding: DecodeConfig, wanted: TaskDecoding, *, user_optio
 
 def encoder_of(lm: LanguageModel, solved: Solved | None = None) -> PromptEncoder:
     """Return what makes the prompts that a model is asked with."""
-    return PromptEncoder(lm.tokenizer, lm.chat, lm.brief_tasks, solved)
+    return PromptEncoder(lm.tokenizer, lm.chat, lm.learned_tasks, solved)
 
 
 def learned_by(lm: LanguageModel) -> Learned:
     """Return what a model learned, for examples that it is asked about with a short prompt."""
-    pairs = ({"source_lang": source, "target_lang": target} for source, target in lm.languages)
-    return Learned(tuple(pairs), lm.has_token)
+    return Learned(lm.learned_options, lm.has_token)
 
 
 @dataclass(frozen=True)

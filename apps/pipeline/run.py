@@ -131,6 +131,7 @@ class _Windows:
 
     def _drain(self) -> Iterator[TaskResult]:
         """Finish all pending jobs, yielding each result as soon as it is the next in line."""
+        self._choose([job for job in self.pending if job.choice is not None])
         yield from self._ready()
         while self.pending:
             work = [(job, index, request) for job in self.pending for index, request in job.todo]
@@ -140,6 +141,21 @@ class _Windows:
                 for job, index, generation in self._generate(work[begin : begin + self.window]):
                     self._record(job, index, generation)
                     yield from self._ready()
+
+    def _choose(self, jobs: Sequence[Job]) -> None:
+        """Score closed sets of answers together; with `keep_going`, after an error row by row."""
+        if not jobs:
+            return
+        try:
+            self.run.choose(jobs)
+        except NlpkitError as error:
+            if not self.keep_going:
+                raise
+            if len(jobs) == 1:
+                jobs[0].choice, jobs[0].result = None, self.run.failure(jobs[0].row, error)
+            else:
+                for job in jobs:
+                    self._choose([job])
 
     def _ready(self) -> Iterator[TaskResult]:
         while self.pending and self.pending[0].result is not None:
@@ -226,6 +242,8 @@ def stream_task(
 
 def _stream(run: TaskRun, job: Job) -> Iterator[str | TaskResult]:
     shown = ""
+    if job.choice is not None:
+        run.choose([job])
     while job.result is None:
         todo, job.todo = job.todo, []
         if not _shows(run, job):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 
-def render_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+def render_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> str:
     """Lay out a table with aligned columns.
 
     Args:
         headers: One a column.
         rows: Cells.
-        left: How many columns, from the first, are aligned to the left.
+        left: Columns that are aligned to the left; numbers read better to the right.
 
     Returns:
         Lines without a line end at the last.
@@ -23,19 +23,19 @@ def render_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left:
     widths = [max(_width(row[i]) for row in cells) for i in range(len(headers))]
     lines = []
     for row in cells:
-        parts = [_pad(cell, widths[i], left_aligned=i < left) for i, cell in enumerate(row)]
+        parts = [_pad(cell, widths[i], left_aligned=i in left) for i, cell in enumerate(row)]
         lines.append("  ".join(parts).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
 
 
-def render_markdown(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+def render_markdown(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> str:
     """Lay out a Markdown table; bars in cells are escaped."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
-    rule = ["---" if i < left else "---:" for i in range(len(headers))]
+    rule = ["---" if i in left else "---:" for i in range(len(headers))]
     return "\n".join([line(headers), line(rule), *(line(row) for row in rows)])
 
 

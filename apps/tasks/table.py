@@ -18,6 +18,8 @@ TASKS: dict[str, str] = {
     "qa": "nlpkit.apps.tasks.qa:QuestionAnswering",
     "summarization": "nlpkit.apps.tasks.summarization:Summarization",
     "writing": "nlpkit.apps.tasks.writing:Writing",
+    "classification": "nlpkit.apps.tasks.classification:Classification",
+    "sentiment": "nlpkit.apps.tasks.sentiment:Sentiment",
     "generation": "nlpkit.apps.tasks.generation:TextGeneration",
     "chat": "nlpkit.apps.tasks.generation:Chat",
 }
@@ -27,6 +29,7 @@ ALIASES: dict[str, str] = {
     "summarize": "summarization",
     "answer": "qa",
     "write": "writing",
+    "classify": "classification",
     "generate": "generation",
 }
 """Command names that may stand for a task's name."""

@@ -380,9 +380,44 @@ class Reranks(Task[E]):
 class Scores(Task[E]):
     """A task with a closed set of answers: they are scored by likelihood, and none is written."""
 
-    def answers(self, example: E) -> Sequence[str]:
-        """Return the answers to choose from, at least one."""
+    def decoding(self, example: E, *, learned: Learned | None) -> TaskDecoding:
+        """Ask for room for the longest answer: no answer has more tokens than bytes."""
+        longest = max((len(answer.encode()) for answer in self.answers(example, learned=learned)), default=0)
+        return TaskDecoding(max_tokens=longest + 1)
+
+    def answers(self, example: E, *, learned: Learned | None) -> Sequence[str]:
+        """Return the answers to choose from, at least one.
+
+        Args:
+            example: The example.
+            learned: As in `decoding`.
+        """
         raise NotImplementedError
+
+    def neutral(self, example: E, *, learned: Learned | None) -> E | None:
+        """Return an example that says nothing, or None.
+
+        What the model thinks of each answer there is taken off, so that those that it likes anyway have no advantage.
+
+        Args:
+            example: The example.
+            learned: As in `decoding`.
+        """
+        return None
+
+    def weigh(self, answers: Sequence[str], logprobs: Sequence[float], example: E) -> Prediction:
+        """Choose among the answers.
+
+        Args:
+            answers: All of them.
+            logprobs: Log-likelihood of each, in nats, less that of `neutral`; of a text in chunks the
+                mean of theirs by length.
+            example: The example.
+
+        Returns:
+            By default the likeliest answer, parsed.
+        """
+        return self.parse(answers[max(range(len(answers)), key=logprobs.__getitem__)], example)
 
 
 def as_splits(task: Task[E]) -> Splits[E] | None:

@@ -47,7 +47,7 @@ CHUNK_TOKENS = 192
 """Most source tokens of one piece: small models lose the thread of long sentences."""
 
 LEARNED_CHUNK_TOKENS = 120
-"""The same for a model tuned with brief prompts, which learned from sentences."""
+"""The same for a model tuned with short prompts, which learned from sentences."""
 
 LEARNED_BEAMS = 4
 """Beams of a tuned model: likelier translations read better, and sentences are short."""

@@ -81,7 +81,7 @@ class Writing(Task[Row]):
     def prompt(self, example: Row) -> Prompt:
         """Ask for the form on the prompt's subject, with the keywords; briefly in one line.
 
-        A prompt without a form is an instruction, and no brief one.
+        A prompt without a form is an instruction, and no short one.
         """
         form, subject = _form(example), str(example.get("prompt") or "").strip()
         word = acrostic_word(subject)

@@ -19,6 +19,7 @@ from nlpkit.core.errors import ConfigError
 from nlpkit.core.language_model import LanguageModel, ModelFacts
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.runners.gpt import GPTRunner
+from nlpkit.core.tokenizers.stream import decode_behind
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
 from nlpkit.core.train.session import Evaluate
 
@@ -61,7 +62,8 @@ def text_beginnings(
     shown = max(1, min(BEGINNING, seq_len // 2))
     width = min(seq_len, shown + CONTINUATION)
     texts = (piece for spec in specs if spec.task == TEXT for piece in _texts(spec, tokenizer, width, count))
-    pieces = ((tokenizer.decode(ids[:shown]), tokenizer.decode(ids[shown:width])) for ids in texts if len(ids) > shown)
+    cut = ((ids[:shown], ids[shown:width]) for ids in texts if len(ids) > shown)
+    pieces = ((tokenizer.decode(head), decode_behind(tokenizer, head, rest)) for head, rest in cut)
     return [{"prompt": prompt, "text": rest} for prompt, rest in islice(pieces, count) if prompt.strip()]
 
 
@@ -114,7 +116,7 @@ class DevSet:
             self._overrides |= {**_SAMPLING, "max_tokens": max(1, min(CONTINUATION, start.config.seq_len // 2))}
         if options.get("max_tokens") is not None:
             self._overrides["max_tokens"] = int(options["max_tokens"])
-        # It is asked as it is taught: rows of a task may have brief prompts of several names.
+        # It is asked as it is taught: rows of a task may have short prompts of several names.
         names = short_names(self.task, self._examples)
         self._learned = frozenset(name for name in names if name in start.encoder.learned)
 
@@ -133,7 +135,7 @@ class DevSet:
             n_parameters=model.config.n_parameters,
             dtype=config.dtype,
             device=model.device.type,
-            brief_tasks=self._learned,
+            learned_tasks=self._learned,
         )
         lm = LanguageModel(facts, lambda: GPTRunner(model), encoder.tokenizer, encoder.chat)
         results = run_task(lm, self.task, examples, overrides=self._overrides, keep_going=True, on_overflow="truncate")

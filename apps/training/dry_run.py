@@ -21,6 +21,7 @@ def _rows(training: Training) -> list[dict[str, Any]]:
         for index in range(min(ROWS_SHOWN, source.rows.n_rows)):
             ids, prompt = source.rows.row(index, 0)
             kept = [int(token) for token in ids]
+            asked, whole = (tokenizer.decode(part, skip_special=False) for part in (kept[:prompt], kept))
             shown.append(
                 {
                     "source": source.name,
@@ -28,8 +29,8 @@ def _rows(training: Training) -> list[dict[str, Any]]:
                     "tokens": len(kept),
                     "prompt_tokens": prompt,
                     "target_tokens": source.rows.targets(index),
-                    "prompt": tokenizer.decode(kept[:prompt], skip_special=False),
-                    "target": tokenizer.decode(kept[prompt:], skip_special=False),
+                    "prompt": asked,
+                    "target": whole[len(asked) :],
                     "token_ids": kept[:TOKENS_SHOWN],
                     "supervised": [int(at >= max(1, prompt)) for at in range(len(kept))][:TOKENS_SHOWN],
                 }

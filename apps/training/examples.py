@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from nlpkit.apps.data.columns import mapped
 from nlpkit.apps.data.rows import LocatedRow, read_rows, row_format
 from nlpkit.apps.documents.files import check_text, decode_text, display_name, open_input
 from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder, prepare_at, short_name
@@ -59,7 +60,10 @@ def _columns(task: Task[Any] | None) -> Sequence[Field]:
 
 
 def _checked_row(spec: DataSpec, task: Task[Any] | None, row: LocatedRow) -> TaskRow:
-    values = {**spec.fields, **row.values}
+    own = row.values
+    if spec.columns:
+        own = mapped(own, row.where, fields=_columns(task), columns=spec.columns)
+    values = {**spec.fields, **own, **spec.values}
     if task is None:
         text = values.get("text")
         if not isinstance(text, str) or not text.strip():
@@ -125,12 +129,12 @@ def has_short_prompts(spec: DataSpec, task: Task[Any]) -> bool:
     return any(task.prompt(prepare_at(task, row, where)).short is not None for where, row in rows)
 
 
-def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Iterator[str]:
+def training_texts(specs: tuple[DataSpec, ...], *, short: bool = False) -> Iterator[str]:
     """Yield all text that a tokenizer should learn from, prompts and targets.
 
     Args:
         specs: The data.
-        brief: Whether the model is asked with brief prompts.
+        short: Whether the model is asked with short prompts.
     """
     for spec in specs:
         task = find_task(spec.task)
@@ -144,7 +148,7 @@ def training_texts(specs: tuple[DataSpec, ...], *, brief: bool = False) -> Itera
             prepared = prepare_at(task, example, where)
             prompt, target = task.prompt(prepared), task.target(prepared)
             answer = "" if target is None else target.text
-            if brief and prompt.short is not None:
+            if short and prompt.short is not None:
                 yield from (prompt.short, f" {answer}")
                 continue
             yield from (message.content for message in prompt.messages)
@@ -206,6 +210,8 @@ def source_key(spec: DataSpec, encoder: PromptEncoder, *, seq_len: int, policy: 
         **({} if task is None or file_sha256(task) is None else {"task_file": file_sha256(task)}),
         "limit": spec.limit,
         "fields": dict(spec.fields),
+        **({"values": dict(spec.values)} if spec.values else {}),
+        **({"columns": dict(spec.columns)} if spec.columns else {}),
         "folds": [spec.folds, spec.fold, spec.held_out],
         "tokenizer": encoder.tokenizer.fingerprint,
         "brief": encoder.learned is EVERY,

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nlpkit.apps.tasks.table import load_task
+from nlpkit.apps.tasks.task import as_scores
 from nlpkit.core.errors import ConfigError, did_you_mean, shown
 from nlpkit.core.typed_fields import check_fields, check_table
 
@@ -27,6 +29,8 @@ class DataSpec:
         weight: Its share in a mixture, or None.
         limit: Read only this many rows.
         fields: Values for rows that lack them, such as ``target_lang``.
+        values: Values of all rows, in the place of their own.
+        columns: For the task's columns the rows' own names, where they differ; dots reach into nested objects.
         folds: Number of folds of a cross-validation, or None.
         fold: Which of them is meant.
         held_out: Whether its rows are taken, or all others.
@@ -37,6 +41,8 @@ class DataSpec:
     weight: float | None = None
     limit: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     folds: int | None = None
     fold: int = 0
     held_out: bool = False
@@ -57,7 +63,8 @@ class Recipe:
         eval_data: Development data.
         base: Model to start from; None for ``scratch``.
         adapter: Adapter to go on from: a folder, or the name of a shipped one.
-        prompts: ``chat``, or ``brief`` for the tasks' short prompts, which the result is then asked with as well.
+        prompts: ``chat``, or ``brief`` for the tasks' short prompts, which the result is then asked with as well; by
+            default see `usual_prompts`.
         preset: Size of a model from scratch.
         model: Fields of the model's configuration that differ from the preset.
         tokenizer: ``kind``, ``vocab_size`` and ``symbols``, or ``path``, of a model from scratch.
@@ -112,7 +119,7 @@ class Recipe:
         """Return the shape of the TOML file."""
         values: dict[str, Any] = {"output": self.output, "method": self.method}
         values |= {name: getattr(self, name) for name in ("base", "adapter", "preset") if getattr(self, name)}
-        if self.prompts != "chat":
+        if self.prompts != usual_prompts(self.data):
             values["prompts"] = self.prompts
         for name in _TABLES:
             table = dict(getattr(self, name))
@@ -223,7 +230,21 @@ def build_recipe(values: Mapping[str, Any], flags: Mapping[str, Any]) -> Recipe:
     for required in ("output", "method"):
         if not joined.get(required):
             raise ConfigError(f"The training needs {required!r}: give --{required}, or set it in the configuration.")
+    joined.setdefault("prompts", usual_prompts(joined["data"]))
     return Recipe(**joined)
+
+
+def usual_prompts(data: Sequence[DataSpec]) -> str:
+    """Return the prompts of a training that names none.
+
+    A model that learned a closed set of answers is asked with the short prompt, with which it knows them.
+    """
+    try:
+        tasks = [None if spec.task == TEXT else load_task(spec.task) for spec in data]
+    except ConfigError:
+        # What is wrong with it is said where the data are read.
+        return "chat"
+    return "brief" if tasks and all(task is not None and as_scores(task) is not None for task in tasks) else "chat"
 
 
 def _listed(value: Any, where: str) -> Sequence[Any]:

@@ -29,10 +29,10 @@ from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.fetch.resolve import resolve_model
 from nlpkit.core.files.hashing import hash_value, sha256_file
 from nlpkit.core.files.write import unwritable, whole_folder
-from nlpkit.core.formats.adapter import open_adapter
 from nlpkit.core.formats.build import build_model, check_vocabulary
 from nlpkit.core.formats.hf import is_known_family
 from nlpkit.core.formats.open import open_model
+from nlpkit.core.formats.peft.adapter import open_adapter
 from nlpkit.core.machine.devices import has_fast_bf16
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, add_lora
@@ -144,7 +144,7 @@ def _tokenizer_from_scratch(recipe: Recipe, folder: Path) -> tuple[Any, ChatTemp
             )
         made = train_tokenizer(
             options["kind"],
-            training_texts(recipe.data, brief=recipe.prompts == "brief"),
+            training_texts(recipe.data, short=recipe.prompts == "brief"),
             vocab_size=options["vocab_size"],
             symbols=options.get("symbols", ()),
         )
@@ -160,7 +160,7 @@ def _check_prompts(recipe: Recipe, base: str | None, learned: frozenset[str]) ->
     Args:
         recipe: Says which prompts, and which tasks.
         base: What training starts from.
-        learned: Tasks whose brief prompts that learned.
+        learned: Tasks whose short prompts that learned.
 
     Raises:
         ConfigError: They do not fit.
@@ -168,10 +168,10 @@ def _check_prompts(recipe: Recipe, base: str | None, learned: frozenset[str]) ->
     for spec in (*recipe.data, *recipe.eval_data):
         task = find_task(spec.task)
         if recipe.prompts == "brief" and task is not None and not has_short_prompts(spec, task):
-            raise ConfigError(f"The task {task.name!r} has no brief prompts. Leave --prompts at chat.")
+            raise ConfigError(f"The task {task.name!r} has no short prompts. Leave --prompts at chat.")
         if recipe.prompts == "chat" and recipe.method == "lora" and task is not None and task.name in learned:
             raise ConfigError(
-                f"The base {base!r} learned brief prompts for {task.name} and will be asked with them, whatever its "
+                f"The base {base!r} learned short prompts for {task.name} and will be asked with them, whatever its "
                 "adapter learns. Add --prompts brief."
             )
 
@@ -224,7 +224,7 @@ def load_start(recipe: Recipe, *, folder: Path, device: torch.device) -> Start:
             "its own core."
         )
     source = open_model(path)
-    _check_prompts(recipe, base, source.brief_tasks().names)
+    _check_prompts(recipe, base, source.learned_tasks().names)
     tokenizer = source.tokenizer()
     check_vocabulary(tokenizer, source.config.vocab_size, where=str(path))
     with torch.device("meta"):
@@ -347,7 +347,7 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
     folder = Path(recipe.output)
     learned = recipe.data if recipe.prompts == "brief" else ()
     taught = [what_is_taught(spec) for spec in learned]
-    brief_tasks = {name for names, _ in taught for name in names}
+    learned_tasks = {name for names, _ in taught for name in names}
     options = [one for _, values in taught for one in values]
     options = [one for n, one in enumerate(options) if one not in options[:n]]
     if recipe.method == "lora":
@@ -358,7 +358,7 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
             weights,
             base_model=start.base,
             dropout=dropout,
-            brief_tasks=brief_tasks,
+            learned_tasks=learned_tasks,
             learned=options,
         )
         return folder / "adapter_model.safetensors"
@@ -371,7 +371,7 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         # What never saw a chat must not be taken for a model that answers in one.
         chat=None if recipe.prompts == "brief" and recipe.method == "scratch" else start.encoder.chat,
         dtype=dtype,
-        brief_tasks=brief_tasks,
+        learned_tasks=learned_tasks,
         learned=options,
     )
     return folder / "model.safetensors"

@@ -19,8 +19,8 @@ from nlpkit.core.errors import ModelFileError
 from nlpkit.core.fetch.resolve import resolve_model
 from nlpkit.core.files.hashing import sha256_file
 from nlpkit.core.formats.export import convert_model
+from nlpkit.core.formats.learned_tasks import read_learned_tasks, write_learned_tasks
 from nlpkit.core.formats.open import open_model
-from nlpkit.core.formats.tuned import read_brief_tasks, write_brief_tasks, write_tuned
 
 
 def ship(trained: Path, task: str) -> None:
@@ -36,10 +36,10 @@ def ship(trained: Path, task: str) -> None:
     shutil.copyfile(trained / CONFIG, folder / CONFIG)
     (folder / WEIGHTS).chmod(0o644)
     base = sha256_file(resolve_model("default"))
-    tuned = read_brief_tasks(trained)
+    tuned = read_learned_tasks(trained)
     # A training does not know all: what the folder said before still holds where it says nothing.
-    learned = tuned.learned or read_brief_tasks(folder).learned
-    write_brief_tasks(folder, tuned.names | {task}, learned=learned, base_sha256=base)
+    learned = tuned.learned or read_learned_tasks(folder).learned
+    write_learned_tasks(folder, tuned.names | {task}, learned=learned, base_sha256=base)
 
 
 def ship_model(trained: Path, task: str, file_format: str) -> None:
@@ -53,7 +53,7 @@ def ship_model(trained: Path, task: str, file_format: str) -> None:
     Raises:
         NlpkitError: It cannot be converted, or does not say that it learned the task.
     """
-    tuned = open_model(trained).brief_tasks()
+    tuned = open_model(trained).learned_tasks()
     if task not in tuned.names:
         raise ModelFileError(f"{trained} does not say that it learned {task}. Train it with --prompts brief.")
     folder = MODELS / task
@@ -61,7 +61,7 @@ def ship_model(trained: Path, task: str, file_format: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         convert_model(trained, f"gguf-{file_format}", Path(aside) / MODEL).replace(folder / MODEL)
     (folder / MODEL).chmod(0o644)
-    write_tuned(folder, tuned)
+    tuned.write(folder)
 
 
 def main() -> None:

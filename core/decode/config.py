@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from nlpkit.core.decode.constraint import Constraint
 from nlpkit.core.errors import ConfigError, did_you_mean, shown
+from nlpkit.core.typed_fields import is_number
 
 MAX_BIAS = 10_000
 """Largest bias of a logit in either direction."""
@@ -112,8 +113,8 @@ class DecodeConfig:
         }
         for name, (lowest, highest) in real.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ConfigError(f"{name} is {value!r}; it must be a number from {lowest:g} to {highest:g}.")
+            if not is_number(value):
+                raise ConfigError(f"{name} is {shown(value)}; it must be a number from {lowest:g} to {highest:g}.")
             if not lowest <= value <= highest:
                 raise ConfigError(f"{name} is {value:g}; it must be from {lowest:g} to {highest:g}.")
         if self.logprobs is not None and not (_is_whole(self.logprobs) and 0 <= self.logprobs <= 100):

@@ -11,6 +11,7 @@ from nlpkit.core.decode.loop import CHUNK, Loop
 from nlpkit.core.decode.prefix_cache.order import plan_order
 from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
 from nlpkit.core.decode.request import Completion, Generation, Request, Score, TokenEvent
+from nlpkit.core.decode.runner import ShowsHidden
 from nlpkit.core.decode.speculation.draft_model import DraftModel
 from nlpkit.core.decode.speculation.drafter import Drafter
 from nlpkit.core.decode.speculation.prompt_lookup import PromptLookup
@@ -69,6 +70,15 @@ class Engine:
         self.prefixes: PrefixCache | None = PrefixCache(batch_tokens // 4 if prefix_tokens is None else prefix_tokens)
         self.experience = Experience()
         self._draft: Engine | None = None
+
+    @property
+    def shows_hidden(self) -> bool:
+        """Whether hidden states can be had of the model."""
+        return isinstance(self._scorer, ShowsHidden)
+
+    def new_runner(self) -> Runner:
+        """Return a runner of the model, with an empty cache of its own."""
+        return self._new_runner()
 
     def draft_with(self, small: Engine) -> None:
         """Let a smaller model guess for requests with the speculation ``draft``.
@@ -137,7 +147,7 @@ class Engine:
                 "lower max_tokens."
             )
         if config.constraint is not None:
-            start_guide(config.constraint, self._tokenizer)
+            start_guide(config.constraint, self._tokenizer, prompt_ids=ids)
         if config.contrastive_alpha:
             check_runner(self._scorer)
         if config.must_include:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from nlpkit.core.decode.constraint import Constraint
 from nlpkit.core.errors import ConfigError
+from nlpkit.core.tokenizers.tokenizer import begins_anew, drops_space
 
 if TYPE_CHECKING:
     from nlpkit.core.tokenizers.tokenizer import Tokenizer
@@ -80,12 +81,14 @@ class Guide:
             )
 
 
-def start_guide(constraint: Constraint, tokenizer: Tokenizer) -> Guide:
+def start_guide(constraint: Constraint, tokenizer: Tokenizer, *, prompt_ids: Sequence[int] = ()) -> Guide:
     """Return the guide of an empty completion.
 
     Args:
         constraint: Is compiled at its first use with a tokenizer.
         tokenizer: Of the model that will write.
+        prompt_ids: What it will continue. Where that is nothing, some tokenizers take a space off the front of the
+            text: the tokens must spell it, the constraint does not hold it.
 
     Raises:
         ConfigError: llguidance is not installed, the constraint is malformed or uses what llguidance does not have,
@@ -95,7 +98,8 @@ def start_guide(constraint: Constraint, tokenizer: Tokenizer) -> Guide:
         vocabulary = _vocabularies.get(tokenizer)
         if vocabulary is None:
             vocabulary = _vocabularies[tokenizer] = _Vocabulary(tokenizer)
-        return Guide(vocabulary.matcher(constraint), vocabulary, constraint)
+        drops = vocabulary.drops_space and begins_anew(tokenizer, prompt_ids)
+        return Guide(vocabulary.matcher(constraint, drops_space=drops), vocabulary, constraint)
 
 
 def allowed_masks(guides: Sequence[Guide | None], logits: Tensor) -> list[Tensor | None]:
@@ -140,16 +144,22 @@ class _Vocabulary:
                 "have; this model's tokenizer puts text together in another way."
             )
         self.size = tokenizer.vocab_size
-        self._drops_space = _drops_space(tokenizer)
-        self._compiled: OrderedDict[Constraint, Any] = OrderedDict()
+        self.drops_space = _drops_space(tokenizer)
+        self._compiled: OrderedDict[tuple[Constraint, bool], Any] = OrderedDict()
         self._tokenizer = _library().LLTokenizer(_Spelling(tokenizer), eos_token=sorted(tokenizer.eos_ids))
 
-    def matcher(self, constraint: Constraint) -> Any:
-        """Return a fresh matcher; a copy of one that was made before, where there is one."""
-        compiled = self._compiled.pop(constraint, None)
+    def matcher(self, constraint: Constraint, *, drops_space: bool) -> Any:
+        """Return a fresh matcher; a copy of one that was made before, where there is one.
+
+        Args:
+            constraint: The constraint.
+            drops_space: Whether decoding will take a space off the front of the completion.
+        """
+        key = constraint, drops_space
+        compiled = self._compiled.pop(key, None)
         if compiled is None:
-            compiled = self._compile(constraint)
-        self._compiled[constraint] = compiled
+            compiled = self._compile(*key)
+        self._compiled[key] = compiled
         if len(self._compiled) > MAX_COMPILED:
             self._compiled.popitem(last=False)
         return compiled.deep_copy()
@@ -157,11 +167,12 @@ class _Vocabulary:
     def forget(self, constraint: Constraint) -> None:
         """Compile a constraint anew next time: copies share memory that may be what ran out."""
         with _lock:
-            self._compiled.pop(constraint, None)
+            for drops_space in (False, True):
+                self._compiled.pop((constraint, drops_space), None)
 
-    def _compile(self, constraint: Constraint) -> Any:
+    def _compile(self, constraint: Constraint, drops_space: bool) -> Any:
         library = _library()
-        grammar = json.dumps({"grammars": self._grammars(constraint)})
+        grammar = json.dumps({"grammars": _grammars(constraint, drops_space)})
         matcher = library.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise ConfigError(
@@ -169,24 +180,6 @@ class _Vocabulary:
                 f"{_first_sentence(matcher.get_error())}."
             )
         return matcher
-
-    def _grammars(self, constraint: Constraint) -> list[dict[str, Any]]:
-        if constraint.kind == "json_schema":
-            schema = json.loads(constraint.text)
-            own = schema.get("x-guidance")
-            style = {**_JSON_STYLE, **(own if isinstance(own, dict) else {})}
-            body: dict[str, Any] = {"json_schema": {**schema, "x-guidance": style}}
-        elif constraint.kind == "choice":
-            texts = (json.dumps(text, ensure_ascii=False) for text in constraint.options)
-            body = {"lark_grammar": "start: " + " | ".join(texts)}
-        elif constraint.kind == "regex":
-            body = json.loads(_library().LLMatcher.grammar_from_regex(constraint.text))["grammars"][0]
-        else:
-            body = {"lark_grammar": constraint.text}
-        if not self._drops_space:
-            return [body]
-        # The decoder takes one space off the front of every text, so the tokens must spell one more.
-        return [{"lark_grammar": 'start: " " @form'}, {**body, "name": "form"}]
 
 
 class _Spelling:
@@ -245,12 +238,30 @@ class _Spelling:
         return max(map(len, self._by_bytes))
 
 
+def _grammars(constraint: Constraint, drops_space: bool) -> list[dict[str, Any]]:
+    """Return a constraint as the library has it, behind one space more where the decoder takes one off."""
+    if constraint.kind == "json_schema":
+        schema = json.loads(constraint.text)
+        own = schema.get("x-guidance")
+        style = {**_JSON_STYLE, **(own if isinstance(own, dict) else {})}
+        body: dict[str, Any] = {"json_schema": {**schema, "x-guidance": style}}
+    elif constraint.kind == "choice":
+        texts = (json.dumps(text, ensure_ascii=False) for text in constraint.options)
+        body = {"lark_grammar": "start: " + " | ".join(texts)}
+    elif constraint.kind == "regex":
+        body = json.loads(_library().LLMatcher.grammar_from_regex(constraint.text))["grammars"][0]
+    else:
+        body = {"lark_grammar": constraint.text}
+    if not drops_space:
+        return [body]
+    return [{"lark_grammar": 'start: " " @form'}, {**body, "name": "form"}]
+
+
 def _drops_space(tokenizer: Tokenizer) -> bool:
     """Tell whether the decoder takes a space off the front of a text."""
-    for token_id in range(tokenizer.vocab_size):
-        if tokenizer.token_bytes(token_id).startswith(b" "):
-            return not tokenizer.decode([token_id]).startswith(" ")
-    return False
+    spaced = (i for i in range(tokenizer.vocab_size) if tokenizer.token_bytes(i).startswith(b" "))
+    first = next(spaced, None)
+    return first is not None and drops_space(tokenizer, first)
 
 
 def _library() -> ModuleType:

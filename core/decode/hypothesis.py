@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nlpkit.core.decode.guide import Guide, start_guide
 from nlpkit.core.decode.processors import needs_processing
 from nlpkit.core.decode.request import Completion, FinishReason, Request
-from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder
+from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder, decode_behind
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.config import DecodeConfig
@@ -66,9 +66,9 @@ class Hypothesis:
         self.seed = config.seed if config.temperature > 0 else None
         self.is_processed = needs_processing(self.request)
         if config.constraint is not None:
-            self.guide = start_guide(config.constraint, self.tokenizer)
+            self.guide = start_guide(config.constraint, self.tokenizer, prompt_ids=self.request.prompt_ids)
         if self.watch_text or config.stop:
-            self._writer = _Writer(self.tokenizer, config.stop)
+            self._writer = _Writer(self.tokenizer, self.request.prompt_ids, config.stop)
 
     @property
     def config(self) -> DecodeConfig:
@@ -142,14 +142,14 @@ class Hypothesis:
             written = self.token_ids[:-1] if reason == "eos" else self.token_ids
             writer = self._writer
             if writer is None and self.config.stop:
-                writer = _Writer(self.tokenizer, self.config.stop)
+                writer = _Writer(self.tokenizer, self.request.prompt_ids, self.config.stop)
                 for count, token_id in enumerate(written, 1):
                     writer.feed(token_id, may_stop=count > self.config.min_tokens)
                 if not writer.stopped:
                     writer.flush()
                 reason = "stop" if writer.stopped else reason
             self._completion = Completion(
-                text=self.tokenizer.decode(written) if writer is None else writer.text,
+                text=self._decode(written) if writer is None else writer.text,
                 token_ids=tuple(self.token_ids),
                 logprobs=tuple(self.logprobs),
                 top_logprobs=tuple(self.top_logprobs),
@@ -159,6 +159,9 @@ class Hypothesis:
             )
         return self._completion
 
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return decode_behind(self.tokenizer, self.request.prompt_ids, token_ids)
+
 
 class _Writer:
     """Text as it becomes final, up to the first stop string.
@@ -167,9 +170,9 @@ class _Writer:
         stopped: Whether a stop string was found.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], stops: Sequence[str]) -> None:
         self.stopped = False
-        self._decoder = StreamDecoder(tokenizer)
+        self._decoder = StreamDecoder(tokenizer, prompt_ids=prompt_ids)
         self._stops = StopMatcher(stops) if stops else None
         self._pieces: list[str] = []
 

@@ -50,6 +50,9 @@ class Event:
         completion: The whole completion, when it is finished.
         last: Whether nothing more comes of the request.
         started: When the request was admitted, on the clock of `time.perf_counter`.
+        logprob: The new token's log-probability under the model's own distribution, in nats, where there is one that
+            is told step by step.
+        alternatives: The likeliest tokens at its place and their log-probabilities, where the request wants them.
     """
 
     ticket: int
@@ -59,6 +62,8 @@ class Event:
     completion: Completion | None = None
     last: bool = False
     started: float = 0.0
+    logprob: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,17 @@ class Loop:
     def idle(self) -> bool:
         """Whether nothing is waiting or running."""
         return not (self._running or self._prefills or self._waiting)
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that were not admitted yet."""
+        return len(self._waiting)
+
+    @property
+    def n_slots(self) -> int:
+        """Slots that admitted requests hold, or wait for with their prompts."""
+        started = (*self._running, *(e.running for e in (*self._prefills, *self._waiting_for_prefix)))
+        return sum(running.strategy.width for running in started)
 
     def submit(self, request: Request, *, watch_text: bool = False, keep: int | None = None) -> int:
         """Queue a request.
@@ -395,7 +411,16 @@ class Loop:
             running.strategy.live = one.live
             moved = moved or one.moved
             events += [
-                Event(running.ticket, news.index, news.text, news.token_id, news.completion, started=running.started)
+                Event(
+                    running.ticket,
+                    news.index,
+                    news.text,
+                    news.token_id,
+                    news.completion,
+                    started=running.started,
+                    logprob=news.logprob,
+                    alternatives=news.alternatives,
+                )
                 for news in one.news
             ]
             if not one.live:

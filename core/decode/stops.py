@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from nlpkit.core.decode.strategies.lexical import advance_match
 from nlpkit.core.tokenizers.stream import failure_table
+from nlpkit.core.tokenizers.tokenizer import begins_anew, drops_space
 
 if TYPE_CHECKING:
     from nlpkit.core.tokenizers.tokenizer import Tokenizer
@@ -24,14 +25,16 @@ whose text is not the joined bytes of its tokens: all ids."""
 class StopStates:
     """Looks for the stop strings of one request in any number of texts."""
 
-    def __init__(self, stops: Sequence[str], tokenizer: Tokenizer) -> None:
+    def __init__(self, stops: Sequence[str], tokenizer: Tokenizer, *, prompt_ids: Sequence[int] = ()) -> None:
         """Set up the search.
 
         Args:
             stops: None of them empty.
             tokenizer: Turns ids into bytes.
+            prompt_ids: What the texts continue.
         """
         self._tokenizer = tokenizer
+        self._prompt_ids = prompt_ids
         self._stops = tuple(dict.fromkeys(stops))
         self._patterns = tuple(stop.encode() for stop in self._stops)
         self._failures = tuple(tuple(failure_table(pattern)) for pattern in self._patterns)
@@ -62,8 +65,7 @@ class StopStates:
         if state is None:
             if not data:
                 return None, False
-            if data.startswith(b" ") and not self._tokenizer.decode([token_id]).startswith(" "):
-                # Some tokenizers drop the space that a text begins with.
+            if drops_space(self._tokenizer, token_id) and begins_anew(self._tokenizer, self._prompt_ids):
                 data = data[1:]
             state = (0,) * len(self._patterns)
         found = False

@@ -10,6 +10,7 @@ from pathlib import Path
 import platformdirs
 
 from nlpkit.core.errors import FetchError
+from nlpkit.core.files.lock import file_lock
 
 _TRUE = {"1", "true", "yes", "on"}
 
@@ -41,19 +42,14 @@ def locked(path: Path) -> Iterator[None]:
         path: The lock file; its folder is made. It stays there afterwards.
 
     Raises:
-        FetchError: The cache folder cannot be written or does not support locks.
+        FetchError: The cache folder cannot be written.
     """
-    import filelock
-
-    lock = filelock.FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        raise FetchError(
-            f"The cache folder {path.parent} cannot be used: {error}. Set NLPKIT_HOME to a folder that can be written."
-        ) from error
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(file_lock(path))
+        except OSError as error:
+            raise FetchError(
+                f"The cache folder {path.parent} cannot be used: {error}. Set NLPKIT_HOME to a folder that can be "
+                "written."
+            ) from error
         yield
-    finally:
-        lock.release()

@@ -67,15 +67,24 @@ def sweep(folder: str | Path) -> None:
         _sweep(os.path.realpath(folder), os.getpid())
 
 
+def is_leftover(path: str | Path) -> bool:
+    """Tell whether a path is what a process that is gone left aside, as `sweep` removes it."""
+    name = os.path.basename(path)
+    match, before = _NAME.fullmatch(name), _BEFORE.fullmatch(name)
+    try:
+        if match:
+            return _is_gone(os.fspath(path), match["machine"], int(match["pid"]))
+        return before is not None and _is_old(os.fspath(path))
+    except OSError:
+        return False
+
+
 @functools.lru_cache(maxsize=256)
 def _sweep(folder: str, _: int) -> None:
     with os.scandir(folder) as entries:
-        named = [(entry.path, _NAME.fullmatch(entry.name), _BEFORE.fullmatch(entry.name)) for entry in entries]
-    for path, match, before in named:
+        paths = [entry.path for entry in entries]
+    for path in filter(is_leftover, paths):
         with contextlib.suppress(OSError):
-            gone = _is_gone(path, match["machine"], int(match["pid"])) if match else before and _is_old(path)
-            if not gone:
-                continue
             if os.path.isdir(path) and not os.path.islink(path):
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -19,7 +19,6 @@ from nlpkit.core.formats.key_map import KeyMap
 from nlpkit.core.formats.native import FORMAT_VERSION, NATIVE_CONFIG
 from nlpkit.core.formats.open import open_model
 from nlpkit.core.formats.source import ModelSource
-from nlpkit.core.formats.tuned import write_tuned
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
@@ -144,7 +143,7 @@ def convert_model(source: str | Path, to: str, output: str | Path, *, dtype: str
         tensors.pop("head.weight", None)
     write = save_hf if to == "hf" else save_native
     write(output, opened.config, tensors, tokenizer=opened.tokenizer(), chat=opened.chat_template())
-    write_tuned(output, opened.brief_tasks())
+    opened.learned_tasks().write(output)
     return output
 
 
@@ -160,7 +159,7 @@ def _convert_to_gguf(opened: ModelSource, dtype: str, output: Path) -> Path:
         output,
         tokenizer=opened.tokenizer(),
         chat=opened.chat_template(),
-        tuned=opened.brief_tasks(),
+        tuned=opened.learned_tasks(),
         dtype=dtype,
     )
     return output

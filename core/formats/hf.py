@@ -16,7 +16,7 @@ from nlpkit.core.files.safetensors import SafetensorsFile, open_safetensors, ref
 from nlpkit.core.formats.families import FAMILIES, WRAPPED
 from nlpkit.core.formats.hf_config import config_from_hf
 from nlpkit.core.formats.key_map import KeyMap
-from nlpkit.core.formats.tuned import BriefTasks, read_brief_tasks
+from nlpkit.core.formats.learned_tasks import LearnedTasks, read_learned_tasks
 from nlpkit.core.formats.weight_names import IGNORED
 from nlpkit.core.tokenizers.load import load_tokenizer
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
@@ -136,9 +136,9 @@ class WeightDirectory:
         """Return the directory's chat template, or None."""
         return load_chat_template(self.path)
 
-    def brief_tasks(self) -> BriefTasks:
+    def learned_tasks(self) -> LearnedTasks:
         """Return what the directory says that the model was tuned for; nothing where it does not say."""
-        return read_brief_tasks(self.path)
+        return read_learned_tasks(self.path)
 
     def stored(self) -> Iterator[tuple[str, SafetensorsFile]]:
         """Yield the name of each tensor and the file to read it from: where it lies in several, the index decides."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from nlpkit.core.errors import ConfigError, ModelFileError, shown
 from nlpkit.core.formats.families import FAMILIES, WRAPPED, Family, read_fields, sliding_layers, write_fields
 from nlpkit.core.formats.hf_defaults import DEFAULTS, REFUSED
 from nlpkit.core.model.config import ModelConfig, RopeConfig
-from nlpkit.core.typed_fields import MAX_NUMBER
+from nlpkit.core.typed_fields import is_number
 
 _MAX_INTEGER = 2**53
 
@@ -43,7 +42,7 @@ class _Values:
         value = self.values.get(name)
         if value is None:
             value = default
-        if value is None or not _is_number(value):
+        if value is None or not is_number(value):
             raise ModelFileError(f"The model's config.json has {name} = {shown(value)}; a number is needed.")
         return float(value)
 
@@ -51,14 +50,8 @@ class _Values:
         return bool(self.values.get(name, default))
 
 
-def _is_number(value: Any) -> bool:
-    # Compared before it is made a float: a whole number of 400 digits is none.
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) <= MAX_NUMBER and math.isfinite(value)
-
-
 def _numbers(value: Any, name: str) -> tuple[float, ...]:
-    if not isinstance(value, list) or not all(map(_is_number, value)):
+    if not isinstance(value, list) or not all(map(is_number, value)):
         raise ModelFileError(f"The model's config.json has {name} = {shown(value)}; a list of numbers is needed.")
     return tuple(float(item) for item in value)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from nlpkit.core.chat.template import ChatTemplate
-from nlpkit.core.formats.tuned import BriefTasks
+from nlpkit.core.formats.learned_tasks import LearnedTasks
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
@@ -48,8 +48,8 @@ class ModelSource(Protocol):
         """Return the chat template, or None for a base model."""
         ...
 
-    def brief_tasks(self) -> BriefTasks:
-        """Return what the model was tuned for with brief prompts.
+    def learned_tasks(self) -> LearnedTasks:
+        """Return what the model was tuned for with short prompts.
 
         Raises:
             ModelFileError: What says so is damaged, or of a later version.

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nlpkit.core.machine.crowd import TEAM
 from nlpkit.core.model.cache import KVCache
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -164,7 +165,7 @@ class Library:
         out = torch.empty(x.shape[0], linear.outputs)
         if len(x):
             scratch = self._scratch.of(self._library.nlpkit_linear_scratch(byref(linear), len(x)))
-            threads = torch.get_num_threads()
+            threads = TEAM.threads(torch.get_num_threads(), len(x))
             self._library.nlpkit_linear(byref(linear), x.data_ptr(), len(x), out.data_ptr(), scratch, threads)
         return out
 

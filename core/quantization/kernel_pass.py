@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nlpkit.core.machine.crowd import TEAM
 from nlpkit.core.model.cache import KVCache
 from nlpkit.core.model.config import ModelConfig
 from nlpkit.core.model.gpt import GPT, Block
@@ -129,7 +130,7 @@ class Kernels:
         for values, count in ((rows, cache.n_rows), (positions, cache.n_slots)):
             if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < count:
                 raise IndexError(f"tokens at {int(values.min())} to {int(values.max())} of a cache of {count}")
-        n_tokens, threads = positions.numel(), torch.get_num_threads()
+        n_tokens = positions.numel()
         chosen = None if wanted is None else wanted.to(torch.int32).contiguous()
         # Each is moved to its place in turn, so none may come before one that is still to be moved.
         if chosen is not None and chosen.numel():
@@ -153,5 +154,6 @@ class Kernels:
         at, n_wanted = (None, n_tokens) if chosen is None else (chosen.data_ptr(), chosen.numel())
         where, shared = (None, None) if homes is None else _places(homes, slots, cache, chosen, longest)
         forks = (None, None, 0) if where is None or shared is None else (where.data_ptr(), shared.data_ptr(), longest)
-        self._library.run(self._model, _Pass(*pointers, *strides, None, at, *forks, n_tokens, n_wanted, threads, 0))
+        with TEAM.passing(torch.get_num_threads(), n_tokens) as threads:
+            self._library.run(self._model, _Pass(*pointers, *strides, None, at, *forks, n_tokens, n_wanted, threads, 0))
         return x[:n_wanted]

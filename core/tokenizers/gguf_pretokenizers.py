@@ -2,7 +2,9 @@
 
 A byte-level BPE vocabulary is half of a tokenizer: how text is cut into words before merging is the other
 half, and GGUF files only name it. The names are llama.cpp's; the rules are those of each model's own
-``tokenizer.json``.
+``tokenizer.json``. Where llama.cpp comes close to those only, we differ from it: it knows no combining marks in the
+cased rules (gpt-4o, llama4, tekken) and no normal form C (qwen2), and cuts files that name nothing by a rule that no
+model has.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class PreTokenizer:
         single_digits: Cut every digit off first.
         nfc: Bring text to Unicode's normal form C first.
         whole_words: A piece that is a vocabulary entry is one token whatever the merges say.
+        adds_bos: A text begins with the beginning-of-sequence token, where the file does not say.
     """
 
     splits: tuple[str, ...] = ()
@@ -37,17 +40,18 @@ class PreTokenizer:
     single_digits: bool = False
     nfc: bool = False
     whole_words: bool = False
+    adds_bos: bool = False
 
 
 _GPT2 = PreTokenizer(gpt2=True)
 _SINGLE_DIGITS = PreTokenizer(gpt2=True, single_digits=True)
 _GPT4 = (_CONTRACTIONS + "|" + _WORDS_AND_REST % r"\p{N}{1,3}",)
-_LLAMA3 = PreTokenizer(splits=_GPT4, whole_words=True)
+_LLAMA3 = PreTokenizer(splits=_GPT4, whole_words=True, adds_bos=True)
 _CL100K = PreTokenizer(splits=_GPT4)
 _QWEN2_SPLITS = (_CONTRACTIONS + "|" + _WORDS_AND_REST % r"\p{N}",)
 _QWEN2 = PreTokenizer(splits=_QWEN2_SPLITS, nfc=True)
 _O200K = PreTokenizer(splits=(_CASED % (_CONTRACTIONS + "?", _CONTRACTIONS + "?", r"\p{N}{1,3}"),))
-_TEKKEN = PreTokenizer(splits=(_CASED % ("", "", r"\p{N}"),), whole_words=True)
+_TEKKEN = PreTokenizer(splits=(_CASED % ("", "", r"\p{N}"),), whole_words=True, adds_bos=True)
 _DEEPSEEK_CODER = PreTokenizer(splits=("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}"))
 _DEEPSEEK3 = PreTokenizer(
     splits=(

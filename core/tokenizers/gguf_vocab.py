@@ -257,7 +257,7 @@ def build_tokenizer(
 def adds_bos(metadata: Mapping[str, Any]) -> bool:
     """Return whether the file asks for a beginning-of-sequence token in front of every text.
 
-    Where it does not say, SentencePiece vocabularies do and byte-level ones do not, as in llama.cpp.
+    Where it does not say, SentencePiece vocabularies do, and byte-level ones whose pre-tokenizer does, as in llama.cpp.
 
     Args:
         metadata: `GGUFFile.metadata`.
@@ -265,7 +265,8 @@ def adds_bos(metadata: Mapping[str, Any]) -> bool:
     stated = metadata.get("tokenizer.ggml.add_bos_token")
     if isinstance(stated, bool):
         return stated
-    if metadata.get("tokenizer.ggml.pre") in ("llama3", "llama-v3", "llama-bpe", "tekken"):
+    named = metadata.get("tokenizer.ggml.pre")
+    if isinstance(named, str) and named in PRE_TOKENIZERS and PRE_TOKENIZERS[named].adds_bos:
         return True
     return metadata.get("tokenizer.ggml.model") == "llama"
 
@@ -394,8 +395,9 @@ def _spm(vocabulary: Vocabulary, algorithm: SpmAlgorithm, *, remove_extra_whites
                 )
                 for index in sorted(vocabulary.swallowing)
             ],
-            # Phi-3's own tokenizer takes every stretch for the start of a text.
-            prefix_sections=bool(vocabulary.swallowing),
+            # As llama.cpp, and as the tokenizers that came with Llama 2, Mistral and Phi-3: every stretch behind a
+            # special token begins like a text.
+            prefix_sections=True,
         ),
     )
 

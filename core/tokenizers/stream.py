@@ -10,28 +10,29 @@ import codecs
 from collections.abc import Sequence
 
 from nlpkit.core.errors import ConfigError
-from nlpkit.core.tokenizers.tokenizer import Tokenizer
+from nlpkit.core.tokenizers.tokenizer import Tokenizer, begins_anew, drops_space
 
 
 class StreamDecoder:
     """Decodes one completion token by token.
 
-    All texts that `feed` and `flush` return, joined, are exactly ``tokenizer.decode(all ids)``. U+FFFD
-    appears only for bytes that no later token can complete. Tokenizers whose text is not the joined bytes of
-    the tokens (WordPiece) are decoded in `flush` at one go.
+    All texts that `feed` and `flush` return, joined, are exactly what the ids add to the text of the prompt; without
+    a prompt, ``tokenizer.decode(all ids)``. U+FFFD appears only for bytes that no later token can complete. Tokenizers
+    whose text is not the joined bytes of the tokens (WordPiece) are decoded in `flush` at one go.
 
     Args:
         tokenizer: Decides the text.
-        prefix: Ids that come before the first one fed, whose text is not wanted: a completion that continues
+        prompt_ids: Ids that come before the first one fed, whose text is not wanted: a completion that continues
             a text keeps its first space then (SentencePiece drops it only at the very start).
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, prefix: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, prompt_ids: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._concatenative = bool(getattr(tokenizer, "is_concatenative", True))
+        self._prompt_ids = tuple(prompt_ids)
         self._ids: list[int] = []
-        self._at_start = not any(tokenizer.token_bytes(i) for i in prefix)
+        self._at_start = True
 
     def feed(self, token_id: int) -> str:
         """Take one token.
@@ -48,7 +49,7 @@ class StreamDecoder:
         data = self._tokenizer.token_bytes(token_id)
         if data and self._at_start:
             self._at_start = False
-            if data.startswith(b" ") and not self._tokenizer.decode([token_id]).startswith(" "):
+            if drops_space(self._tokenizer, token_id) and begins_anew(self._tokenizer, self._prompt_ids):
                 data = data[1:]
         return self._utf8.decode(data)
 
@@ -60,7 +61,8 @@ class StreamDecoder:
         """
         if not self._concatenative:
             ids, self._ids = self._ids, []
-            return self._tokenizer.decode(ids)
+            before, whole = self._tokenizer.decode(self._prompt_ids), self._tokenizer.decode([*self._prompt_ids, *ids])
+            return whole[len(before) :] if whole.startswith(before) else self._tokenizer.decode(ids)
         return self._utf8.decode(b"", final=True)
 
 
@@ -137,6 +139,18 @@ class StopMatcher:
             state += 1
         self._states[index] = state
         return state == len(stop)
+
+
+def decode_behind(tokenizer: Tokenizer, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
+    """Return the text that tokens add to a prompt's, special tokens left out.
+
+    Args:
+        tokenizer: The tokenizer.
+        prompt_ids: The prompt.
+        token_ids: What follows it.
+    """
+    decoder = StreamDecoder(tokenizer, prompt_ids=prompt_ids)
+    return "".join([*map(decoder.feed, token_ids), decoder.flush()])
 
 
 def failure_table(pattern: Sequence[object]) -> list[int]:

@@ -68,6 +68,22 @@ class Tokenizer(Protocol):
         ...
 
 
+def begins_anew(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> bool:
+    """Tell whether what stands behind a prompt is tokenized like the start of a text.
+
+    Only there do some tokenizers (SentencePiece, as Llama 2 has it) put a space in front when they encode, and take one
+    off again when they decode.
+
+    Args:
+        tokenizer: The tokenizer.
+        prompt_ids: The prompt; may be empty.
+    """
+    special: frozenset[int] = getattr(tokenizer, "special_ids", frozenset())
+    if all(token_id == tokenizer.bos_id for token_id in prompt_ids):
+        return True
+    return prompt_ids[-1] in special and bool(getattr(tokenizer, "prefixes_sections", False))
+
+
 def encode_behind(tokenizer: Tokenizer, prompt_ids: Sequence[int], text: str) -> list[int]:
     """Tokenize a text that continues a prompt, as it is tokenized where both are one text.
 
@@ -81,8 +97,9 @@ def encode_behind(tokenizer: Tokenizer, prompt_ids: Sequence[int], text: str) ->
     Returns:
         The text's token ids.
     """
-    special: frozenset[int] = getattr(tokenizer, "special_ids", frozenset())
-    if all(token_id == tokenizer.bos_id for token_id in prompt_ids):
-        return tokenizer.encode(text)
-    anew = prompt_ids[-1] in special and getattr(tokenizer, "prefixes_sections", False)
-    return tokenizer.encode(text) if anew else tokenizer.encode(text, at_start=False)
+    return tokenizer.encode(text) if begins_anew(tokenizer, prompt_ids) else tokenizer.encode(text, at_start=False)
+
+
+def drops_space(tokenizer: Tokenizer, token_id: int) -> bool:
+    """Tell whether decoding takes a space off the front of a text that begins with this token."""
+    return tokenizer.token_bytes(token_id).startswith(b" ") and not tokenizer.decode([token_id]).startswith(" ")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
 from nlpkit.core.errors import ConfigError, did_you_mean, shown
-from nlpkit.core.typed_fields import MAX_NUMBER, check_table
+from nlpkit.core.typed_fields import check_table, is_number
 
 Method = Literal["scratch", "full", "lora"]
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
@@ -136,9 +136,7 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {shown(value)}; it must be a whole number from {low}.")
         for name, (low_f, high, open_low, open_high) in _RANGES.items():
             value = getattr(self, name)
-            usable = isinstance(value, (int, float)) and not isinstance(value, bool)
-            usable = usable and abs(value) <= MAX_NUMBER and math.isfinite(value)
-            usable = usable and low_f <= value <= high
+            usable = is_number(value) and low_f <= value <= high
             if not usable or (open_low and value == low_f) or (open_high and value == high):
                 above, below = ("above" if open_low else "from"), ("below" if open_high else "to")
                 upper = "" if high == math.inf else f" {below} {high:g}"

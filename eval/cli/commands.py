@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Evaluate: run tasks over data, score, compare, report.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from nlpkit.apps.cli.options import Device, Dtype
-from nlpkit.core.errors import ConfigError
+from nlpkit.apps.cli.options import Adapter, DeviceOption, DtypeOption, Threads
+from nlpkit.apps.data.columns import parse_pairs
 
 if TYPE_CHECKING:
     from nlpkit.apps.models.spec import ModelSpec
@@ -32,17 +32,10 @@ class ModelsOptions:
         list[str] | None,
         typer.Option("--model", "-m", help="Name, file, folder or hub id. Repeatable.", rich_help_panel=_MODEL),
     ] = None
-    adapter: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH|none",
-            help="Adapter; with the default model, the task's own by default.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.", rich_help_panel=_MODEL)] = "auto"
-    device: Annotated[Device, typer.Option(help="Where to run.", rich_help_panel=_MODEL)] = "auto"
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", rich_help_panel=_MODEL)] = None
+    adapter: Adapter = None
+    dtype: DtypeOption = "auto"
+    device: DeviceOption = "auto"
+    threads: Threads = None
 
     def each(self) -> tuple[ModelSpec, ...]:
         """Return each model.
@@ -181,20 +174,3 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No notes and no bars on stderr.", rich_help_panel=RUN_OUTPUT)
 ]
 Folders = Annotated[list[str], typer.Argument(metavar="DIR...", help="Run directories.")]
-
-
-def parse_pairs(entries: Sequence[str], flag: str) -> dict[str, str]:
-    """Read repeated ``NAME=VALUE`` options.
-
-    Raises:
-        ConfigError: One has no ``=``, or a name comes twice.
-    """
-    pairs: dict[str, str] = {}
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"{flag} is {entry!r}; it must be NAME=VALUE.")
-        if name.strip() in pairs:
-            raise ConfigError(f"{flag} gives {name.strip()!r} twice.")
-        pairs[name.strip()] = value
-    return pairs

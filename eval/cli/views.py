@@ -54,12 +54,7 @@ def score_table(results: Mapping[str, Mapping[str, Any]]) -> str:
             [name, show_number(value, digits=digits), f"[{low}, {high}]", str(result["n"]), result["signature"]]
         )
     headers = ["metric", "value", "95% interval", "n", "signature"]
-    # The signature last and to the left: it is long.
-    width = [max(len(row[i]) for row in [headers, *rows]) for i in range(4)]
-    return "\n".join(
-        "  ".join([row[0].ljust(width[0]), *(row[i].rjust(width[i]) for i in (1, 2, 3)), row[4]])
-        for row in [headers, *rows]
-    )
+    return render_table(headers, rows, left=(0, 4))
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -143,5 +138,5 @@ def suite_table(results: Sequence[SuiteResult]) -> str:
                     ]
                 )
         signatures += _signatures(outcome.record["metrics"] for outcome in result.outcomes)
-    table = render_table(["evaluation", "system", "metric", "score [95%]", "n", "failed"], rows, left=3)
+    table = render_table(["evaluation", "system", "metric", "score [95%]", "n", "failed"], rows, left=range(3))
     return "\n".join([table, "", *dict.fromkeys(signatures)])

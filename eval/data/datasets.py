@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nlpkit.apps.data import parallel, parquet, squad
+from nlpkit.apps.data.columns import reach
 from nlpkit.apps.data.rows import read_rows, row_format
 from nlpkit.apps.tasks.rows import Prepared, prepare_row, resolve_aliases
 from nlpkit.apps.tasks.task import Field, Row, Task
@@ -286,7 +287,7 @@ def _row(
 def _map(values: Mapping[str, Any], task: Task[Any], options: DataOptions, where: str) -> dict[str, Any]:
     row = dict(values)
     for column, source in options.columns.items():
-        row[column] = _reach(values, source, where)
+        row[column] = reach(values, source, where)
     row = resolve_aliases(task.fields, row)
     if {"source", "target", "source_lang", "target_lang"} <= {column.name for column in task.fields}:
         row = _language_pair(row, options)
@@ -309,14 +310,3 @@ def _language_pair(row: dict[str, Any], options: DataOptions) -> dict[str, Any]:
     source = next(name for name in pair if name != target)
     rest = {name: value for name, value in row.items() if name != "translation"}
     return {**rest, "source": pair[source], "target": pair[target], "source_lang": source, "target_lang": target}
-
-
-def _reach(values: Mapping[str, Any], path: str, where: str) -> Any:
-    if path in values:
-        return values[path]
-    current: Any = values
-    for step in path.split("."):
-        if not isinstance(current, Mapping) or step not in current:
-            raise InputError(f"{where}: the row has no column {path!r}. It has: {', '.join(map(str, values))}.")
-        current = current[step]
-    return current

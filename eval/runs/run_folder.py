@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nlpkit.core.errors import ConfigError, InputError, OutputError
+from nlpkit.core.files.lock import file_lock
 from nlpkit.core.files.write import sweep
 from nlpkit.eval.runs.samples import SampleRecord, require_samples, write_whole
 
@@ -128,6 +129,10 @@ def hold(folder: Path) -> Iterator[None]:
         OutputError: Another process is at work there, or the folder cannot be written.
         ConfigError: The folder holds something else.
     """
+
+    def unwritable(error: OSError) -> OutputError:
+        return OutputError(f"{folder} cannot be written: {error.strerror}. Choose another --output.")
+
     try:
         if folder.is_dir() and not (folder / RECORD).exists():
             # What a process that was killed had begun to write is nothing.
@@ -138,31 +143,18 @@ def hold(folder: Path) -> Iterator[None]:
                     f"The folder {folder} is no run directory and not empty (it holds {others[0]!r}). Choose another "
                     "--output."
                 )
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror}. Choose another --output.") from error
-    try:
-        _lock(handle, folder)
+        raise unwritable(error) from error
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(file_lock(folder / LOCK, wait=False))
+        except BlockingIOError as error:
+            raise OutputError(
+                f"Another process is writing to {folder}. Wait for it to end, or choose another --output."
+            ) from error
+        except OSError as error:
+            raise unwritable(error) from error
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows: two writers are then the user's own care
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(
-            f"Another process is writing to {folder}. Wait for it to end, or choose another --output."
-        ) from error
-    except OSError:
-        # Some network file systems have no locks.
-        return
 
 
 def identity(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class SampleRecord:
         id: The row's own id, or its index.
         row: The data row.
         row_sha256: Hash of the row.
-        prompt_sha256: Hash of the chat messages or the brief prompt that the task made of it (before any chunking).
+        prompt_sha256: Hash of the chat messages or the short prompt that the task made of it (before any chunking).
         completion: What the model wrote.
         prediction: What the task read in it.
         references: Acceptable answers.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -20,8 +20,8 @@ class FakeLM:
     name = "fake"
     adapter = None
     adapter_sha256: str | None = None
-    brief_tasks: frozenset[str] = frozenset()
-    languages: tuple[tuple[str, str], ...] = ()
+    learned_tasks: frozenset[str] = frozenset()
+    learned_options: tuple[Mapping[str, str], ...] = ()
     vocabulary: frozenset[str] = frozenset()
     dtype = "fp32"
     adds_bos = False

@@ -37,7 +37,7 @@ def test_a_task_of_the_former_kind_runs_as_it_did(fake_lm: Any) -> None:
     assert result.text == "Bees dance"
     assert lm.prompts == ["<user>Write a headline.\n\nBees.</>"]
     assert (lm.requests[0].config.max_tokens, lm.requests[0].config.stop) == (24, ("\n",))
-    lm.brief_tasks = frozenset({"headline"})
+    lm.learned_tasks = frozenset({"headline"})
     list(run_task(lm, Headline(), [{"article": "Bees."}]))
     assert lm.prompts[1] == "Bees.\nHeadline:"
     target = Headline().target({"article": "x", "headline": "y"})

@@ -19,10 +19,11 @@ with warnings.catch_warnings():
     import peft
 
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.formats.adapter import merge_adapter, open_adapter, save_adapter
 from nlpkit.core.formats.build import build_model
 from nlpkit.core.formats.hf_config import config_from_hf
 from nlpkit.core.formats.key_map import KeyMap
+from nlpkit.core.formats.peft.adapter import merge_adapter, open_adapter
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraConfig, LoraLinear, add_lora, lora_layers, lora_weights, merge_lora
 
@@ -247,6 +248,8 @@ def test_an_adapter_for_another_model_is_refused(tmp_path: Path) -> None:
         ({"r": 0}, "rank 0"),
         ({"r": 7}, "its rank is 7"),
         ({"lora_alpha": "much"}, "lora_alpha 'much'"),
+        ({"lora_alpha": 10**400}, "lora_alpha 1000"),
+        ({"r": 10**400}, "rank 1000"),
         ({"alpha_pattern": {"(a+)+": 2}}, "alpha_pattern"),
         ({"alpha_pattern": {"q_proj": -1}}, "alpha_pattern"),
         ({"use_dora": True}, "lora_magnitude_vector are needed"),

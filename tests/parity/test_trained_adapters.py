@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 from nlpkit.core.formats.build import build_model
 from nlpkit.core.formats.hf_config import config_from_hf
 from nlpkit.core.formats.key_map import KeyMap
-from nlpkit.core.formats.tuned import FILE_NAME, read_brief_tasks
+from nlpkit.core.formats.learned_tasks import FILE_NAME, read_learned_tasks
 from nlpkit.core.model.lora import LoraConfig, add_lora, lora_layers
 from nlpkit.core.train.checkpoints.output import write_adapter
 
@@ -46,11 +46,11 @@ def test_peft_reads_an_adapter_that_says_what_it_was_tuned_for(tmp_path: Path) -
     for number, layer in enumerate(lora_layers(model).values()):
         layer.lora_b.data += 0.3 * torch.randn(layer.lora_b.shape, generator=torch.Generator().manual_seed(number))
     weights = {name: parameter.detach() for name, parameter in model.named_parameters() if "lora_" in name}
-    write_adapter(tmp_path, model, weights, base_model="base", dropout=0.1, brief_tasks=["qa", "translation"])
+    write_adapter(tmp_path, model, weights, base_model="base", dropout=0.1, learned_tasks=["qa", "translation"])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors", FILE_NAME
     ]  # fmt: skip
-    assert read_brief_tasks(tmp_path).names == {"qa", "translation"}
+    assert read_learned_tasks(tmp_path).names == {"qa", "translation"}
     assert json.loads((tmp_path / "adapter_config.json").read_text())["lora_dropout"] == 0.1
     plain = base(IDS).logits
     theirs = peft.PeftModel.from_pretrained(base, str(tmp_path)).eval()(IDS).logits

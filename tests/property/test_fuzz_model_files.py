@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import io
 import json
 import random
-import struct
 import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -22,6 +19,7 @@ import pytest
 import sentencepiece
 import tokenizers
 import torch
+from mutations import GGUF_MUTATIONS, SAFETENSORS_MUTATIONS, TEMPLATE_BITS, Mutation, damaged
 from safetensors.torch import save
 
 from nlpkit.core.chat import sandbox as template_sandbox
@@ -47,110 +45,7 @@ N_GGUF, N_SAFETENSORS = 2400, 2400
 N_SETTINGS = 300
 MAX_PYTHON_BYTES = 12_000_000
 MAX_NEW_ADDRESS_SPACE = 1 << 30
-ABSURD = (0, 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 WORDS = ["the cat sat on the mat", "a dog ate the hat", "12 cats and 7 dogs"]
-
-Mutation = Callable[[bytearray, random.Random, int], bytearray]
-
-
-def flip_bits(data: bytearray, rng: random.Random, head: int) -> bytearray:
-    for _ in range(rng.choice((1, 1, 1, 2, 8))):
-        data[rng.randrange(head)] ^= 1 << rng.randrange(8)
-    return data
-
-
-def truncate(data: bytearray, rng: random.Random, head: int) -> bytearray:
-    return data[: rng.randrange(rng.choice((head, len(data))))]
-
-
-def plant_long(data: bytearray, rng: random.Random, head: int) -> bytearray:
-    at = rng.choice((8, 16, rng.randrange(max(1, head - 8)), rng.randrange(max(1, head - 8))))
-    data[at : at + 8] = struct.pack("<Q", rng.choice(ABSURD) ^ rng.choice((0, 0, rng.randrange(256))))
-    return data
-
-
-def plant_length(data: bytearray, rng: random.Random, head: int) -> bytearray:
-    """Put an absurd number where a small one is: such places are lengths, counts, sizes and types."""
-    for _ in range(200):
-        at = rng.randrange(max(1, head - 8))
-        if 0 < int.from_bytes(data[at : at + 8], "little") < 1000:
-            data[at : at + 8] = struct.pack("<Q", rng.choice(ABSURD))
-            break
-    return data
-
-
-def plant_int(data: bytearray, rng: random.Random, head: int) -> bytearray:
-    at = rng.randrange(max(1, head - 4))
-    data[at : at + 4] = struct.pack("<I", rng.choice(ABSURD) & 0xFFFFFFFF)
-    return data
-
-
-def splice(data: bytearray, rng: random.Random, head: int) -> bytearray:
-    start, length, to = rng.randrange(head), rng.randrange(1, 64), rng.randrange(head)
-    piece = data[start : start + length]
-    if rng.random() < 0.5:
-        data[to : to + len(piece)] = piece
-    else:
-        data[to:to] = piece
-    return data
-
-
-def delete(data: bytearray, rng: random.Random, head: int) -> bytearray:
-    at = rng.randrange(head)
-    del data[at : at + rng.randrange(1, 40)]
-    return data
-
-
-def noise(data: bytearray, rng: random.Random, head: int) -> bytearray:
-    at = rng.randrange(head)
-    fresh = rng.randbytes(rng.randrange(1, 24))
-    data[at : at + len(fresh)] = fresh
-    return data
-
-
-def digits(data: bytearray, rng: random.Random, head: int) -> bytearray:
-    """Replace one number of a JSON header, keeping its length field right."""
-    places = [i for i in range(8, head) if chr(data[i]).isdigit()]
-    if not places:
-        return data
-    at = rng.choice(places)
-    number = str(rng.choice((*ABSURD, -1, 3, 10**30))).encode()
-    length = int.from_bytes(data[:8], "little") + len(number) - 1
-    data[at : at + 1] = number
-    data[:8] = struct.pack("<Q", max(0, length))
-    return data
-
-
-def swap_case(data: bytearray, rng: random.Random, head: int) -> bytearray:
-    at = rng.randrange(head)
-    data[at] = rng.choice(b'{}[]":,0123456789FBIU_ \\\x00')
-    return data
-
-
-GGUF_MUTATIONS: tuple[Mutation, ...] = (
-    flip_bits,
-    flip_bits,
-    truncate,
-    plant_long,
-    plant_length,
-    plant_length,
-    plant_int,
-    splice,
-    delete,
-    noise,
-)
-SAFETENSORS_MUTATIONS: tuple[Mutation, ...] = (
-    flip_bits,
-    flip_bits,
-    truncate,
-    plant_long,
-    digits,
-    digits,
-    swap_case,
-    splice,
-    delete,
-    noise,
-)
 
 CONFIG = ModelConfig(
     family="llama",
@@ -336,56 +231,6 @@ def test_damaged_safetensors_files(tmp_path: Path) -> None:
     assert outcomes["loaded"] > 50
 
 
-# What a value of a JSON file may become: of another type, out of all bounds, nested, or long.
-JUNK: tuple[Any, ...] = (
-    *(-1, 0, 1, 7, 2**31, 2**63, 10**30, 10**400, -(10**400), 1e308, float("nan"), float("inf"), -0.5, True, None),
-    *(
-        "",
-        "x",
-        "a" * 5000,
-        "9" * 5000,
-        "/dev/zero",
-        "\0",
-        "\ud800",
-        "(a|a|aa)+$",
-        "someone/code",
-        [],
-        {},
-        [[1]],
-        {"a": 1},
-    ),
-    *(
-        [1] * 300,
-        {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 9},
-    ),
-)
-
-
-def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [here] if here else []
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in list(items)[:60]:
-        found += places(inner, (*here, key))
-    return found
-
-
-def damaged(value: Any, rng: random.Random) -> str:
-    """Return a JSON text in which some values are junk."""
-    value = copy.deepcopy(value)
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        *way, last = rng.choice(places(value))
-        inner = value
-        for step in way:
-            inner = inner[step]
-        if rng.random() < 0.15 and isinstance(inner, dict):
-            del inner[last]
-        else:
-            inner[last] = copy.deepcopy(rng.choice(JUNK))
-        if not places(value):
-            break
-    return json.dumps(value)
-
-
 def folder_of(path: Path, kind: str) -> Path:
     """Write a tiny model with a tokenizer."""
     tokenizer = new_bpe([], [], PRE_TOKENIZERS["smollm"], add_prefix_space=False)
@@ -435,32 +280,6 @@ def test_damaged_settings(tmp_path: Path, kind: str, name: str) -> None:
             outcomes["loaded"] += 1
     assert not outcomes["silent or long"]
     assert outcomes["refused"] >= 2
-
-
-TEMPLATE_BITS = (
-    *(
-        "{{ messages }}",
-        "{{ messages|tojson }}",
-        "{{ '%9999d' % 1 }}",
-        "{{ '%(a)999d' * 900 % {'a': 1} }}",
-        "{{ ns.a }}",
-    ),
-    *("{% set ns = namespace(a=[1], b=(1,)) %}", "{% for i in range(40) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}"),
-    *("{% for i in range(40) %}{% set ns.b = (ns.b, ns.b) %}{% endfor %}", "{{ ns.a == ns.a }}", "{{ {ns.b: 1} }}"),
-    *("{% if ns.a in [ns.b, ns.a] %}x{% endif %}", "{{ [ns.a, ns.b]|sort }}", "{{ 'a'.encode('punycode') }}"),
-    *("{{ range(9999)|list|tojson(separators=('x' * 99999, ':')) }}", "{{ messages|sort(attribute='content') }}"),
-    *("{{ [1]|select('eq', ns.a)|list }}", "{{ 'ab' * 900000 }}", "{% for m in messages %}{{ m.content }}{% endfor %}"),
-    *(
-        "{{ loop }}",
-        "{{ {}[ns.b] }}",
-        "{{ undefined.a }}",
-        "{{ 1/0 }}",
-        "{{ '{0:{1}}'.format(1, 9) }}",
-        "{%",
-        "%}",
-        "{{",
-    ),
-)
 
 
 def test_damaged_templates(monkeypatch: pytest.MonkeyPatch) -> None:

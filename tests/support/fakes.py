@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import nlpkit.core.load
 from nlpkit.core.chat.message import Message
@@ -27,8 +27,8 @@ class FakeModel:
         self.name = "fake"
         self.adapter: str | None = None
         self.adapter_sha256: str | None = None
-        self.brief_tasks: frozenset[str] = frozenset()
-        self.languages: tuple[tuple[str, str], ...] = ()
+        self.learned_tasks: frozenset[str] = frozenset()
+        self.learned_options: tuple[Mapping[str, str], ...] = ()
         self.notes: tuple[str, ...] = ()
         self.requests: list[Request] = []
         self.loaded_with: dict[str, object] = {}

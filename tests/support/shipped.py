@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nlpkit.apps.models import adapters
-from nlpkit.core.formats.tuned import read_brief_tasks, write_brief_tasks
+from nlpkit.core.formats.learned_tasks import read_learned_tasks, write_learned_tasks
 
 PAIRS = [("en", "de"), ("de", "en"), ("en", "fr"), ("fr", "en")]
 LEARNED = [{"source_lang": source, "target_lang": target} for source, target in PAIRS]
@@ -22,7 +22,7 @@ def ship(folder: Path, task: str, **tuned: Any) -> Path:
     path.mkdir(parents=True)
     (path / adapters.CONFIG).write_text(json.dumps({"peft_type": "LORA"}))
     (path / adapters.WEIGHTS).write_bytes(b"weights of " + task.encode())
-    write_brief_tasks(path, [task], **tuned)
+    write_learned_tasks(path, [task], **tuned)
     return path
 
 
@@ -42,7 +42,7 @@ def ship_model(task: str, *, learned: Sequence[Mapping[str, str]] | None = None)
     path = adapters.MODELS / task
     path.mkdir(parents=True)
     (path / adapters.MODEL).write_bytes(b"weights of the model")
-    write_brief_tasks(path, [task], learned=LEARNED if learned is None else learned)
+    write_learned_tasks(path, [task], learned=LEARNED if learned is None else learned)
     return path
 
 
@@ -71,8 +71,8 @@ def install_loader(build: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) ->
         model.name, model.adapter = called or name, adapter_name
         folder = Path(name).parent if adapter is None else Path(adapter)
         if adapter is not None or Path(name).name == adapters.MODEL:
-            model.brief_tasks = read_brief_tasks(folder).names
-            model.languages = read_brief_tasks(folder).languages
+            model.learned_tasks = read_learned_tasks(folder).names
+            model.learned_options = read_learned_tasks(folder).learned
         if adapter is not None:
             model.adapter_sha256 = "f" * 64
         loads.names.append((called or name, adapter_name))

@@ -8,11 +8,12 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import leaves, whole
 
 from nlpkit.apps.documents.files import looks_like_path, stdin_waits
 
@@ -32,19 +33,12 @@ def refused(result: Any, *expected: str) -> None:
         assert text in result.err
 
 
-def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, child in getattr(command, "commands", {}).items():
-        yield from commands(child, (*path, name))
-    if not hasattr(command, "commands"):
-        yield path, command
-
-
 def valued_options() -> list[tuple[tuple[str, ...], Any]]:
     from nlpkit.cli import build_command
 
     return [
         (path, parameter)
-        for path, command in commands(build_command(plain=True))
+        for path, command in leaves(build_command(plain=True))
         for parameter in command.params
         if parameter.param_type_name == "option" and not parameter.is_flag
     ]
@@ -201,11 +195,22 @@ def test_hints_name_options_that_exist() -> None:
 
     known = {
         name
-        for _, command in commands(build_command(plain=True))
+        for _, command in leaves(build_command(plain=True))
         for parameter in command.params
         for name in parameter.opts
     }
     assert {name for names in _FOREIGN.values() for name in names} <= known
+
+
+def test_the_list_of_commands_says_what_each_of_them_says(cli: Cli) -> None:
+    from nlpkit.cli import build_command
+
+    listed = build_command(plain=True).commands
+    assert {name: late.help for name, late in listed.items()} == {
+        name: whole(late).get_short_help_str(100) for name, late in listed.items()
+    }
+    text = cli("--help").out
+    assert all(late.help in text for late in listed.values()), "a summary is cut off"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +228,7 @@ def test_narrow_help_cuts_no_name(cli: Cli, columns: int, monkeypatch: pytest.Mo
     from nlpkit.cli import build_command
 
     monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
-    for path, command in commands(build_command(plain=True)):
+    for path, command in leaves(build_command(plain=True)):
         text = cli(*path, "--help").out
         assert "…" not in text
         for parameter in command.params:

@@ -17,8 +17,9 @@ from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
 from nlpkit.core.fetch.resolve import resolve_model
-from nlpkit.core.formats.adapter import open_adapter, save_adapter
 from nlpkit.core.formats.open import open_model
+from nlpkit.core.formats.peft.adapter import open_adapter
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.language_model import LanguageModel
 from nlpkit.core.load import load_model
 from nlpkit.core.quantization.kernel_linear import KernelLinear

@@ -25,7 +25,10 @@ def learn(
         typer.Option(metavar="PATH", help="Write what looks like terms here, as a glossary to go through."),
     ] = None,
 ) -> int:
-    """Learn from corrections: they go into a memory, and what was often corrected alike is proposed for a glossary."""
+    """Learn from a person's corrections of translations.
+
+    They go into a memory, and what was often corrected alike is proposed for a glossary.
+    """
     from pathlib import Path
 
     from nlpkit.apps.documents.memory.entries import Entry

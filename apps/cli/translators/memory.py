@@ -9,7 +9,9 @@ import typer
 from nlpkit.apps.cli.options import SinkOptions, command
 from nlpkit.apps.cli.output import Writer, note
 
-memory_app = typer.Typer(help="Translation memories: take in, give out, count.", no_args_is_help=True)
+memory_app = typer.Typer(
+    help="Translation memories: take in, give out, count.", no_args_is_help=True, add_completion=False
+)
 MemoryPath = Annotated[str, typer.Argument(metavar="MEMORY", help="The memory's file.", show_default=False)]
 From = Annotated[str | None, typer.Option("--from", metavar="LANG", help="Language to translate from.")]
 To = Annotated[str | None, typer.Option("--to", "-t", metavar="LANG", help="Language to translate to.")]

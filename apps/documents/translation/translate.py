@@ -168,7 +168,7 @@ def _outcome(text: str, answers: Sequence[Answer], attempt: Attempt) -> Outcome:
     reasons = dict.fromkeys(reason for answer in answers for reason in answer.reasons)
     if attempt.in_pieces:
         reasons[IN_PIECES] = None
-    return Outcome(text, min(answer.confidence for answer in answers), tuple(reasons))
+    return Outcome(text, min((answer.confidence for answer in answers), default=1.0), tuple(reasons))
 
 
 def _all_codes(plan: PlannedSegment, text: str) -> tuple[str, ...]:

@@ -24,12 +24,17 @@ class News:
         text: Text that is final now.
         token_id: The new token; None where there is not one.
         completion: The whole completion, when it is finished.
+        logprob: The new token's log-probability under the model's own distribution, in nats; None where there is no
+            new token.
+        alternatives: The likeliest tokens at its place and their log-probabilities, where the request wants them.
     """
 
     index: int
     text: str
     token_id: int | None
     completion: Completion | None
+    logprob: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass

@@ -85,7 +85,8 @@ class Beams:
         text.progress = None if self.lexicon is None else self.lexicon.start
         self._config = config
         self._special = text.special
-        self._stops = StopStates(config.stop, text.tokenizer) if config.stop else None
+        prompt_ids = text.request.prompt_ids
+        self._stops = StopStates(config.stop, text.tokenizer, prompt_ids=prompt_ids) if config.stop else None
         size = config.beam_size // config.beam_groups
         self.beams = [Beam(size, config.length_penalty, config.max_tokens, [text]) for _ in range(config.beam_groups)]
         self.live = [text] * config.beam_groups

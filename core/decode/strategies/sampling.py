@@ -80,13 +80,15 @@ def _append(
         if text.finish_reason is not None:
             continue  # a guess that came true, but behind the end of the text
         wanted = text.config.logprobs
+        alternatives: tuple[tuple[int, float], ...] = ()
         if wanted is not None:
             best = logits[i].topk(min(wanted, logits.shape[-1]))
             values = (best.values - log_total[i]).tolist()
-            text.top_logprobs.append(tuple(zip(best.indices.tolist(), values, strict=True)))
+            alternatives = tuple(zip(best.indices.tolist(), values, strict=True))
+            text.top_logprobs.append(alternatives)
         piece = text.append(chosen[i], logprobs[i])
         done = text.completion() if text.finish_reason is not None else None
-        news[text.key].append(News(text.key[1], piece, chosen[i], done))
+        news[text.key].append(News(text.key[1], piece, chosen[i], done, logprobs[i], alternatives))
 
 
 def _flat(

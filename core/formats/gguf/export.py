@@ -21,8 +21,8 @@ from nlpkit.core.formats.gguf.quantize import FORMATS, TensorFormat, fitting_typ
 from nlpkit.core.formats.gguf.source import GGUFSource
 from nlpkit.core.formats.gguf.types import GGMLType
 from nlpkit.core.formats.gguf.weight_names import weight_shapes
+from nlpkit.core.formats.learned_tasks import GGUF_KEY, LearnedTasks
 from nlpkit.core.formats.name_rules import NameRule, stored_weights, to_stored
-from nlpkit.core.formats.tuned import TUNED_KEY, BriefTasks
 from nlpkit.core.model.config import ModelConfig, RopeConfig
 from nlpkit.core.model.rope import inverse_frequencies
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ def write_gguf(
     dtype: Literal["f16", "f32", "q8_0", "q6_k", "q5_1", "q4_1"] | str = "f16",
     tokenizer: Tokenizer | None = None,
     chat: ChatTemplate | None = None,
-    tuned: BriefTasks | None = None,
+    tuned: LearnedTasks | None = None,
     name: str = "model",
 ) -> None:
     """Write a model to one GGUF file.
@@ -58,7 +58,7 @@ def write_gguf(
             and matrices whose rows fill no whole blocks in a finer type.
         tokenizer: Byte-level BPE or SentencePiece; None leaves it out.
         chat: The chat template; None leaves it out.
-        tuned: What it was tuned for, which `GGUFSource.brief_tasks` reads; None leaves it out.
+        tuned: What it was tuned for, which `GGUFSource.learned_tasks` reads; None leaves it out.
         name: The model's name, for other programs to show.
 
     Raises:
@@ -80,7 +80,7 @@ def write_gguf(
     if dtype.startswith("q"):
         values["general.quantization_version"] = _QUANTIZATION_VERSION
     if tuned is not None and tuned.names:
-        values[TUNED_KEY] = tuned.to_json()
+        values[GGUF_KEY] = tuned.to_json()
     if tokenizer is not None:
         values |= tokenizer_metadata(tokenizer, vocab_size=config.vocab_size, chat=chat)
     plan = [*_rope_factors(config), *_plan(config, row, tensors, file_format)]

@@ -16,8 +16,8 @@ from nlpkit.core.formats.gguf.config import architecture_of, read_config
 from nlpkit.core.formats.gguf.dequantize import dequantize
 from nlpkit.core.formats.gguf.file import GGUFFile, open_gguf
 from nlpkit.core.formats.gguf.weight_names import IGNORED, weight_shapes
+from nlpkit.core.formats.learned_tasks import GGUF_KEY, LearnedTasks, parse_learned_tasks
 from nlpkit.core.formats.name_rules import NameRule, find_rule, part_sizes, to_ours
-from nlpkit.core.formats.tuned import TUNED_KEY, BriefTasks, parse_brief_tasks
 from nlpkit.core.tokenizers.gguf_vocab import build_tokenizer
 from nlpkit.core.tokenizers.tokenizer import Tokenizer
 
@@ -137,14 +137,14 @@ class GGUFSource:
         """
         return build_chat_template(self.file.metadata)
 
-    def brief_tasks(self) -> BriefTasks:
+    def learned_tasks(self) -> LearnedTasks:
         """Return what the file says that the model was tuned for; nothing where it does not say.
 
         Raises:
             ModelFileError: What it says is damaged, or of a later version.
         """
-        text = self.file.metadata.get(TUNED_KEY)
-        return BriefTasks() if text is None else parse_brief_tasks(text, where=f"{TUNED_KEY} in {self.path}")
+        text = self.file.metadata.get(GGUF_KEY)
+        return LearnedTasks() if text is None else parse_learned_tasks(text, where=f"{GGUF_KEY} in {self.path}")
 
     def files(self) -> Mapping[str, Path]:
         """Return the weight files by name."""

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nlpkit.core.files.write import into_directory
-from nlpkit.core.formats.adapter import save_adapter
+from nlpkit.core.formats.learned_tasks import FILE_NAME as LEARNED_TASKS
+from nlpkit.core.formats.learned_tasks import write_learned_tasks
 from nlpkit.core.formats.native import FORMAT_VERSION, NATIVE_CONFIG
-from nlpkit.core.formats.tuned import FILE_NAME as BRIEF_TASKS
-from nlpkit.core.formats.tuned import write_brief_tasks
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.model.gpt import GPT
 from nlpkit.core.model.lora import LoraWeights, lora_layers
 
@@ -32,7 +32,7 @@ def write_model(
     tokenizer: Tokenizer,
     chat: ChatTemplate | None,
     dtype: torch.dtype,
-    brief_tasks: Iterable[str] = (),
+    learned_tasks: Iterable[str] = (),
     learned: Iterable[Mapping[str, str]] = (),
 ) -> None:
     """Write a trained model into a directory that may hold other things, each file whole or not at all.
@@ -44,7 +44,7 @@ def write_model(
         tokenizer: Its tokenizer.
         chat: Its chat template, or None.
         dtype: Dtype on disk.
-        brief_tasks: Tasks whose brief prompts it learned.
+        learned_tasks: Tasks whose short prompts it learned.
         learned: Values of the tasks' options that it learned.
 
     Raises:
@@ -54,7 +54,7 @@ def write_model(
         name: weights.get(name, parameter).detach().to("cpu", dtype).contiguous()
         for name, parameter in model.named_parameters()
     }
-    with into_directory(directory, stale=[BRIEF_TASKS]) as aside:
+    with into_directory(directory, stale=[LEARNED_TASKS]) as aside:
         save = getattr(tokenizer, "save", None)
         if save is not None:
             save(aside)
@@ -62,7 +62,7 @@ def write_model(
             chat.save(aside)
         values = {"format_version": FORMAT_VERSION, "model": model.config.to_dict()}
         (aside / NATIVE_CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
-        write_brief_tasks(aside, brief_tasks, learned=learned)
+        write_learned_tasks(aside, learned_tasks, learned=learned)
         save_file(tensors, aside / "model.safetensors")
 
 
@@ -74,7 +74,7 @@ def write_adapter(
     base_model: str | None,
     dropout: float,
     dtype: torch.dtype = torch.float32,
-    brief_tasks: Iterable[str] = (),
+    learned_tasks: Iterable[str] = (),
     learned: Iterable[Mapping[str, str]] = (),
 ) -> None:
     """Write a trained adapter, each file whole or not at all.
@@ -86,7 +86,7 @@ def write_adapter(
         base_model: What to name as the base model.
         dropout: Dropout of the adapter, for the record.
         dtype: Dtype on disk.
-        brief_tasks: Tasks whose brief prompts it learned.
+        learned_tasks: Tasks whose short prompts it learned.
         learned: Values of the tasks' options that it learned.
 
     Raises:
@@ -98,6 +98,6 @@ def write_adapter(
         )
         for name, layer in lora_layers(model).items()
     }
-    with into_directory(directory, stale=[BRIEF_TASKS]) as aside:
+    with into_directory(directory, stale=[LEARNED_TASKS]) as aside:
         save_adapter(aside, model.config, updates, base_model=base_model, dropout=dropout, dtype=dtype)
-        write_brief_tasks(aside, brief_tasks, learned=learned)
+        write_learned_tasks(aside, learned_tasks, learned=learned)

@@ -15,8 +15,9 @@ from torch import Tensor
 from nlpkit.apps.models.averaging import average_adapters
 from nlpkit.core.errors import ConfigError, InputError, ModelFileError
 from nlpkit.core.files.hashing import sha256_file
-from nlpkit.core.formats.adapter import open_adapter, save_adapter
-from nlpkit.core.formats.tuned import read_brief_tasks, write_brief_tasks
+from nlpkit.core.formats.learned_tasks import read_learned_tasks, write_learned_tasks
+from nlpkit.core.formats.peft.adapter import open_adapter
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.model.lora import LoraWeights
 
 Updates = Mapping[str, LoraWeights]
@@ -37,7 +38,7 @@ def save(tmp_path: Path, base: Path) -> Save:
         path.mkdir()
         save_adapter(path, CONFIG, updates, base_model="some base")
         if task is not None:
-            write_brief_tasks(path, [task], base_sha256=base_sha256)
+            write_learned_tasks(path, [task], base_sha256=base_sha256)
         return str(path)
 
     return adapter
@@ -112,7 +113,7 @@ def test_what_it_was_tuned_for_is_kept(save: Save, base: Path, tmp_path: Path) -
     sha256 = sha256_file(base / "model.safetensors")
     paths = [save("one", {QUERY: update(1)}), save("two", {QUERY: update(2)}, base_sha256=sha256)]
     done = average_adapters(str(base), paths, str(tmp_path / "mean"))
-    tuned = read_brief_tasks(done.path)
+    tuned = read_learned_tasks(done.path)
     assert (tuned.names, tuned.base_sha256) == ({"qa"}, sha256)
     assert open_adapter(done.path).base_model == "some base"
     assert {path.stat().st_mode & 0o777 for path in done.path.iterdir()} == {0o644}
@@ -124,10 +125,10 @@ def test_a_task_learned_both_ways_may_be_averaged_with_it_learned_one_way(base: 
         path = tmp_path / str(number)
         path.mkdir()
         save_adapter(path, CONFIG, {QUERY: update(number + 1)}, base_model="some base")
-        write_brief_tasks(path, names)
+        write_learned_tasks(path, names)
         paths.append(str(path))
     done = average_adapters(str(base), paths, str(tmp_path / "mean"))
-    assert read_brief_tasks(done.path).names == {"qa", "qa-inverse"}
+    assert read_learned_tasks(done.path).names == {"qa", "qa-inverse"}
 
 
 @pytest.mark.parametrize(

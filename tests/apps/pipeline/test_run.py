@@ -352,7 +352,7 @@ class TestScores:
         def prompt(self, example: Row) -> Prompt:
             return Prompt(str(example["text"]), short=f"{example['text']} ->")
 
-        def answers(self, example: Row) -> Sequence[str]:
+        def answers(self, example: Row, *, learned: Learned | None) -> Sequence[str]:
             return ("good", "bad", "mixed")
 
     def scored(self, lm: Any, likely: dict[str, float]) -> list[str]:
@@ -367,7 +367,7 @@ class TestScores:
         return asked
 
     def test_no_answers_are_said(self, fake_lm, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(self.Mood, "answers", lambda self, example: ())
+        monkeypatch.setattr(self.Mood, "answers", lambda self, example, learned: ())
         with pytest.raises(InputError, match="no answers to choose from"):
             list(run_task(fake_lm(shout), self.Mood(), rows("Rain.")))
 
@@ -375,23 +375,60 @@ class TestScores:
         lm = fake_lm(shout)
         asked = self.scored(lm, {"good": -3.0, "bad": -1.0, "mixed": -2.0})
         (result,) = run_task(lm, self.Mood(), rows("Rain."))
-        assert result.text == "bad"
+        assert (result.text, result.alternatives) == ("bad", ())
+        (result,) = run_task(lm, self.Mood(), rows("Rain."), overrides={"n": 3})
         assert [(one.text, one.score) for one in result.alternatives] == [
             ("bad", -1.0),
             ("mixed", -2.0),
             ("good", -3.0),
         ]
         assert (result.output_tokens, result.chunks, result.finish_reason) == (0, 1, "eos")
-        assert asked == [f"<user>Rain.</>{answer}" for answer in ("good", "bad", "mixed")]
+        assert asked == 2 * [f"<user>Rain.</>{answer}" for answer in ("good", "bad", "mixed")]
         assert lm.requests == []
 
     def test_behind_the_short_prompt_stands_a_space(self, fake_lm) -> None:
         lm = fake_lm(shout)
-        lm.brief_tasks = frozenset({"mood"})
+        lm.learned_tasks = frozenset({"mood"})
         asked = self.scored(lm, {"good": -1.0, "bad": -2.0, "mixed": -3.0})
         assert [str(one) for one in run_task(lm, self.Mood(), rows("Sun."))] == ["good"]
         assert asked[0] == "Sun. -> good"
 
     def test_what_does_not_fit_is_refused(self, fake_lm) -> None:
-        with pytest.raises(ContextOverflowError, match="its prompt and an answer have"):
+        with pytest.raises(ContextOverflowError, match="The input is too long"):
             list(run_task(fake_lm(shout, max_seq_len=20), self.Mood(), rows("word " * 50)))
+
+    def test_rows_are_scored_together_and_keep_their_own_answers(self, fake_lm) -> None:
+        lm = fake_lm(shout)
+        calls: list[int] = []
+
+        def score(pairs: Any) -> list[Score]:
+            calls.append(len(pairs))
+            texts = [lm.decode(prompt) + lm.decode(target) for prompt, target in pairs]
+            values = [0.0 if text in ("<user>Sun.</>good", "<user>Rain.</>bad") else -1.0 for text in texts]
+            return [Score(logprob=value, token_logprobs=(value,), is_greedy=False) for value in values]
+
+        lm.score = score
+        results = list(run_task(lm, self.Mood(), [*rows("Sun.", "Rain."), {"text": 3}, *rows("Sun.")], keep_going=True))
+        assert [result.text for result in results] == ["good", "bad", "", "good"]
+        assert results[2].error is not None
+        assert calls == [6], "the same question twice is scored once"
+
+    def test_a_row_that_cannot_be_scored_leaves_its_neighbours(self, fake_lm) -> None:
+        lm = fake_lm(shout)
+
+        def score(pairs: Any) -> list[Score]:
+            if any("Fog" in lm.decode(prompt) for prompt, _ in pairs):
+                raise NlpkitError("no numbers come out")
+            return [Score(logprob=-len(ids), token_logprobs=(), is_greedy=False) for _, ids in pairs]
+
+        lm.score = score
+        results = list(run_task(lm, self.Mood(), rows("Sun.", "Fog.", "Rain."), keep_going=True))
+        assert [result.error is None for result in results] == [True, False, True]
+        with pytest.raises(NlpkitError, match="no numbers"):
+            list(run_task(lm, self.Mood(), rows("Sun.", "Fog.")))
+
+    def test_a_stream_gives_the_answer_at_once(self, fake_lm) -> None:
+        lm = fake_lm(shout)
+        self.scored(lm, {"good": -3.0, "bad": -1.0, "mixed": -2.0})
+        piece, result = stream_task(lm, self.Mood(), {"text": "Rain."})
+        assert (piece, str(result)) == ("bad", "bad")

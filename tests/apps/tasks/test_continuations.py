@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
 import pytest
-import sentencepiece
-import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from spaced_tokenizers import ALL, TEXT, spm
 
 from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder
 from nlpkit.apps.tasks.generation import TextGeneration
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.core.chat.template import ChatTemplate
-from nlpkit.core.tokenizers.bpe import HFTokenizer
-from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.tokenizers.tokenizer import encode_behind
 
-TEXT = "the queen lays eggs in a day and the hive is warm and full of honey"
 PAIRS = [("the queen lays", " eggs"), ("the queen", " lays  eggs"), ("qu", "een lays"), ("the hive\n", "is warm")]
 EXAMPLE = {"source": "the queen", "target": "die", "source_lang": "en", "target_lang": "de"}
-
-
-def spm(**options: Any) -> SentencePieceTokenizer:
-    out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([TEXT] * 3), model_writer=out, vocab_size=300, model_type="bpe", byte_fallback=True,
-        hard_vocab_limit=False, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
-        unk_id=0, bos_id=1, eos_id=2, num_threads=1, **options,
-    )  # fmt: skip
-    return SentencePieceTokenizer(out.getvalue())
-
-
-def hf(scheme: str) -> HFTokenizer:
-    """Llama's tokenizer in the ways that tokenizer.json files have it."""
-    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁": 3}
-    for char in sorted({*TEXT, "\n", "x"} - {" "}):
-        vocab[char] = len(vocab)
-    vocab |= {"▁e": len(vocab), "Ġ": len(vocab) + 1, "Ċ": len(vocab) + 2}
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocab, [("▁", "e")], unk_token="<unk>"))
-    if scheme == "prepend":
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    elif scheme == "byte_level":
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    else:
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
-    if scheme == "byte_level":
-        tokenizer.decoder = decoders.ByteLevel()
-    else:
-        tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)])
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    return HFTokenizer(tokenizer, bos_id=1, eos_ids=[2])
-
-
-ALL = {
-    "sentencepiece": spm,
-    "without_prefix": lambda: spm(add_dummy_prefix=False),
-    **{scheme: (lambda scheme=scheme: hf(scheme)) for scheme in ("prepend", "always", "first", "never", "byte_level")},
-}
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -83,17 +37,17 @@ def test_behind_a_special_token(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "without_prefix", "prepend", "first"])
-@pytest.mark.parametrize("brief", [True, False])
-def test_training_asking_and_scoring_agree(kind: str, brief: bool) -> None:
+@pytest.mark.parametrize("short", [True, False])
+def test_training_asking_and_scoring_agree(kind: str, short: bool) -> None:
     tokenizer = ALL[kind]()
     task = load_task("translation")
-    encoder = PromptEncoder(tokenizer, None, EVERY if brief else frozenset())
+    encoder = PromptEncoder(tokenizer, None, EVERY if short else frozenset())
     ids, length = encoder.lesson(task, EXAMPLE, "x")
     prepared = task.prepare(EXAMPLE)
     assert ids[:length] == encoder.prompt(task, prepared)
     target = encoder.target(encoder.ask(task, prepared), "die")
     assert ids[length:-1] == target
-    assert b"".join(map(tokenizer.token_bytes, target)) == (b" die" if brief else b"die")
+    assert b"".join(map(tokenizer.token_bytes, target)) == (b" die" if short else b"die")
 
 
 def test_completions_learn_one_space() -> None:

@@ -1,4 +1,4 @@
-"""Ids asked are ids trained are ids scored, for every task, with chat and with brief prompts."""
+"""Ids asked are ids trained are ids scored, for every task, with chat and with short prompts."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("summarization", {"document": TEXT, "summary": "A dog.", "max_words": 5}),
     ("writing", {"prompt": "the sea", "form": "haiku", "text": "Waves"}),
     ("writing", {"prompt": "the sea", "text": "Waves"}),
+    ("classification", {"text": TEXT, "labels": ["animal", "weather"], "label": "animal"}),
+    ("sentiment", {"text": TEXT, "label": "neutral"}),
     ("generation", {"prompt": "The dog", "text": " sleeps"}),
     ("chat", {"prompt": "The dog", "text": "sleeps"}),
 ]
@@ -35,10 +37,10 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
 class Model:
     """As much of a language model as asking and scoring need; remembers the ids that it is given."""
 
-    name, adapter, adapter_sha256, languages, max_seq_len = "m", None, None, (), 512
+    name, adapter, adapter_sha256, learned_options, max_seq_len = "m", None, None, (), 512
 
     def __init__(self, learned: Container[str]) -> None:
-        self.tokenizer, self.chat, self.brief_tasks = pairs_tokenizer(), ChatTemplate(CHATML), learned
+        self.tokenizer, self.chat, self.learned_tasks = pairs_tokenizer(), ChatTemplate(CHATML), learned
         self.pairs: list[Any] = []
 
     def has_token(self, text: str) -> bool:
@@ -52,7 +54,7 @@ class Model:
         return [Score(logprob=-1.0, token_logprobs=(-1.0,), is_greedy=False) for _ in pairs]
 
 
-@pytest.mark.parametrize("learned", [frozenset(), EVERY], ids=["chat", "brief"])
+@pytest.mark.parametrize("learned", [frozenset(), EVERY], ids=["chat", "short"])
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=[f"{name}-{number}" for number, (name, _) in enumerate(ROWS)])
 def test_ids_asked_are_ids_trained_are_ids_scored(name: str, row: dict[str, Any], learned: Container[str]) -> None:
     task, lm = load_task(name), Model(learned)
@@ -63,8 +65,11 @@ def test_ids_asked_are_ids_trained_are_ids_scored(name: str, row: dict[str, Any]
     target_likelihood(lm, encoder, task, task.prepare(row))  # type: ignore[arg-type]
     ((prompt, target),) = lm.pairs
     assert [*prompt, *target, trained[-1]] == trained
-    # Which prompt it is shows in the ids: what learned all brief prompts is not chatted with.
-    short = name in {"translation", "qa"} or (row.get("length") or row.get("form")) is not None
+    # Which prompt it is shows in the ids: what learned all short prompts is not chatted with.
+    short = (
+        name in {"translation", "qa", "classification", "sentiment"}
+        or (row.get("length") or row.get("form")) is not None
+    )
     starts_chat = trained[0] == lm.tokenizer.token_to_id("<|im_start|>")
     assert starts_chat is not (name == "generation" or (learned is EVERY and short))
 

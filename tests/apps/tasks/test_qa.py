@@ -167,12 +167,12 @@ def test_whole_answers_beat_partial_ones_then_the_surer_wins() -> None:
     assert task.merge(results[:1], example, learned=None).text == "Red"
 
 
-class TestBriefPrompts:
-    """A model that was tuned for the task with brief prompts."""
+class TestShortPrompts:
+    """A model that was tuned for the task with short prompts."""
 
     def ask(self, fake_lm: Any, context: str, reply: Any, **options: Any) -> tuple[Any, Any]:
         lm = fake_lm(reply, **options)
-        lm.brief_tasks = frozenset({"qa"})
+        lm.learned_tasks = frozenset({"qa"})
         (result,) = run_task(lm, QuestionAnswering(), [{"context": context, "question": "Where?"}])
         return result, lm
 
@@ -198,12 +198,12 @@ class TestBriefPrompts:
         chat = ask(fake_lm, "Where?", short + text(4), lambda *_: "x", max_seq_len=2000)
         assert chat.chunks == 1
 
-    @pytest.mark.parametrize("brief", [True, False])
-    def test_an_answer_wins_over_windows_without_one_however_sure_they_are(self, brief: bool) -> None:
+    @pytest.mark.parametrize("short", [True, False])
+    def test_an_answer_wins_over_windows_without_one_however_sure_they_are(self, short: bool) -> None:
         task = QuestionAnswering()
         context = "Red fox. Blue fox. Green owl."
         example = {"context": context, "question": "Which?"}
-        learned = Learned() if brief else None
+        learned = Learned() if short else None
 
         def part(offset: int, text: str, said: str, logprob: float, n_tokens: int) -> ChunkResult:
             chunk = Chunk({**example, "context": text}, offset=offset)
@@ -213,14 +213,14 @@ class TestBriefPrompts:
         # More likely as a whole, less so by the token: 0.5 against 0.3, and -0.7 against -0.3.
         first, second = part(9, "Blue fox.", "Blue", -0.7, 1), part(19, "Green owl.", "Green owl", -0.3, 4)
         merged = task.merge([sure, first, second], example, learned=learned)
-        assert merged.text == ("Blue" if brief else "Green owl")
-        assert merged.fields["score"] == pytest.approx(math.exp(-0.7 if brief else -0.3), abs=1e-6)
+        assert merged.text == ("Blue" if short else "Green owl")
+        assert merged.fields["score"] == pytest.approx(math.exp(-0.7 if short else -0.3), abs=1e-6)
         assert merged.warnings == ()
         # No answer is as sure as the least sure window.
         unsure = part(9, "Blue fox.", "unanswerable", -0.2, 4)
         merged = task.merge([sure, unsure, sure], example, learned=learned)
         assert merged.fields["answerable"] is False
-        assert merged.fields["score"] == pytest.approx(math.exp(-0.8 if brief else -0.2), abs=1e-6)
+        assert merged.fields["score"] == pytest.approx(math.exp(-0.8 if short else -0.2), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ class TestInverseRows:
 
     def test_the_model_is_asked_for_the_question(self, fake_lm) -> None:
         lm = fake_lm(lambda *_: " Where was she born?\nAnswer: London")
-        lm.brief_tasks = frozenset({"qa", "qa-inverse"})
+        lm.learned_tasks = frozenset({"qa", "qa-inverse"})
         lm.score = None
         (result,) = run_task(lm, QuestionAnswering(), [self.ROW])
         assert lm.prompts == [f"{CONTEXT}\nAnswer: London\nQuestion:"]
@@ -331,7 +331,7 @@ class TestRivals:
     ) -> tuple[Any, Any]:
         """Answer `first`, and then with all keys of `likely`, which holds the question's log-likelihood after each."""
         lm = fake_lm(lambda *_: f" {first}", **options)
-        lm.brief_tasks, lm.scored = frozenset(tasks), []
+        lm.learned_tasks, lm.scored = frozenset(tasks), []
         complete = lm._complete
 
         def several(request: Request) -> tuple[Completion, ...]:

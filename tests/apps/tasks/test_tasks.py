@@ -52,6 +52,14 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"prompt": "the sea", "form": form, "text": "Waves\nand waves.", "keywords": ["foam"]}
         for form in ("free", "story", "poem", "haiku", "sonnet", "limerick", "acrostic", "dialogue")
     ],
+    "classification": [
+        {"text": "My card was lost.", "labels": ["card", "weather"], "label": "card"},
+        {"text": "It rains.", "label": "weather"},
+    ],
+    "sentiment": [
+        {"text": "Good film.", "label": "positive"},
+        {"text": "Bad.", "labels": ["no", "yes"], "label": "no"},
+    ],
     "generation": [{"prompt": "Once upon", "text": " a time \n"}],
     "chat": [{"prompt": "Hello!", "text": " Hi \n"}],
 }

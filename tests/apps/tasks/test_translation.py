@@ -240,12 +240,12 @@ def test_merging_one_part_is_parsing_it() -> None:
     assert task.merge([ChunkResult(chunk, Prediction("Hallo"), -1.0)], example, learned=None).text == "Hallo"
 
 
-class TestBriefPrompts:
-    """A model that was tuned for the task with brief prompts."""
+class TestShortPrompts:
+    """A model that was tuned for the task with short prompts."""
 
     def translate(self, fake_lm: Any, text: str, reply: Any, **row: Any) -> tuple[Any, Any]:
         lm = fake_lm(reply)
-        lm.brief_tasks = frozenset({"translation"})
+        lm.learned_tasks = frozenset({"translation"})
         (result,) = run_task(lm, Translation(), [{"source": text, "target_lang": "de", **row}])
         return result, lm
 
@@ -283,7 +283,7 @@ class TestBriefPrompts:
     @pytest.mark.parametrize("overrides", [{"beam_size": 1}, {"temperature": 0.5}, {"n": 3}])
     def test_the_users_own_search_counts(self, fake_lm, overrides: dict[str, Any]) -> None:
         lm = fake_lm(lambda *_: " Der Hund.")
-        lm.brief_tasks = frozenset({"translation"})
+        lm.learned_tasks = frozenset({"translation"})
         row = {"source": "The dog.", "target_lang": "de"}
         list(run_task(lm, Translation(), [row], overrides=overrides))
         assert lm.requests[0].config.beam_size == overrides.get("n", 1)
@@ -301,7 +301,7 @@ class TestBriefPrompts:
         self, fake_lm, overrides: dict[str, Any], words: tuple[str, ...]
     ) -> None:
         lm = fake_lm(lambda *_: " Der Köter.")
-        lm.brief_tasks = frozenset({"translation"})
+        lm.learned_tasks = frozenset({"translation"})
         row = {"source": "The dog.", "target_lang": "de", "glossary": {"dog": "Köter"}}
         list(run_task(lm, Translation(), [row], overrides=overrides))
         config = lm.requests[0].config

@@ -14,6 +14,7 @@ from nlpkit.apps.tasks.translation import RETRY_BEAMS, RETRY_NGRAM, Translation
 from nlpkit.apps.text.translation.confidence import COEFFICIENTS, LOW, REASONS, Signals, confidence, features
 
 PAIRS = tuple(pair for other in ("de", "fr", "es") for pair in (("en", other), (other, "en")))
+LEARNED = tuple({"source_lang": source, "target_lang": target} for source, target in PAIRS)
 MASKS = frozenset(f"⟦{number}⟧" for number in range(1, 9))
 _PROMPT = re.compile(r"(\w+): (.*)\n", re.DOTALL)
 
@@ -31,8 +32,8 @@ class Model:
     def __init__(self, fake_lm: Any, known: Mapping[str, Mapping[str, str]], *, masks: bool = False) -> None:
         self.known = known
         self.lm = fake_lm(self.reply)
-        self.lm.brief_tasks = frozenset({"translation"})
-        self.lm.languages = PAIRS
+        self.lm.learned_tasks = frozenset({"translation"})
+        self.lm.learned_options = LEARNED
         self.lm.vocabulary = MASKS if masks else frozenset()
 
     def reply(self, prompt: str, request: Any) -> str:
@@ -288,7 +289,7 @@ class TestDoubts:
     def test_the_better_try_is_kept(self, fake_lm: Any) -> None:
         answers = iter([" Ja.", " Wir gingen mit den Kindern in den Park."])
         lm = fake_lm(lambda *_: next(answers))
-        lm.brief_tasks, lm.languages = frozenset({"translation"}), PAIRS
+        lm.learned_tasks, lm.learned_options = frozenset({"translation"}), LEARNED
         row = {"source": "We went to the park with the children.", "target_lang": "de"}
         (result,) = run_task(lm, Translation(), [row])
         assert result.text == "Wir gingen mit den Kindern in den Park."

@@ -18,7 +18,7 @@ import nlpkit
 from nlpkit.apps.models import adapters
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.formats.export import convert_model
-from nlpkit.core.formats.tuned import FILE_NAME
+from nlpkit.core.formats.learned_tasks import FILE_NAME
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.train.checkpoints.output import write_model
 
@@ -49,7 +49,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     write_model(
         folder / "native", tiny_gpt(config, scale=0.1), {}, tokenizer=tokenizer, chat=None, dtype=torch.float32,
-        brief_tasks=["translation"], learned=LEARNED,
+        learned_tasks=["translation"], learned=LEARNED,
     )  # fmt: skip
     return convert_model(folder / "native", "gguf-q8_0", folder / "model.gguf")
 

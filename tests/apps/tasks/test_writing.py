@@ -153,7 +153,7 @@ def test_acrostic_words(prompt: str, word: str) -> None:
     assert acrostic_word(prompt) == word
 
 
-def test_only_forms_have_brief_prompts() -> None:
+def test_only_forms_have_short_prompts() -> None:
     task = Writing()
     row = {"prompt": "the sea", "keywords": ["foam", "salt"]}
     assert task.prompt(task.prepare({**row, "form": "Haiku"})).short == "Haiku about the sea; foam, salt:"

@@ -65,7 +65,7 @@ def test_grid_with_folds_prints_writes_and_trains(
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert lines[0].split() == ["trial", "loss", "state", "seconds", "train.lr"]
-    assert [line.split()[-1] for line in lines[1:]] == ["0.02", "1e-05"]
+    assert [line.split()[-1] for line in lines[2:]] == ["0.02", "1e-05"]
     best = load_toml(str(tmp_path / "out" / "best.toml"))
     assert best["train"]["lr"] == 0.02
     assert "<circle" in (tmp_path / "out" / "trials.html").read_text()

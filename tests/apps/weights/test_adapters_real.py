@@ -20,8 +20,8 @@ from nlpkit.apps.pipeline.plan import encoder_of
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.core.errors import ModelFileError
 from nlpkit.core.files.hashing import sha256_file
-from nlpkit.core.formats.adapter import save_adapter
-from nlpkit.core.formats.tuned import write_brief_tasks
+from nlpkit.core.formats.learned_tasks import write_learned_tasks
+from nlpkit.core.formats.peft.save import save_adapter
 from nlpkit.core.load import load_model
 from nlpkit.core.model.lora import LoraWeights
 from nlpkit.eval.runs.likelihood import target_likelihood
@@ -51,7 +51,7 @@ def folder(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             a, b = (torch.randn(shape, generator=generator) for shape in ((2, columns), (rows, 2)))
             updates[name] = LoraWeights(a, b, 0.5)
         save_adapter(path, config, updates, base_model="default", dtype=torch.bfloat16)
-        write_brief_tasks(path, [task], base_sha256=sha256_file(base / "model.safetensors"))
+        write_learned_tasks(path, [task], base_sha256=sha256_file(base / "model.safetensors"))
     monkeypatch.setattr(adapters, "FOLDER", tmp_path / "shipped")
     monkeypatch.setattr(
         "nlpkit.core.fetch.resolve.resolve_model", lambda name, **_: base if name == "default" else Path(name)
@@ -131,7 +131,7 @@ def test_an_adapter_of_another_model_is_refused(folder: Path, base: Path, tmp_pa
     merged = cli("models", "merge", str(other), "--adapter", "translation", "-o", str(tmp_path / "m"))
     assert (merged.code, wanted in merged.err) == (2, True)
     # Without the hash the shapes decide.
-    write_brief_tasks(folder / "translation", ["translation"])
+    write_learned_tasks(folder / "translation", ["translation"])
     assert load_model(str(other), adapter=folder / "translation").adapter == str(folder / "translation")
 
 

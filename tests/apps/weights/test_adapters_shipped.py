@@ -194,7 +194,9 @@ class TestCommands:
         assert result.code == 0, result.err
         return [json.loads(line) for line in result.out.splitlines()]
 
-    def test_the_tasks_adapter_is_merged_and_asked_briefly(self, cli: Cli, loads: Loads, folder: Path) -> None:
+    def test_the_tasks_adapter_is_merged_and_asked_with_short_prompts(
+        self, cli: Cli, loads: Loads, folder: Path
+    ) -> None:
         (record,) = self.records(cli("translate", "Hello.", "--to", "German", "--json"))
         assert loads.names == [("default", "translation")]
         assert loads.paths == [folder / "translation"]
@@ -458,7 +460,7 @@ class TestPackage:
         assert own.model is not None
         assert own.model.stat().st_size <= 45_000_000
         opened = open_model(own.model)
-        assert opened.brief_tasks() == own.tuned
+        assert opened.learned_tasks() == own.tuned
         assert own.tuned.names == {own.name}
         assert own.tuned.languages
         assert opened.tokenizer().eos_ids
@@ -467,7 +469,7 @@ class TestPackage:
 
     @pytest.mark.parametrize("adapter", shipped_adapters(), ids=lambda adapter: adapter.name)
     def test_what_is_shipped_is_whole(self, adapter: adapters.TaskAdapter) -> None:
-        from nlpkit.core.formats.adapter import open_adapter
+        from nlpkit.core.formats.peft.adapter import open_adapter
 
         entry = catalogue.find_entry("default")
         assert entry is not None

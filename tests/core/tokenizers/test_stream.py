@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlpkit.core.errors import ConfigError
-from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder
+from nlpkit.core.tokenizers.stream import StopMatcher, StreamDecoder, decode_behind
 
 SAMPLES = [
     "plain",
@@ -101,7 +101,7 @@ def test_a_broken_character_becomes_one_replacement() -> None:
 
 def test_space_is_kept_behind_a_prefix() -> None:
     tokenizer = Bytes([b" one", b" two"], strip=True)
-    decoder = StreamDecoder(tokenizer, prefix=[0])
+    decoder = StreamDecoder(tokenizer, prompt_ids=[0])
     assert decoder.feed(1) + decoder.flush() == " two"
 
 
@@ -115,6 +115,12 @@ class Whole(Bytes):
 def test_tokenizers_that_only_decode_whole_texts_wait() -> None:
     decoder = StreamDecoder(Whole([b"a", b"b"], strip=False))
     assert [decoder.feed(0), decoder.feed(1), decoder.flush()] == ["", "", "a b"]
+
+
+def test_what_such_tokenizers_add_to_a_prompt() -> None:
+    tokenizer = Whole([b"a", b"b"], strip=False)
+    assert decode_behind(tokenizer, [0], [1, 0]) == " b a"
+    assert decode_behind(tokenizer, [], [1, 0]) == "b a"
 
 
 def reference(text: str, stops: Sequence[str]) -> tuple[str, str | None]:

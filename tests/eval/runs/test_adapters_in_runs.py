@@ -1,4 +1,4 @@
-"""Which adapter a run gets, what it is called, and solved examples before brief prompts."""
+"""Which adapter a run gets, what it is called, and solved examples before short prompts."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_length_is_asked_of_the_bare_model(cli: Cli, loads: Loads, write_jsonl
 
 
 class TestShots:
-    def test_brief_examples_stand_a_blank_line_apart(
+    def test_short_examples_stand_a_blank_line_apart(
         self, cli: Cli, loads: Loads, write_jsonl: Write, pairs: list[Any]
     ) -> None:
         found = run(
@@ -113,14 +113,14 @@ class TestShots:
         model = loads.models[0]
         assert model.decode(model.requests[0].prompt_ids).count("German: ") == 3
 
-    def test_an_example_without_a_brief_form_takes_it_from_all(
+    def test_an_example_without_a_short_form_takes_it_from_all(
         self, loads: Loads, write_jsonl: Write, fakes: Any
     ) -> None:
         task = load_task("summarization")
         rows = [{"document": f"Text {n}. More.", "summary": "A text.", "length": "long"} for n in range(3)]
         shots = draw_shots(load_dataset([write_jsonl("s.jsonl", rows)], task), task, count=1, seed=0)
         lm = fakes.FakeModel()
-        lm.brief_tasks = frozenset({"summarization"})
+        lm.learned_tasks = frozenset({"summarization"})
         example = task.prepare({"document": "It rains."})
         encoder = encoder_of(lm, partial(shots.solved, task))
         assert encoder_of(lm).short(task, example) is not None

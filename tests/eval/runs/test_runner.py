@@ -23,11 +23,10 @@ from nlpkit.apps.tasks.table import load_task
 from nlpkit.core.errors import ConfigError, InputError, OutputError
 from nlpkit.eval.data.datasets import load_dataset
 from nlpkit.eval.data.fewshot import Shots, draw_shots
-from nlpkit.eval.metrics.base import Likelihood
 from nlpkit.eval.runs.rescoring import rescore
 from nlpkit.eval.runs.run_folder import LOCK, differences, hold, load_run
 from nlpkit.eval.runs.runner import BLOCK, RunSettings, run_evaluation
-from nlpkit.eval.runs.samples import SampleLog, SampleRecord, read_samples, write_samples
+from nlpkit.eval.runs.samples import SampleRecord, read_samples
 from nlpkit.eval.runs.scoring import ScoringOptions
 from nlpkit.eval.runs.shards import merge_runs
 
@@ -45,54 +44,8 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def record_of(index: int = 0, **values: Any) -> SampleRecord:
-    return SampleRecord(**{"index": index, "id": str(index), "row": {"a": 1}, "row_sha256": "x", **values})
-
-
 def environment(**values: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", **values}
-
-
-class TestSamples:
-    def test_round_trip(self, tmp_path: Path) -> None:
-        record = record_of(
-            prediction="é\u2028\n猫",
-            references=("a", "b"),
-            fields={"x": [1]},
-            likelihood=Likelihood(-1.5, 2, 3),
-            scores={"bleu": None, "chrf": 1.25},
-            error="no",
-        )
-        path = tmp_path / "s.jsonl"
-        with SampleLog(path) as log:
-            log.append(record)
-        assert read_samples(path) == ([record], read_samples(tmp_path / "none")[1])
-
-    def test_every_cut_of_the_last_line_is_seen(self, tmp_path: Path) -> None:
-        path = tmp_path / "s.jsonl"
-        write_samples(path, [record_of(0), record_of(1)])
-        whole = path.read_bytes()
-        first = whole.index(b"\n") + 1
-        for end in range(first, len(whole)):
-            path.write_bytes(whole[:end])
-            records, damage = read_samples(path)
-            assert [record.index for record in records] == [0]
-            assert damage.half_line == (end > first)
-
-    def test_damage_in_the_middle_and_repeats(self, tmp_path: Path) -> None:
-        path = tmp_path / "s.jsonl"
-        good = [record_of(i).to_line() for i in range(3)]
-        path.write_text(good[0] + "\0\0\0\n" + '{"index": 5}\n' + good[1] + good[0] + good[2])
-        records, damage = read_samples(path)
-        assert [record.index for record in records] == [0, 1, 2]
-        assert damage.bad_lines == (2, 3)
-        assert damage.repeated == 1
-
-    def test_a_full_disk_is_our_error(self) -> None:
-        if not os.path.exists("/dev/full"):
-            pytest.skip("no /dev/full")
-        with SampleLog("/dev/full") as log, pytest.raises(OutputError, match="rows before are kept"):
-            log.append(record_of())
 
 
 class TestRecord:
@@ -138,7 +91,7 @@ class TestRecord:
         overrides: dict[str, Any],
         beams: int,
     ) -> None:
-        eval_model.brief_tasks = frozenset({"translation"})
+        eval_model.learned_tasks = frozenset({"translation"})
         task = load_task("translation")
         data = load_dataset([write_jsonl("d.jsonl", pairs)], task)
         chosen = settings("bleu", overrides=overrides)
@@ -415,7 +368,11 @@ class TestResume:
             # As a torn write leaves it.
             if rng.random() < 0.5:
                 with samples.open("ab") as stream:
-                    stream.write(record_of(159).to_line().encode()[: rng.randrange(1, 60)])
+                    stream.write(
+                        SampleRecord(index=159, id="159", row={}, row_sha256="x")
+                        .to_line()
+                        .encode()[: rng.randrange(1, 60)]
+                    )
         done = subprocess.run(command("killed"), capture_output=True, text=True, env=environment())
         assert done.returncode == 0, done.stderr
         killed = json.loads(done.stdout)

@@ -53,4 +53,5 @@ def escape_text(text: str, spelled: dict[str, str], *, quote: str = "") -> str:
     if ">" in spelled:
         table[">"] = spelled[">"]
     table |= {char: reference for char, reference in spelled.items() if char not in table or char in "&<"}
-    return "".join(table.get(char, char) for char in text)
+    # The end of a CDATA section must not stand in XML, wherever it is.
+    return "".join(table.get(char, char) for char in text).replace("]]>", "]]&gt;")

@@ -20,7 +20,7 @@ from nlpkit.core.formats.gguf.export import write_gguf
 from nlpkit.core.formats.gguf.quantize import FORMATS, fitting_type, quantize, stored_bytes
 from nlpkit.core.formats.gguf.source import GGUFSource
 from nlpkit.core.formats.gguf.types import GGMLType as Kind
-from nlpkit.core.formats.tuned import FILE_NAME, TUNED_KEY, BriefTasks, parse_brief_tasks, read_brief_tasks
+from nlpkit.core.formats.learned_tasks import FILE_NAME, GGUF_KEY, LearnedTasks, parse_learned_tasks, read_learned_tasks
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 from nlpkit.core.train.checkpoints.output import write_model
 
@@ -85,7 +85,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     write_model(
         folder, tiny_gpt(config, scale=0.05), {}, tokenizer=tokenizer, chat=None, dtype=torch.float32,
-        brief_tasks=["translation"], learned=LEARNED,
+        learned_tasks=["translation"], learned=LEARNED,
     )  # fmt: skip
     return folder
 
@@ -103,7 +103,8 @@ def test_a_model_there_and_back(native: Path, tmp_path: Path, name: str, error: 
         assert after.tokenizer.decode(after.encode(text)) == text
     assert after.tokenizer.eos_ids == before.tokenizer.eos_ids
     assert after.tokenizer.adds_bos is False
-    assert (after.brief_tasks, after.languages) == (before.brief_tasks, before.languages) == ({"translation"}, PAIRS)
+    assert after.learned_tasks == before.learned_tasks == {"translation"}
+    assert after.learned_options == before.learned_options == LEARNED
     prompt = before.encode(TEXTS[0])
     left, right = (torch.tensor(lm.score([(prompt, prompt)])[0].token_logprobs) for lm in (before, after))
     assert float((left - right).pow(2).mean().sqrt()) < error * float(left.std() + 1)
@@ -124,20 +125,20 @@ def test_other_formats_keep_what_was_learned(native: Path, tmp_path: Path) -> No
     convert_model(native, "gguf-q8_0", tmp_path / "m.gguf")
     for to in ("native", "hf"):
         written = convert_model(tmp_path / "m.gguf", to, tmp_path / to)
-        assert read_brief_tasks(written).languages == PAIRS
+        assert read_learned_tasks(written).languages == PAIRS
         assert (written / FILE_NAME).is_file()
 
 
 @pytest.mark.parametrize("text", ["{", 3, "[]", "null", '{"format_version": 2, "brief_prompts": []}', "[" * 5000])
 def test_damaged_facts_are_refused(text: Any) -> None:
     with pytest.raises(ModelFileError, match="here cannot be used"):
-        parse_brief_tasks(text, where="here")
+        parse_learned_tasks(text, where="here")
 
 
 def test_facts_there_and_back() -> None:
-    tuned = BriefTasks(names=frozenset({"a", "b"}), learned=(*LEARNED, {"form": "haiku"}))
-    assert parse_brief_tasks(tuned.to_json(), where="x") == tuned
-    assert TUNED_KEY.startswith("nlpkit.")
+    tuned = LearnedTasks(names=frozenset({"a", "b"}), learned=(*LEARNED, {"form": "haiku"}))
+    assert parse_learned_tasks(tuned.to_json(), where="x") == tuned
+    assert GGUF_KEY.startswith("nlpkit.")
 
 
 def test_unknown_formats_are_refused(tmp_path: Path) -> None:
@@ -147,8 +148,8 @@ def test_unknown_formats_are_refused(tmp_path: Path) -> None:
 
 def test_files_from_before_are_read() -> None:
     text = '{"format_version": 1, "brief_prompts": ["a"], "languages": [["en", "de"]], "forms": ["haiku"]}'
-    tuned = parse_brief_tasks(text, where="here")
+    tuned = parse_learned_tasks(text, where="here")
     assert tuned.languages == (("en", "de"),)
     assert tuned.values("form") == ("haiku",)
-    assert parse_brief_tasks(tuned.to_json(), where="here") == tuned
+    assert parse_learned_tasks(tuned.to_json(), where="here") == tuned
     assert "languages" not in tuned.to_json()

@@ -1,4 +1,4 @@
-"""Training with brief prompts: what is learned is what the trained model is asked afterwards."""
+"""Training with short prompts: what is learned is what the trained model is asked afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nlpkit.apps.training.setup import set_up
 from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError, ModelFileError
-from nlpkit.core.formats.tuned import FILE_NAME, read_brief_tasks
+from nlpkit.core.formats.learned_tasks import FILE_NAME, read_learned_tasks
 from nlpkit.core.load import load_model
 from nlpkit.core.tokenizers.train import CHATML
 from nlpkit.core.train.distributed import SINGLE
@@ -65,9 +65,9 @@ def test_the_result_says_it_and_is_asked_so(
     assert load_toml(str(output / "recipe.toml"))["prompts"] == "brief"
     adapted = {"adapter": output, "name": str(base)} if method == "lora" else {"name": str(output)}
     lm = load_model(**adapted, dtype="fp32")
-    assert lm.brief_tasks == {"translation"}
+    assert lm.learned_tasks == {"translation"}
     # The pairs are those of the rows, not those that a detector saw.
-    assert lm.languages == (("en", "de"),)
+    assert lm.learned_options == ({"source_lang": "en", "target_lang": "de"},)
     assert planned(lm, "translation", EXAMPLE) == lm.encode("German: Thank you\n")
     # Other tasks are asked as ever, and so is the model without what was learned.
     question = {"context": TEXT, "question": "Who?"}
@@ -116,7 +116,7 @@ def test_rows_are_prompt_space_answer_end(data: Path, tokenizer: Any, tmp_path: 
     assert other.key != source.key
 
 
-def test_a_row_without_a_brief_form_is_asked_as_ever(tokenizer: Any) -> None:
+def test_a_row_without_a_short_form_is_asked_as_ever(tokenizer: Any) -> None:
     task = load_task("summarization")
     encoder = PromptEncoder(tokenizer, ChatTemplate(CHATML), EVERY)
     example = {"document": TEXT, "summary": "A dog.", "length": "long"}
@@ -150,7 +150,7 @@ def test_resuming_with_other_prompts_is_refused(
     assert "mt.jsonl changed" in refused.err
 
 
-def test_a_base_that_is_asked_briefly_is_not_tuned_with_other_prompts(
+def test_a_base_that_is_asked_with_short_prompts_is_not_tuned_with_other_prompts(
     data: Path, base: Path, tmp_path: Path, cli: Callable[..., Any]
 ) -> None:
     first = tmp_path / "first"
@@ -166,7 +166,7 @@ def test_a_base_that_is_asked_briefly_is_not_tuned_with_other_prompts(
     # All weights anew, asked as any other model: nothing contradicts that.
     whole = cli(*train_arguments(data, first, tmp_path / "third", "--max-steps", "1", "--method", "full"))
     assert whole.code == 0, whole.err
-    assert read_brief_tasks(tmp_path / "third").names == frozenset()
+    assert read_learned_tasks(tmp_path / "third").names == frozenset()
 
 
 def test_a_merged_model_is_asked_as_its_adapter(
@@ -176,7 +176,7 @@ def test_a_merged_model_is_asked_as_its_adapter(
     assert cli(*train_arguments(data, base, adapter, "--prompts", "brief", "--max-steps", "1")).code == 0
     done = cli("models", "merge", str(base), "--adapter", str(adapter), "-o", str(tmp_path / "m"), "--dtype", "fp32")
     assert done.code == 0, done.err
-    assert load_model(str(tmp_path / "m")).brief_tasks == {"translation"}
+    assert load_model(str(tmp_path / "m")).learned_tasks == {"translation"}
 
 
 @pytest.mark.parametrize(
@@ -208,13 +208,13 @@ def test_unknown_prompts_are_refused(data: Path, base: Path, tmp_path: Path, cli
     assert (done.code, "3 as prompts; it must be text" in done.err) == (2, True), done.err
 
 
-def test_a_task_without_brief_prompts_is_named(tmp_path: Path, base: Path, cli: Callable[..., Any]) -> None:
+def test_a_task_without_short_prompts_is_named(tmp_path: Path, base: Path, cli: Callable[..., Any]) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"prompt": "Hello", "text": "Hallo"}) + "\n")
     refused = cli(*train_arguments(rows, base, tmp_path / "out", "--prompts", "brief", task="generation"))
     assert refused.code == 2
     assert "generation" in refused.err
-    assert "no brief prompts" in refused.err
+    assert "no short prompts" in refused.err
 
 
 def test_learning_which_question_an_answer_is_to_is_written_down(
@@ -293,10 +293,10 @@ def test_translations_are_asked_in_the_form_that_a_model_learned() -> None:
     assert "translation.1" in find_adapter("translation").tuned.names
 
 
-def test_a_tokenizer_for_brief_prompts_learns_from_them(tmp_path: Path) -> None:
+def test_a_tokenizer_for_short_prompts_learns_from_them(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     row = {"source": "Good morning.", "target": "Guten Morgen.", "target_lang": "de", "source_lang": "en"}
     path.write_text(json.dumps(row) + "\n", "utf-8")
     specs = (DataSpec(path=str(path), task="translation"),)
-    assert list(training_texts(specs, brief=True)) == ["German: Good morning.\n", " Guten Morgen."]
+    assert list(training_texts(specs, short=True)) == ["German: Good morning.\n", " Guten Morgen."]
     assert any("Translate" in text for text in training_texts(specs))

@@ -1,6 +1,6 @@
-"""Which tasks a model or an adapter was tuned for with brief prompts: a file beside its weights says so.
+"""Which tasks a model or an adapter was tuned for with short prompts: a file beside its weights says so.
 
-A GGUF file says the same in its metadata, under `TUNED_KEY`, so that it needs no second file.
+A GGUF file says the same in its metadata, under `GGUF_KEY`, so that it needs no second file.
 
 The file is JSON: ``format_version``, ``brief_prompts`` (names of short prompts), and, where they are known, ``learned``
 (values of the tasks' options that the rows had, such as ``[{"source_lang": "en", "target_lang": "de"}]`` or
@@ -23,12 +23,12 @@ from nlpkit.core.files.read import read_json_object
 FILE_NAME = "nlpkit_tasks.json"
 FORMAT_VERSION = 1
 
-TUNED_KEY = "nlpkit.tasks"
+GGUF_KEY = "nlpkit.tasks"
 """Metadata key of GGUF files; its value is what the file `FILE_NAME` would hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BriefTasks:
+class LearnedTasks:
     """What a model or an adapter was tuned for.
 
     Attributes:
@@ -52,16 +52,21 @@ class BriefTasks:
         return tuple(sorted({values[option] for values in self.learned if option in values}))
 
     def to_json(self) -> str:
-        """Return the text that `parse_brief_tasks` reads."""
+        """Return the text that `parse_learned_tasks` reads."""
         values: dict[str, Any] = {"format_version": FORMAT_VERSION, "brief_prompts": sorted(self.names)}
         values |= {"learned": [dict(one) for one in self.learned], "base_sha256": self.base_sha256}
         return json.dumps({key: value for key, value in values.items() if value}, indent=2)
 
+    def write(self, folder: Path) -> None:
+        """Write it down in an existing folder; nothing where there are no tasks."""
+        if self.names:
+            (folder / FILE_NAME).write_text(self.to_json() + "\n", "utf-8")
 
-def read_brief_tasks(folder: Path) -> BriefTasks:
+
+def read_learned_tasks(folder: Path) -> LearnedTasks:
     """Read what the model or the adapter in a folder was tuned for.
 
-    An opened model knows more: `nlpkit.core.formats.source.ModelSource.brief_tasks`.
+    An opened model knows more: `nlpkit.core.formats.source.ModelSource.learned_tasks`.
 
     Args:
         folder: A model's or an adapter's folder; a file says nothing here.
@@ -74,12 +79,12 @@ def read_brief_tasks(folder: Path) -> BriefTasks:
     """
     path = folder / FILE_NAME
     if not folder.is_dir() or not path.exists():
-        return BriefTasks()
+        return LearnedTasks()
     return _checked(read_json_object(path), where=str(path))
 
 
-def parse_brief_tasks(text: Any, *, where: str) -> BriefTasks:
-    """Read what `BriefTasks.to_json` wrote.
+def parse_learned_tasks(text: Any, *, where: str) -> LearnedTasks:
+    """Read what `LearnedTasks.to_json` wrote.
 
     Args:
         text: The text; whatever the metadata of a file hold.
@@ -95,7 +100,7 @@ def parse_brief_tasks(text: Any, *, where: str) -> BriefTasks:
     return _checked(values if isinstance(values, dict) else {}, where=where)
 
 
-def _checked(values: Mapping[str, Any], *, where: str) -> BriefTasks:
+def _checked(values: Mapping[str, Any], *, where: str) -> LearnedTasks:
     names, pairs, forms = (values.get(key, []) for key in ("brief_prompts", "languages", "forms"))
     learned, sha256 = values.get("learned", []), values.get("base_sha256")
     usable = values.get("format_version") == FORMAT_VERSION and "brief_prompts" in values
@@ -107,10 +112,10 @@ def _checked(values: Mapping[str, Any], *, where: str) -> BriefTasks:
         raise ModelFileError(f"{where} cannot be used: it is damaged, or from a later version of nlpkit.")
     former = [{"source_lang": source, "target_lang": target} for source, target in pairs]
     former += [{"form": form} for form in forms]
-    return BriefTasks(names=frozenset(names), learned=(*learned, *former), base_sha256=sha256)
+    return LearnedTasks(names=frozenset(names), learned=(*learned, *former), base_sha256=sha256)
 
 
-def write_brief_tasks(
+def write_learned_tasks(
     folder: Path,
     tasks: Iterable[str],
     *,
@@ -125,16 +130,7 @@ def write_brief_tasks(
         learned: Values of options that the rows had.
         base_sha256: Hex sha256 of the base model's weight file.
     """
-    write_tuned(
-        folder,
-        BriefTasks(names=frozenset(tasks), learned=tuple(learned), base_sha256=base_sha256),
-    )
-
-
-def write_tuned(folder: Path, tuned: BriefTasks) -> None:
-    """Write down what was tuned, as `write_brief_tasks` does."""
-    if tuned.names:
-        (folder / FILE_NAME).write_text(tuned.to_json() + "\n", "utf-8")
+    LearnedTasks(names=frozenset(tasks), learned=tuple(learned), base_sha256=base_sha256).write(folder)
 
 
 def _are_strings(values: Any) -> bool:

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from nlpkit.core.errors import ModelFileError
-from nlpkit.core.formats.adapter import _by_pattern, open_adapter
+from nlpkit.core.formats.peft.adapter import open_adapter
+from nlpkit.core.formats.peft.patterns import by_pattern
 
 
 def adapter(path: Path, modules: list[str], **patterns: Any) -> Path:
@@ -62,4 +63,4 @@ def test_patterns_match_as_in_peft() -> None:
         ("self_attn_q_proj", False),
         ("self.attn.q_proj", True),
     ):
-        assert _by_pattern({pattern: 1}, module, 0) == found, pattern
+        assert by_pattern({pattern: 1}, module, 0) == found, pattern

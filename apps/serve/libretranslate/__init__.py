@@ -1,0 +1,1 @@
+"""LibreTranslate's interface, for the programs and browser extensions that speak it."""

@@ -1,0 +1,1 @@
+"""The interface of OpenAI: completions, chat completions, embeddings and models."""

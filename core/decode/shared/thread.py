@@ -1,0 +1,125 @@
+"""The one thread that computes: engines that share it take turns, so that they do not fight for the processor."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
+
+_T = TypeVar("_T")
+
+
+class TakesTurns(Protocol):
+    """What runs on the thread. All of its methods are called there alone."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to compute."""
+        ...
+
+    def turn(self) -> None:
+        """Compute for a moment. Raises only what it cannot go on after."""
+        ...
+
+    def stop(self) -> None:
+        """Tell everybody who waits that nothing more comes. Never raises."""
+        ...
+
+
+class DecodeThread:
+    """Lets any number of engines compute in turn, and sleeps while none has work.
+
+    The thread is a daemon: a process may end without closing it.
+    """
+
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._members: list[TakesTurns] = []
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="nlpkit-decode", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes work."""
+        return self._thread.is_alive() and not self._closing
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Run something on the thread between two turns; it must be short and must not raise."""
+        self._inbox.put(action)
+
+    def call(self, work: Callable[[], _T]) -> Future[_T]:
+        """Run something on the thread between two turns.
+
+        Args:
+            work: What to run; short, since everybody waits for it.
+
+        Returns:
+            What it returns or raises, when it has run. A future that is cancelled before is not run.
+        """
+        future: Future[_T] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:  # whoever waits gets it
+                    future.set_exception(error)
+
+        self.post(run)
+        return future
+
+    def join(self, member: TakesTurns) -> None:
+        """Let an engine take turns."""
+        self.post(lambda: self._members.append(member))
+
+    def leave(self, member: TakesTurns) -> None:
+        """Let an engine take no more turns; whoever waits for it is told."""
+
+        def go() -> None:
+            if member in self._members:
+                self._members.remove(member)
+                member.stop()
+
+        self.post(go)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """End the thread; whoever waits is told. Idempotent.
+
+        Args:
+            timeout: Seconds to wait for it.
+        """
+        self._closing = True
+        self.post(lambda: None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._answer(wait=not any(member.busy for member in self._members))
+            for member in tuple(self._members):
+                if member.busy:
+                    self._turn(member)
+        self._answer(wait=False)
+        for member in self._members:
+            member.stop()
+        self._members.clear()
+
+    def _turn(self, member: TakesTurns) -> None:
+        try:
+            member.turn()
+        except Exception:  # it could not even begin anew, for want of memory: the others go on without it
+            self._members.remove(member)
+            member.stop()
+
+    def _answer(self, *, wait: bool) -> None:
+        """Run what was posted; `wait` for it if there is nothing else to do."""
+        while True:
+            try:
+                action = self._inbox.get(block=wait)
+            except queue.Empty:
+                return
+            action()
+            wait = False

@@ -1,0 +1,143 @@
+"""Print how fast servers answer many clients at once: tokens a second, and seconds to the first token.
+
+    python tests/benchmarks/bench_serving.py [--clients 16 --clients 64] [--peer llama.cpp=http://127.0.0.1:8080/v1=MODEL] ...
+
+nlpkit's server is started by the script; others are started before it, on the same model, and named with --peer. Each
+client sends streamed completions one after another; all clients begin at once; prompts differ in all but a few words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "in",
+    "old",
+    "new",
+    "house",
+    "sea",
+    "light",
+    "road",
+    "river",
+    "city",
+    "day",
+    "night",
+    "long",
+    "short",
+    "small",
+    "great",
+    "red",
+    "blue",
+]
+
+
+@dataclass
+class Seen:
+    """What the clients saw."""
+
+    first: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+    tokens: int = 0
+    failed: int = 0
+
+
+async def ask(base: str, model: str, prompt: str, n_tokens: int, seen: Seen) -> None:
+    url = urlsplit(base)
+    body = json.dumps(
+        {"model": model, "prompt": prompt, "max_tokens": n_tokens, "temperature": 0, "stream": True,
+         "stream_options": {"include_usage": True}}
+    ).encode()  # fmt: skip
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    began = time.perf_counter()
+    head = (f"POST {url.path}/completions HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n")  # fmt: skip
+    writer.write(head.encode() + body)
+    first, used = None, 0
+    try:
+        while line := await reader.readline():
+            if not line.startswith(b"data: {"):
+                continue
+            part = json.loads(line[6:])
+            if first is None and any(choice.get("text") for choice in part.get("choices", ())):
+                first = time.perf_counter() - began
+            if part.get("usage"):
+                used = part["usage"]["completion_tokens"]
+    finally:
+        writer.close()
+    if first is None or not used:
+        seen.failed += 1
+        return
+    seen.first.append(first)
+    seen.whole.append(time.perf_counter() - began)
+    seen.tokens += used
+
+
+async def load(base: str, model: str, *, clients: int, each: int, n_prompt: int, n_tokens: int) -> tuple[Seen, float]:
+    rng = random.Random(0)
+    seen = Seen()
+
+    async def client(prompts: list[str]) -> None:
+        for prompt in prompts:
+            await ask(base, model, prompt, n_tokens, seen)
+
+    everyone = [[" ".join(rng.choices(WORDS, k=n_prompt)) for _ in range(each)] for _ in range(clients)]
+    began = time.perf_counter()
+    await asyncio.gather(*[client(prompts) for prompts in everyone])
+    return seen, time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clients", type=int, action="append")
+    parser.add_argument("--each", type=int, default=2, help="requests of each client")
+    parser.add_argument("--prompt", type=int, default=64, help="words of each prompt")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of each answer")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--peer", action="append", default=[], help="NAME=BASE_URL=MODEL")
+    options = parser.parse_args()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "nlpkit.cli", "serve", "--model", options.model, "--dtype", options.dtype, "--port", "0"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        line = server.stderr.readline()  # type: ignore[union-attr]
+        address = re.search(r"at (http://\S+);", line)
+        if address is None:
+            raise SystemExit(f"the server did not start: {line}")
+        servers = [("nlpkit", f"{address[1]}/v1", options.model), *(peer.split("=", 2) for peer in options.peer)]
+        print(
+            f"{'server':12} {'clients':>7} {'tokens/s':>9} {'first token, s':>15} {'95th':>6} {'answer, s':>10} failed"
+        )
+        shape = {"each": options.each, "n_prompt": options.prompt, "n_tokens": options.tokens}
+        for clients in options.clients or [16, 64]:
+            for name, base, model in servers:
+                asyncio.run(load(base, model, clients=4, each=1, n_prompt=options.prompt, n_tokens=8))
+                runs = [asyncio.run(load(base, model, clients=clients, **shape)) for _ in range(options.runs)]
+                rate = statistics.median(seen.tokens / seconds for seen, seconds in runs)
+                first = sorted(value for seen, _ in runs for value in seen.first) or [float("nan")]
+                whole = [value for seen, _ in runs for value in seen.whole] or [float("nan")]
+                print(f"{name:12} {clients:7} {rate:9.1f} {statistics.median(first):15.2f} "
+                      f"{first[int(len(first) * 0.95)]:6.2f} {statistics.median(whole):10.2f} "
+                      f"{sum(seen.failed for seen, _ in runs)}", flush=True)  # fmt: skip
+    finally:
+        server.terminate()
+        server.wait()
+
+
+if __name__ == "__main__":
+    main()

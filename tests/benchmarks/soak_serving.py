@@ -1,0 +1,64 @@
+"""Print what 10,000 requests with random hang-ups leave of memory and slots, on a tiny model or on a named one.
+
+python tests/benchmarks/soak_serving.py [COUNT] [MODEL]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+SUPPORT = Path(__file__).parent.parent / "support"
+TINY = "import sys, time\nsys.path.insert(0, %r)\nfrom tiny_server import *\nwith running(tiny_settings()) as a:\n    print(a, flush=True)\n    time.sleep(1e6)\n"
+
+
+def rss(pid: int) -> float:
+    """Resident memory in MB."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1000  # type: ignore[index]
+
+
+def gauge(address: str, name: str) -> float:
+    with urllib.request.urlopen(f"{address}/metrics") as answer:
+        text = answer.read().decode()
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+def main() -> None:
+    sys.path.insert(0, str(SUPPORT))
+    from soaking import soak
+
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    model = sys.argv[2] if len(sys.argv) > 2 else "tiny"
+    if model == "tiny":
+        server = subprocess.Popen([sys.executable, "-c", TINY % str(SUPPORT)], stdout=subprocess.PIPE, text=True)
+        address = server.stdout.readline().strip()  # type: ignore[union-attr]
+    else:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "nlpkit.cli", "serve", "--model", model, "--port", "0"],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        address = re.search(r"at (http://\S+);", server.stderr.readline())[1]  # type: ignore[index, union-attr]
+    try:
+        # Warmed up first: what is loaded once is no leak.
+        asyncio.run(soak(address, model, count=max(200, count // 20), seed=1))
+        print(f"after warming up: {rss(server.pid):.0f} MB")
+        began = time.perf_counter()
+        for part in range(5):
+            ended = asyncio.run(soak(address, model, count=count // 5, seed=2 + part))
+            time.sleep(2)
+            print(f"after {(part + 1) * count // 5}: {rss(server.pid):.0f} MB, {dict(sorted(ended.items()))}")
+        print(f"{time.perf_counter() - began:.0f} s; slots in use {gauge(address, 'nlpkit_slots'):g}, "
+              f"waiting {gauge(address, 'nlpkit_waiting'):g}, inside {gauge(address, 'nlpkit_requests_inside'):g}")  # fmt: skip
+    finally:
+        server.terminate()
+        print(f"exit code {server.wait()}")
+
+
+if __name__ == "__main__":
+    main()
