@@ -55,11 +55,9 @@ def translate(
             fresh=fresh,
             strict=strict,
         )
-    if tools.given:
-        raise ConfigError(f"{tools.given[0]} is for documents. Name one with -f PATH.")
-    if suffix is not None or column or fresh:
-        flag = "--suffix" if suffix is not None else "--column" if column else "--fresh"
-        raise ConfigError(f"{flag} is for documents. Name one with -f PATH.")
+    if suffix is not None or column or fresh or tools.given:
+        given = ["--suffix"] * (suffix is not None) + ["--column"] * bool(column) + ["--fresh"] * fresh + tools.given
+        raise ConfigError(f"{given[0]} is for documents. Name one with -f PATH.")
     if to is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
         raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
     return _run_task(
@@ -373,6 +371,7 @@ def _translate_documents(
     fresh: bool,
     strict: bool,
 ) -> int:
+    import contextlib
     import dataclasses
 
     from nlpkit.apps.cli.documents.command import DocumentCommand
@@ -386,21 +385,22 @@ def _translate_documents(
     if not source.file:
         source = dataclasses.replace(source, file=["-"])
     terms = {} if glossary is None else _read_glossary(glossary, from_, to)
-    return DocumentCommand(
-        task=load_task("translation"),
-        target=to,
-        source_lang=from_ or "auto",
-        glossary=terms,
-        tools=TranslatorTools.open(tools, terms),
-        suffix=suffix,
-        columns=columns,
-        fresh=fresh,
-        strict=strict,
-        model=model,
-        decode=decode,
-        source=source,
-        sink=sink,
-    ).run()
+    with contextlib.closing(TranslatorTools.open(tools, terms)) as opened:
+        return DocumentCommand(
+            task=load_task("translation"),
+            target=to,
+            source_lang=from_ or "auto",
+            glossary=terms,
+            tools=opened,
+            suffix=suffix,
+            columns=columns,
+            fresh=fresh,
+            strict=strict,
+            model=model,
+            decode=decode,
+            source=source,
+            sink=sink,
+        ).run()
 
 
 def _read_glossary(path: str, from_: str | None, to: str | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nlpkit.apps.documents.document import Document, ReadOptions
+from nlpkit.apps.documents.formats.various.pdf import read_only
 from nlpkit.apps.documents.registry import FormatEntry, read_document, write_document
 from nlpkit.apps.documents.tools.kept_terms import with_kept_terms, without_kept_terms
 from nlpkit.apps.documents.translation.attempts import FAILED, Answer
@@ -165,6 +166,8 @@ def run_document(
     Raises:
         InputError: The file cannot be read in its format.
     """
+    if entry.read_only:
+        raise read_only(entry.title, options)
     document = read_document(data, entry, options)
     document = with_kept_terms(document, kept_terms)
     translation = translate_segments(document, translator(document), known=known(document))

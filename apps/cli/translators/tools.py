@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,19 +143,21 @@ class TranslatorTools:
                 target_lang=target_lang,
             )
 
+    def close(self) -> None:
+        """Close the memory, whatever happened."""
+        if self.memory is not None:
+            self.memory.close()
+
     def finish(self) -> Iterator[str]:
         """Write the files that the user asked for, and yield what there is to say."""
-        with ExitStack() as stack:
-            if self.memory is not None:
-                stack.callback(self.memory.close)
-            if self.options.bilingual is not None:
-                page = self.options.bilingual.lower().endswith((".html", ".htm"))
-                one, two = next(iter(self._languages.values()), ("", ""))
-                text = write_html(self._rows, source_lang=one, target_lang=two) if page else write_tsv(self._rows)
-                _write(self.options.bilingual, text)
-            if self.options.review is not None:
-                _write(self.options.review, write_review(self._reviewed))
-                yield f"{self.options.review}: {len(self._reviewed)} sentences to look at; edit the column translation"
+        if self.options.bilingual is not None:
+            page = self.options.bilingual.lower().endswith((".html", ".htm"))
+            one, two = next(iter(self._languages.values()), ("", ""))
+            text = write_html(self._rows, source_lang=one, target_lang=two) if page else write_tsv(self._rows)
+            _write(self.options.bilingual, text)
+        if self.options.review is not None:
+            _write(self.options.review, write_review(self._reviewed))
+            yield f"{self.options.review}: {len(self._reviewed)} sentences to look at; edit the column translation"
         if self.memory is not None:
             like = self.counts["like"]
             more = f", {like} more from sentences that are not quite the same" if like else ""
@@ -179,8 +179,3 @@ class TranslatorTools:
 def _write(path: str, text: str) -> None:
     with unwritable(f"{display_name(path)} cannot be written"), atomic_write(Path(path)) as file:
         file.write(text.encode("utf-8", "replace"))
-
-
-def is_review(path: str) -> bool:
-    """Return whether a path is named as the files of reviews and corrections are."""
-    return re.search(r"\.(?:tsv|csv)$", path, re.IGNORECASE) is not None

@@ -88,13 +88,19 @@ class Memory:
         try:
             mode = "rwc" if create else "ro"
             self._data = sqlite3.connect(f"file:{_quoted(path)}?mode={mode}", uri=True)
+        except sqlite3.Error as error:
+            raise _unopened(name, error) from error
+        try:
             self._data.execute("PRAGMA trusted_schema = OFF")
             self._check(name, create=create)
+        except InputError:
+            self._data.close()
+            raise
         except sqlite3.OperationalError as error:
-            raise InputError(
-                f"The translation memory {name} cannot be opened ({error}). `nlpkit memory import` makes one."
-            ) from error
+            self._data.close()
+            raise _unopened(name, error) from error
         except sqlite3.DatabaseError as error:
+            self._data.close()
             raise InputError(f"{name} is no translation memory ({error}). Name another file.") from error
 
     def _check(self, name: str, *, create: bool) -> None:
@@ -107,7 +113,6 @@ class Memory:
                 self._data.execute(f"PRAGMA application_id = {_APPLICATION}")
                 self._data.execute(f"PRAGMA user_version = {VERSION}")
         elif application != _APPLICATION or version != VERSION:
-            self._data.close()
             raise InputError(f"{name} is a database, but no translation memory of this version. Name another file.")
 
     def __enter__(self) -> Memory:
@@ -260,6 +265,10 @@ class Memory:
             "SELECT source_lang, target_lang, count(*) FROM entries GROUP BY source_lang, target_lang ORDER BY 1, 2"
         )
         return {(str(one), str(two)): int(str(count)) for one, two, count in rows}
+
+
+def _unopened(name: str, error: sqlite3.Error) -> InputError:
+    return InputError(f"The translation memory {name} cannot be opened ({error}). `nlpkit memory import` makes one.")
 
 
 def _quoted(path: str) -> str:

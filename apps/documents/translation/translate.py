@@ -127,7 +127,7 @@ def _outcomes(
             if index not in found and turn < len(way) and not (index in spare and way[turn].in_pieces)
         ]
         if not due:
-            break
+            continue
         asked = dict.fromkeys(text for index in due for text in ways[index][turn].asked)
         answers = dict(zip(asked, translate(tuple(asked)), strict=True))
         for index in due:

@@ -93,7 +93,7 @@ class Epub:
                 raise broken(_TITLE, options, f"its page {part!r} is encrypted, as shops do it (DRM)")
             if part in package:
                 source = read_part(package, part, options, _TITLE)
-                texts.append((part, read_paragraphs(source, grammar, place=part)))
+                texts.append((part, read_paragraphs(source, grammar, place=f"{part}, paragraph")))
         return zip_document(self.name, package, texts, source_lang=language)
 
     def write(self, skeleton: ZipSkeleton, results: Results, options: ReadOptions) -> bytes:

@@ -82,7 +82,14 @@ class OpenDocument:
         for part in ("content.xml", "styles.xml"):
             if part in package:
                 source = read_part(package, part, options, _TITLE)
-                texts.append((part, read_paragraphs(source, OPENDOCUMENT, place=part)))
+                texts.append(
+                    (
+                        part,
+                        read_paragraphs(
+                            source, OPENDOCUMENT, place="paragraph" if part == "content.xml" else "styles, paragraph"
+                        ),
+                    )
+                )
         return zip_document(self.name, package, texts)
 
     def write(self, skeleton: ZipSkeleton, results: Results, options: ReadOptions) -> bytes:

@@ -71,7 +71,7 @@ class Word:
         if not any(order == _ORDER.index("main") for order, _, _ in found):
             raise broken(_TITLE, options, "it has no main part")
         texts: list[tuple[str, XmlText]] = [
-            (part, read_paragraphs(read_part(package, part, options, _TITLE), grammar, place=part))
+            (part, read_paragraphs(read_part(package, part, options, _TITLE), grammar, place=_place(part)))
             for _, part, grammar in sorted(found, key=lambda entry: entry[:2])
         ]
         return zip_document(self.name, package, texts)
@@ -79,3 +79,9 @@ class Word:
     def write(self, skeleton: ZipSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a document."""
         return skeleton.write(results)
+
+
+def _place(part: str) -> str:
+    """Return what people call a part: ``paragraph`` for the text itself, ``footnotes, paragraph`` for others."""
+    name = part.rpartition("/")[2].removesuffix(".xml")
+    return "paragraph" if name == "document" else f"{name}, paragraph"

@@ -35,7 +35,7 @@ def read_paragraphs(source: SourceText, grammar: Grammar, *, place: str = "", li
     Args:
         source: The text, checked by `xml_tokens.read_xml`.
         grammar: What its elements are.
-        place: Where its segments stand, in words.
+        place: Where its segments stand, in words; behind ``paragraph`` comes the number of each.
         lines: Whether the lines of the text say something to people.
     """
     return XmlText(source, grammar, tuple(_XmlReader(source, grammar, place, lines).run()))
@@ -63,6 +63,9 @@ class _XmlReader:
         places = [self.places[index] for index in order]
         for place in places:
             place.twin = new[place.twin] if place.twin >= 0 else -1
+        if self.place.endswith("paragraph"):
+            for number, place in enumerate((place for place in places if place.twin < 0), start=1):
+                place.segment = replace(place.segment, place=f"{self.place} {number}")
         return places
 
     def _all(self) -> Iterator[Token]:

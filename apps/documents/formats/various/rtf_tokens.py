@@ -111,6 +111,8 @@ def flows(text: str) -> Iterator[list[Item]]:
         start, at = match.span()
         kind = match.lastgroup
         if kind == "open":
+            if start and not groups:
+                raise RtfError("something stands outside of its outer group", start)
             if len(groups) >= MAX_DEPTH:
                 raise RtfError(f"more than {MAX_DEPTH} groups are within each other", start)
             last = groups[-1] if groups else _Group(start, 1, default)

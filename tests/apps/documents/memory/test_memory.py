@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,10 @@ DOG = Entry("The dog is black.", "Der Hund ist schwarz.", "en", "de", "me")
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Memory:
-    store = Memory(str(tmp_path / "m.db"), create=True)
-    store.add([DOG])
-    return store
+def memory(tmp_path: Path) -> Iterator[Memory]:
+    with Memory(str(tmp_path / "m.db"), create=True) as store:
+        store.add([DOG])
+        yield store
 
 
 def test_what_goes_in_comes_out(memory: Memory) -> None:

@@ -80,6 +80,8 @@ def test_python_docx_reads_the_result() -> None:
 
     document = docx.Document(io.BytesIO(made.shouted(Word(), made.word_file())))
     assert [paragraph.text for paragraph in document.paragraphs] == ["A REPORT", "THE DOG IS BLACK & BIG <TODAY>."]
+    places = [segment.place for segment in Word().read(made.word_file(), made.OPTIONS).segments]
+    assert places == ["header1, paragraph 1", "paragraph 1", "paragraph 2", "paragraph 3"]
     assert [run.bold for run in document.paragraphs[1].runs] == [None, True, None]
     assert document.tables[0].cell(0, 0).text == "IN A CELL"
     assert document.sections[0].header.paragraphs[0].text == "ON EVERY PAGE"

@@ -83,8 +83,9 @@ def test_without_translation_the_same_bytes_come_back() -> None:
         (page("x}more"), "outside"),
         (b"{\\rtf1 " + b"{" * 5000 + b"}" * 5001, "within each other"),
         (b"{\\rtf1{\\pict", "not closed"),
+        (page("}{text"), "outside"),
     ],
-    ids=["text", "open", "cut", "outside", "deep", "picture"],
+    ids=["text", "open", "cut", "outside", "deep", "picture", "two"],
 )
 def test_what_is_broken_is_refused(data: bytes, why: str) -> None:
     with pytest.raises(InputError, match=why):
