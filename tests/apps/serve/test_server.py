@@ -18,6 +18,8 @@ from tiny_server import running, tiny_lm, tiny_models, tiny_settings
 
 from nlpkit.apps.serve.models import ServedModels
 from nlpkit.apps.serve.settings import ServedModel
+from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.decode.request import Request
 
 pytestmark = pytest.mark.local_server
 LONG = {"model": "tiny", "prompt": "x", "max_tokens": 250, "logit_bias": {"256": -100}}
@@ -270,22 +272,25 @@ def test_64_streams_at_once_are_what_each_is_alone() -> None:
     settings = tiny_settings()
     models = tiny_models(settings)
 
-    async def ask(client: httpx.AsyncClient, number: int, *, stream: bool) -> str:
-        body = {
-            "model": "tiny", "prompt": f"number {number}", "max_tokens": 6 + number % 9, "temperature": 0, "stream": stream,
-        }  # fmt: skip
+    def asked(number: int) -> tuple[str, int]:
+        return f"number {number}", 6 + number % 9
+
+    async def ask(client: httpx.AsyncClient, number: int) -> str:
+        prompt, length = asked(number)
+        body = {"model": "tiny", "prompt": prompt, "max_tokens": length, "temperature": 0, "stream": True}
         answer = await client.post("/v1/completions", json=body, timeout=60)
-        if not stream:
-            return str(answer.json()["choices"][0]["text"])
         parts = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
         return "".join(part["choices"][0]["text"] for part in parts)
 
     async def go(address: str) -> None:
-        limits = httpx.Limits(max_connections=64)
-        async with httpx.AsyncClient(base_url=address, limits=limits) as client:
-            together = await asyncio.gather(*[ask(client, number, stream=True) for number in range(64)])
-            for number in range(64):
-                assert together[number] == await ask(client, number, stream=False)
+        async with httpx.AsyncClient(base_url=address, limits=httpx.Limits(max_connections=64)) as client:
+            together = await asyncio.gather(*[ask(client, number) for number in range(64)])
+        lm = tiny_lm()
+        for number in range(64):
+            prompt, length = asked(number)
+            request = Request(prompt_ids=tuple(prompt.encode()), config=DecodeConfig(max_tokens=length))
+            ((_, alone),) = lm.generate([request])
+            assert together[number] == alone.completions[0].text
 
     with running(settings, models) as address:
         asyncio.run(go(address))
