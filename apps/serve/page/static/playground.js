@@ -40,7 +40,7 @@ function tokenList(details) {
     });
   }
   function tell(one) {
-    const rows = Object.entries(one.top ?? {}).map(([token, logprob]) => h("tr", { class: token === one.token ? "chosen" : "" },
+    const rows = Object.entries(one.top ?? {}).sort((a, b) => b[1] - a[1]).map(([token, logprob]) => h("tr", { class: token === one.token ? "chosen" : "" },
       h("td", {}, h("code", {}, token.replaceAll("\n", "⏎"))), h("td", {}, percent(logprob))));
     replace(details, h("p", {}, h("code", {}, one.token.replaceAll("\n", "⏎")), one.logprob === null ? "" : ` ${percent(one.logprob)}`),
       rows.length ? h("table", {}, h("caption", { t: "likelier" }), h("tbody", {}, ...rows)) : null);
