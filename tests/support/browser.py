@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 AXE = "NLPKIT_AXE"
-"""Names the file ``axe.min.js`` of the npm package axe-core; unset, the one in axe-selenium-python is taken."""
+"""Names the file ``axe.min.js`` of the npm package axe-core; unset, npm fetches it into the test's folder."""
 
 
 def find_browser() -> tuple[str, str] | None:
@@ -49,12 +51,21 @@ def open_browser(*, language: str = "en") -> Iterator[Any]:
         driver.quit()
 
 
-def axe_script() -> str:
-    """Return the script of axe-core."""
+def axe_script(folder: Path) -> str | None:
+    """Return the script of axe-core; None where there is none and npm cannot fetch it.
+
+    Args:
+        folder: Where to put it.
+    """
     named = os.environ.get(AXE)
     if named:
         return Path(named).read_text(encoding="utf-8")
-    import axe_selenium_python
-
-    folder = Path(axe_selenium_python.__file__).parent
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    npm = shutil.which("npm")
+    if npm is None or os.environ.get("NLPKIT_TEST_OFFLINE"):
+        return None
+    done = subprocess.run([npm, "pack", "--silent", "axe-core@4"], cwd=folder, capture_output=True, timeout=60)
+    archive = next(folder.glob("axe-core-*.tgz"), None)
+    if done.returncode or archive is None:
+        return None
+    with tarfile.open(archive) as found, found.extractfile("package/axe.min.js") as script:  # type: ignore[union-attr]
+        return script.read().decode()

@@ -129,8 +129,11 @@ class Page:
         return str(self.one(".output .result").text)
 
 
-def test_no_view_is_an_obstacle(page: Page) -> None:
-    page.script(axe_script())
+def test_no_view_is_an_obstacle(page: Page, tmp_path: Path) -> None:
+    script = axe_script(tmp_path)
+    if script is None:
+        pytest.skip("there is no axe-core: name its axe.min.js in NLPKIT_AXE, or install npm")
+    page.script(script)
     for name in VIEWS:
         page.use(name)
         if name == "translate":
@@ -308,7 +311,7 @@ def test_small_screens_need_no_scrolling_sideways(page: Page) -> None:
         assert page.script("return document.documentElement.scrollWidth") <= 360, name
         small = [
             one.text
-            for one in page.all("button:not(.traced):not(.token), select, main input")
+            for one in page.all("button, select, main input")
             if one.size["height"] < 24 and one.get_attribute("type") != "checkbox"
         ]
         assert not small, name

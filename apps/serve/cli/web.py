@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import socket
 import threading
-import webbrowser
 from typing import Annotated
 
 import typer
@@ -57,6 +56,8 @@ def _open(where: str, *, browser: bool, quiet: bool) -> None:
 
 
 def _show(where: str, quiet: bool) -> None:
+    import webbrowser
+
     try:
         opened = webbrowser.open(where)
     except webbrowser.Error:

@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.local_server, pytest.mark.property]
 QUICK = settings(
     max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
 )
-POSTS = ["/v1/completions", "/v1/chat/completions", "/v1/embeddings"]
-GETS = ["/v1/models", "/v1/models/{model}", "/health", "/metrics"]
+POSTS = ["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/translate", "/v1/write", "/v1/generate"]
+GETS = ["/v1/models", "/v1/models/{model}", "/health", "/metrics", "/languages", "/frontend/settings"]
 
 
 @pytest.fixture(scope="module")

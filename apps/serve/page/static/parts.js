@@ -8,7 +8,7 @@ const MOST_BYTES = 3_500_000;
 
 // A text pane: written in, or filled from a file; `read` shows it with marks in it instead.
 export function textPane(key, { placeholder, onFile } = {}) {
-  const area = h("textarea", { rows: 12, tPlaceholder: placeholder, spellcheck: true });
+  const area = h("textarea", { rows: 6, tPlaceholder: placeholder, spellcheck: true });
   const reading = h("div", { class: "reading", tabIndex: 0, role: "region", tLabel: key });
   const shown = h("div", { hidden: true }, h("p", { class: "label", t: key }), reading);
   const picker = h("input", { type: "file", hidden: true, tLabel: "openFile", on: { change: () => take(picker.files[0]) } });

@@ -29,26 +29,29 @@ const percent = (logprob) => `${(100 * Math.exp(logprob)).toFixed(1)} %`;
 
 // One text that grows, token by token; one stop for the Tab key, arrows go from token to token.
 function tokenList(details) {
-  const list = h("div", { class: "tokens", role: "group", tLabel: "tokenList" });
+  const list = h("div", { class: "tokens" });
   const tokens = [];
   let text = "";
 
   function select(index) {
-    tokens.forEach((one, other) => { one.button.tabIndex = other === index ? 0 : -1; });
+    tokens.forEach((one, other) => {
+      one.span.tabIndex = other === index ? 0 : -1;
+      one.span.setAttribute("aria-selected", String(other === index));
+    });
   }
   function tell(one) {
-    const rows = Object.entries(one.top ?? {}).map(([token, logprob]) => h("tr", { class: token === one.token ? "chosen" : "" },
+    const rows = Object.entries(one.top ?? {}).sort((a, b) => b[1] - a[1]).map(([token, logprob]) => h("tr", { class: token === one.token ? "chosen" : "" },
       h("td", {}, h("code", {}, token.replaceAll("\n", "⏎"))), h("td", {}, percent(logprob))));
     replace(details, h("p", {}, h("code", {}, one.token.replaceAll("\n", "⏎")), one.logprob === null ? "" : ` ${percent(one.logprob)}`),
       rows.length ? h("table", {}, h("caption", { t: "likelier" }), h("tbody", {}, ...rows)) : null);
   }
   list.addEventListener("keydown", (event) => {
-    const index = tokens.findIndex((one) => one.button === document.activeElement);
+    const index = tokens.findIndex((one) => one.span === document.activeElement);
     const next = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: tokens.length - 1 }[event.key];
     if (index < 0 || next === undefined || !tokens[next]) return;
     event.preventDefault();
     select(next);
-    tokens[next].button.focus();
+    tokens[next].span.focus();
   });
   return {
     list,
@@ -63,12 +66,20 @@ function tokenList(details) {
       found.tokens.forEach((token, place) => {
         const one = { token, logprob: found.token_logprobs[place], top: found.top_logprobs?.[place] };
         const shown = token.replaceAll("\n", "⏎\n");
-        const button = h("button", { type: "button", class: "token", tabIndex: tokens.length ? -1 : 0,
-          title: one.logprob === null ? "" : percent(one.logprob), on: { mouseenter: () => tell(one), focus: () => { tell(one); select(tokens.indexOf(one)); } } }, shown);
-        if (one.logprob !== null) button.style.setProperty("--doubt", String(Math.round(100 * (1 - Math.exp(one.logprob)))));
-        one.button = button;
+        const likely = one.logprob === null ? "" : percent(one.logprob);
+        if (!tokens.length) {
+          list.setAttribute("role", "listbox");
+          list.setAttribute("aria-orientation", "horizontal");
+          list.dataset.tLabel = "tokenList";
+          list.setAttribute("aria-label", t("tokenList"));
+        }
+        // No buttons: those would not break where the text does.
+        const span = h("span", { class: "token", role: "option", tabIndex: tokens.length ? -1 : 0, "aria-selected": "false",
+          "aria-label": `${token.replaceAll("\n", "⏎")} ${likely}`, title: likely, on: { mouseenter: () => tell(one), focus: () => { tell(one); select(tokens.indexOf(one)); } } }, shown);
+        if (one.logprob !== null) span.style.setProperty("--doubt", String(Math.round(100 * (1 - Math.exp(one.logprob)))));
+        one.span = span;
         tokens.push(one);
-        list.append(button);
+        list.append(span);
       });
     },
   };

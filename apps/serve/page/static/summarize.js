@@ -22,7 +22,8 @@ export function summarizeView() {
       marks.forEach((mark, index) => mark.classList.toggle("lit", index === place));
       if (place >= 0) pane.reveal(marks[place]);
     };
-    const parts = summary.map((one, index) => h("button", { type: "button", class: "traced", on: {
+    const parts = summary.map((one, index) => h("span", { class: "traced", role: "button", tabIndex: 0, on: {
+      click: () => light(places[index]),
       mouseenter: () => light(places[index]),
       mouseleave: () => light(-1),
       focus: () => {

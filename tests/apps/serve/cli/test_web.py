@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import webbrowser
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,7 @@ def test_the_page_is_opened(
         opened.set()
         return True
 
-    monkeypatch.setattr(command.webbrowser, "open", show)
+    monkeypatch.setattr(webbrowser, "open", show)
     assert command.web(model=["small=default"], port=1234) == 0
     assert opened.wait(5)
     assert addresses == ["http://127.0.0.1:1234"]
@@ -47,7 +48,7 @@ def test_the_page_is_opened(
     assert "http://127.0.0.1:1234" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [None, command.webbrowser.Error()])
+@pytest.mark.parametrize("error", [None, webbrowser.Error()])
 def test_without_a_browser_the_address_is_said(
     error: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,7 +57,7 @@ def test_without_a_browser_the_address_is_said(
             raise error
         return False
 
-    monkeypatch.setattr(command.webbrowser, "open", show)
+    monkeypatch.setattr(webbrowser, "open", show)
     command._show("http://127.0.0.1:1", False)
     assert "open http://127.0.0.1:1 yourself" in capsys.readouterr().err
 
