@@ -16,6 +16,11 @@ from typing import Any
 
 import pytest
 
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # Workers side by side share the processor: more threads than cores make all of them slow.
+    _share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(_share))
+
 ROOT = Path(__file__).resolve().parent.parent
 _OPENS_A_SOCKET = {"socket.__new__", "socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo"}
 _LOCAL = {"127.0.0.1", "localhost", None, ""}
