@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nlpkit.apps.load import load
     from nlpkit.apps.tasks.task import Field, Prediction, Prompt, Reranks, Scores, Splits, Target, Task
-    from nlpkit.apps.toolkit import Toolkit, load
+    from nlpkit.apps.toolkit import Toolkit
     from nlpkit.core.chat.message import Message
     from nlpkit.core.decode.config import DecodeConfig
     from nlpkit.core.decode.constraint import Constraint
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "load": "nlpkit.apps.toolkit",
+    "load": "nlpkit.apps.load",
     "Toolkit": "nlpkit.apps.toolkit",
     "Constraint": "nlpkit.core.decode.constraint",
     "DecodeConfig": "nlpkit.core.decode.config",

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from nlpkit.apps.documents.document import ReadOptions
 from nlpkit.apps.documents.files import read_bytes, read_head
-from nlpkit.apps.documents.registry import find_format
 from nlpkit.apps.models.adapters import NONE, AdapterChooser, ModelChoice
-from nlpkit.apps.models.spec import ModelSpec
 from nlpkit.apps.pipeline.pool import ModelPool, only
 from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.tasks.rows import Prepared, prepare_row
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.tasks.task import Overflow, Row, Task
 from nlpkit.apps.text.languages import parse_language
-from nlpkit.apps.translating.run import Asking, DocumentRun, document_language, run_document
-from nlpkit.core import load as loading
+from nlpkit.apps.translating.run import Asking, DocumentRun, format_of, translate_bytes
 from nlpkit.core.decode.request import Score
 from nlpkit.core.errors import InputError
-from nlpkit.core.fetch import resolve
 from nlpkit.core.files.write import atomic_write, unwritable
 from nlpkit.core.tokenizers.tokenizer import encode_behind
 
@@ -198,28 +193,64 @@ class Toolkit:
             NlpkitError: The file cannot be read in its format, or the languages or options cannot be used.
         """
         name = str(path)
-        entry = find_format(name, read_head(name), name=input_format) or find_format("", name="text")
-        if entry is None:
-            raise InputError(f"{name} is in no format that is known.")
-        target = parse_language(target_lang)
-        asking = Asking(
-            task=load_task("translation"),
-            pool=self._pool,
-            chooser=self._chooser,
-            target_lang=target,
-            glossary=glossary or {},
-            overrides=options or {},
-        )
-        done = run_document(
+        # What is no document is told by its beginning, before all of it is read.
+        format_of(name, read_head(name), input_format)
+        done = self.translate_bytes(
             read_bytes(name),
-            entry,
-            ReadOptions(name=name, encoding=encoding, target_lang=target, source_lang=source_lang),
-            lambda document: asking.translator(document_language(document, source_lang, target)),
+            target_lang,
+            name=name,
+            source_lang=source_lang,
+            glossary=glossary,
+            input_format=input_format,
+            encoding=encoding,
+            options=options,
         )
         if output is not None:
             with unwritable(f"{output} cannot be written"), atomic_write(Path(output)) as file:
                 file.write(done.data)
         return done
+
+    def translate_bytes(
+        self,
+        data: bytes,
+        target_lang: str,
+        *,
+        name: str,
+        source_lang: str = "auto",
+        glossary: Mapping[str, str] | None = None,
+        input_format: str = "auto",
+        encoding: str = "utf-8",
+        options: Options | None = None,
+    ) -> DocumentRun:
+        """Translate the content of a file, as `translate_document` does.
+
+        Args:
+            data: The content.
+            target_lang: Code or name of the language to translate into.
+            name: The file's name, by which its format is known, and which errors tell.
+            source_lang: Code or name of the file's language, or ``auto``.
+            glossary: Source terms and how to translate them.
+            input_format: Name of the file's format, or ``auto`` to go by its name and content.
+            encoding: Encoding of the file, where its format does not say.
+            options: Decoding options.
+
+        Returns:
+            The translated file as bytes (`data`), and its `translation` with what a person should look at (`flags`).
+
+        Raises:
+            NlpkitError: It cannot be read in its format, or the languages or options cannot be used.
+        """
+        asking = Asking(
+            task=load_task("translation"),
+            pool=self._pool,
+            chooser=self._chooser,
+            target_lang=parse_language(target_lang),
+            glossary=glossary or {},
+            overrides=options or {},
+        )
+        return translate_bytes(
+            data, asking, name=name, source_lang=source_lang, input_format=input_format, encoding=encoding
+        )
 
     @overload
     def summarize(
@@ -444,45 +475,3 @@ def _texts(name: str, value: str | Texts) -> list[str]:
     if not isinstance(value, (str, list, tuple)):
         raise InputError(f"The {name} must be a string or a list of strings, not {type(value).__name__}.")
     return [value] if isinstance(value, str) else list(value)
-
-
-def load(
-    name: str = "default",
-    *,
-    adapter: str | Path | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Toolkit:
-    """Load a model and return the tasks on it.
-
-    The default model is loaded when a task is first used, with that task's shipped adapter. A task with a model of its
-    own needs no other; where no task has one, the default model is downloaded here already, if it is not there. Any
-    other model, and the default model with a named adapter or none, is loaded at once.
-
-    Args:
-        name: Name in the catalogue, path of a model file or directory, or hub id.
-        adapter: None for the tasks' own adapters, which the default model has; ``none`` for none; else the name of a
-            shipped adapter or an adapter's folder, for all tasks.
-        dtype: ``auto``, ``fp32``, ``bf16``, ``int8`` or ``int4``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: CPU threads; None lets the engine choose.
-        progress: Called with bytes done and bytes in total while the model is downloaded.
-
-    Raises:
-        NlpkitError: There is no such model, or it cannot be used.
-    """
-    chooser = AdapterChooser(name, adapter)
-    spec = ModelSpec(
-        name=name, adapter=None if adapter is None else str(adapter), dtype=dtype, device=device, threads=threads
-    )
-    pool = ModelPool(lambda chosen, loaded: spec.load(chosen, share_with=loaded, progress=progress))
-    if chooser.chooses:
-        # What can go wrong should go wrong here, and a download is no part of the first answer.
-        loading.check_options(dtype=dtype, device=device)
-        if chooser.needs_default:
-            resolve.resolve_model(name, progress=progress)
-    else:
-        pool.get(chooser.named)
-    return Toolkit(pool, chooser, name=name)

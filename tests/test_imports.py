@@ -70,6 +70,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("core", "apps.tasks", "apps.text", "apps.documents", "apps.pipeline", "apps.models"),
         "apps.translating",
     ),
+    "apps.load": ("core", "apps.pipeline", "apps.models", "apps.toolkit"),
     "apps.serve": ("core", "apps.tasks", "apps.text", "apps.models", "apps.pipeline", "apps.documents", "apps.toolkit"),
     "apps.serve.cli": ("core", "apps"),
     "apps.cli": ("core", "apps"),

@@ -158,7 +158,11 @@ def read_bytes(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
-def read_head(path: str, size: int = 4096) -> bytes:
+HEAD = 4096
+"""Bytes by which a file is known."""
+
+
+def read_head(path: str, size: int = HEAD) -> bytes:
     """Return the first bytes of a file, decompressed; none where it cannot be read.
 
     Args:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nlpkit.apps.documents.document import Document, ReadOptions
+from nlpkit.apps.documents.files import HEAD
 from nlpkit.apps.documents.formats.various.pdf import read_only
-from nlpkit.apps.documents.registry import FormatEntry, read_document, write_document
+from nlpkit.apps.documents.registry import FormatEntry, find_format, read_document, write_document
 from nlpkit.apps.documents.tools.kept_terms import with_kept_terms, without_kept_terms
 from nlpkit.apps.documents.translation.attempts import FAILED, Answer
 from nlpkit.apps.documents.translation.translate import DocumentTranslation, Known, Translate, translate_segments
@@ -19,7 +20,7 @@ from nlpkit.apps.tasks.rows import Prepared, prepare_row
 from nlpkit.apps.tasks.task import Task
 from nlpkit.apps.text.language_detection import detect_language, sure_language
 from nlpkit.apps.text.languages import parse_language, same_language
-from nlpkit.core.errors import ConfigError, NlpkitError
+from nlpkit.core.errors import ConfigError, InputError, NlpkitError
 
 SURE_LANGUAGE = 0.9
 """Confidence from which the language of a whole document counts as if it were given."""
@@ -173,3 +174,47 @@ def run_document(
     translation = translate_segments(document, translator(document), known=known(document))
     results = without_kept_terms(translation.results)
     return DocumentRun(write_document(document, results, entry, options), document, translation)
+
+
+def format_of(name: str, head: bytes, wanted: str = "auto") -> FormatEntry:
+    """Return the format of a file by its name or its beginning, or else plain text.
+
+    Raises:
+        ConfigError: There is no format `wanted`.
+        InputError: The file is known to hold nothing for people.
+    """
+    entry = find_format(name, head, name=wanted) or find_format("", name="text")
+    if entry is None:
+        raise InputError(f"{name} is in no format that is known.")
+    return entry
+
+
+def translate_bytes(
+    data: bytes,
+    asking: Asking,
+    *,
+    name: str,
+    source_lang: str = "auto",
+    input_format: str = "auto",
+    encoding: str = "utf-8",
+) -> DocumentRun:
+    """Translate the content of a file in its own format.
+
+    Args:
+        data: The content.
+        asking: How sentences are asked about.
+        name: The file's name, by which its format is known, and which errors tell.
+        source_lang: Code or name of the file's language, or ``auto``.
+        input_format: Name of the file's format, or ``auto`` to go by its name and content.
+        encoding: Encoding of the file, where its format does not say.
+
+    Raises:
+        NlpkitError: It cannot be read in its format, or the languages or options cannot be used.
+    """
+    target = asking.target_lang
+    return run_document(
+        data,
+        format_of(name, data[:HEAD], input_format),
+        ReadOptions(name=name, encoding=encoding, target_lang=target, source_lang=source_lang),
+        lambda document: asking.translator(document_language(document, source_lang, target)),
+    )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import mimetypes
 import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from nlpkit.apps.documents.files import decode_text
+from nlpkit.apps.documents.files import HEAD
+from nlpkit.apps.documents.registry import FORMATS, find_format
 from nlpkit.apps.serve.errors import ApiError
 
 KEPT_SECONDS = 600.0
@@ -19,45 +20,35 @@ KEPT_BYTES = 64 * 2**20
 """How much waits at most; the oldest goes first."""
 
 
-@dataclass(frozen=True)
-class FileKind:
-    """A kind of file.
-
-    Attributes:
-        media: What its content is called over HTTP.
-        translate: Translates a file's content; gets the file's name, the content, and what translates a text.
-    """
-
-    media: str
-    translate: Callable[[str, bytes, Callable[[str], str]], bytes]
+def file_suffixes() -> list[str]:
+    """Return the ends of the names of files that can be translated, sorted."""
+    return sorted({suffix for entry in FORMATS if not entry.read_only for suffix in entry.suffixes})
 
 
-def _translate_plain(name: str, data: bytes, translate: Callable[[str], str]) -> bytes:
-    text = decode_text(data, where=name, keep_mark=True, by_option=False)
-    mark = "\ufeff" if text.startswith("\ufeff") else ""
-    body = text[len(mark) :]
-    return (mark + (translate(body) if body.strip() else body)).encode()
+def check_kind(name: str, data: bytes) -> None:
+    """Refuse files that are in no format of documents.
 
-
-FILE_KINDS: dict[str, FileKind] = {".txt": FileKind("text/plain; charset=utf-8", _translate_plain)}
-"""By the end of a file's name."""
-
-
-def find_kind(name: str) -> FileKind:
-    """Return the kind of a file.
+    Args:
+        name: The file's name.
+        data: Its content.
 
     Raises:
-        ApiError: It is none of those that are translated.
+        ApiError: It is in none.
+        InputError: It is known to hold nothing for people.
     """
-    end = PurePosixPath(name).suffix.lower()
-    kind = FILE_KINDS.get(end)
-    if kind is None:
+    if find_format(name, data[:HEAD]) is None:
+        end = PurePosixPath(name).suffix.lower()
         raise ApiError(
             f"Files of this kind are not translated: {end or 'a name without an end'}. Send one of "
-            f"{', '.join(sorted(FILE_KINDS))}",
+            f"{', '.join(file_suffixes())}",
             param="file",
         )
-    return kind
+
+
+def media_type(name: str) -> str:
+    """Return what a file's content is called over HTTP."""
+    found = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return f"{found}; charset=utf-8" if found == "text/plain" else found
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.serve.door.keys import knows_key
 from nlpkit.apps.serve.errors import ApiError, to_api_error
 from nlpkit.apps.serve.libretranslate.fields import MOST_ALTERNATIVES, Fields, read_fields
-from nlpkit.apps.serve.libretranslate.files import FILE_KINDS, KeptFiles, find_kind
+from nlpkit.apps.serve.libretranslate.files import KeptFiles, check_kind, file_suffixes, media_type
 from nlpkit.apps.serve.libretranslate.languages import (
     AUTO,
     detected,
@@ -157,7 +157,7 @@ async def settings(request: Request) -> Response:
                 "target": {"code": other, "name": next(one["name"] for one in listed if one["code"] == other)},
             },
             "suggestions": False,
-            "supportedFilesFormat": sorted(FILE_KINDS),
+            "supportedFilesFormat": file_suffixes(),
         }
     )
 
@@ -171,19 +171,17 @@ async def translate_file(request: Request) -> Response:
         if fields.file is None or not fields.file[0]:
             raise ApiError("Invalid request: missing file parameter", param="file")
         name, data = fields.file
-        kind = find_kind(name)
+        check_kind(name, data)
         source, target = _pair(fields)
-        toolkit = await lend_toolkit(visit, None)
-        task = translation_task()
+        toolkit: Toolkit = await lend_toolkit(visit, None)
 
-        def translated(text: str) -> str:
+        def translated() -> bytes:
             if source == target:
-                return text
-            (result,) = toolkit.run(task, [{"source": text, "source_lang": source, "target_lang": target}])
-            return result.text
+                return data
+            return toolkit.translate_bytes(data, target, name=name, source_lang=source).data
 
-        done = await visit.wait(in_thread(visit.state, lambda: kind.translate(name, data, translated)))
-        kept = _files(request).keep(name, target, done, kind.media)
+        done = await visit.wait(in_thread(visit.state, translated))
+        kept = _files(request).keep(name, target, done, media_type(name))
         return JSONResponse({"translatedFileUrl": f"{request.base_url}download_file/{kept}"})
 
 

@@ -128,9 +128,26 @@ def test_files_go_up_and_down(address: str, expected: str, tmp_path: object) -> 
     assert httpx.get(f"{address}/download_file/other.txt").status_code == 404
 
 
+def test_documents_keep_their_form(address: str) -> None:
+    page = b"<!DOCTYPE html>\n<html><body>\n<p class='a'>Good morning.</p>\n<pre>x = 1</pre>\n</body></html>\n"
+    upload = {"file": ("page.html", page), "source": (None, "en"), "target": (None, "de")}
+    url = httpx.post(f"{address}/translate_file", files=upload, timeout=60).json()["translatedFileUrl"]
+    answer = httpx.get(url)
+    assert answer.headers["content-type"].startswith("text/html")
+    begin, end = page.split(b"Good morning.")
+    assert answer.content.startswith(begin)
+    assert answer.content.endswith(end)
+    assert {".html", ".docx", ".md", ".srt"} <= set(
+        httpx.get(f"{address}/frontend/settings").json()["supportedFilesFormat"]
+    )
+
+
 @pytest.mark.parametrize(
     ("file", "said"),
     [
+        (("package.json", b"{}"), "must not be translated"),
+        (("a.docx", b"PK"), "a.docx"),
+        (("a.pdf", b"%PDF-1.4"), "a.pdf"),
         (("a.exe", b"MZ"), ".exe"),
         (("noend", b"x"), "without an end"),
         (("a.txt", b"\0\1\2\xff"), "a.txt"),
