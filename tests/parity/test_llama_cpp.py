@@ -16,7 +16,7 @@ pytest.importorskip("xllamacpp", reason="llama.cpp is not here: pip install xlla
 
 import tokenizers
 from chats import CHATS, TEMPLATES
-from llama_cpp import SPECIAL, LlamaCpp, write_bpe, write_spm
+from llama_cpp_reference import SPECIAL, LlamaCpp, write_bpe, write_spm
 from spaced_tokenizers import spm_model
 
 from nlpkit.apps.models.describe import pull_model
