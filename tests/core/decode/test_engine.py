@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,15 @@ def mixed_requests(seed: int, count: int) -> list[Request]:
     return requests
 
 
+def parts_at_a_tie(engine: Engine, request: Request, one: Any, other: Any) -> bool:
+    """Tell whether two greedy texts part where rounding decides: the tokens are as likely as each other."""
+    (_, first, *_), (_, second, *_) = one[0], other[0]
+    place = next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    context = [*request.prompt_ids, *first[:place]]
+    left, right = engine.score([(context, [first[place]]), (context, [second[place]])])
+    return abs(left.logprob - right.logprob) < 2e-6
+
+
 @pytest.mark.property
 @pytest.mark.parametrize("engine", [ENGINE, SLIDING], ids=["full", "sliding"])
 @settings(max_examples=20, deadline=None)
@@ -62,7 +72,8 @@ def test_batch_equals_single_in_any_order(engine: Engine, seed: int, batch_token
     order = list(range(len(requests)))
     random.Random(seed).shuffle(order)
     together = run(engine, [requests[i] for i in order], batch_tokens=batch_tokens)
-    assert [facts(generation) for generation in together] == [alone[i] for i in order]
+    for i, generation in zip(order, together, strict=True):
+        assert facts(generation) == alone[i] or parts_at_a_tie(engine, requests[i], alone[i], facts(generation))
 
 
 @pytest.mark.property
