@@ -72,6 +72,10 @@ class ScriptedToolkit:
             prediction = "one two three four five"
             parsed = task.parse(prediction, task.prepare(row))
             fields, warnings = dict(parsed.fields), parsed.warnings
+        elif task.name in ("classification", "sentiment"):
+            labels = row.get("labels") or ["positive", "negative"]
+            prediction = labels[0]
+            fields = {"label": prediction, "probability": 0.75, "probabilities": {labels[0]: 0.75, labels[1]: 0.25}}
         return TaskResult(
             prediction=Prediction(prediction, fields), completion=prediction, warnings=warnings, alternatives=others,
             seed=7,

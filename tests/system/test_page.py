@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(find_browser() is None, reason="there is no Chromium with its driver"),
     pytest.mark.skipif(importlib.util.find_spec("selenium") is None, reason="selenium is not installed"),
 ]
-VIEWS = ("translate", "summarize", "ask", "write", "playground")
+VIEWS = ("translate", "summarize", "ask", "write", "classify", "playground")
 DOCUMENT = "🐝 Bees fly. Karl von Frisch described it. In autumn the drones leave. The queen lays 2,000 eggs."
 AXE_OPTIONS = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']}"
 
@@ -116,6 +116,8 @@ class Page:
             self.put(DOCUMENT, "Who described it?")
         elif name == "write":
             self.put("the sea", "gull, five")
+        elif name == "classify":
+            self.put(DOCUMENT, "bees, weather")
         else:
             self.put(DOCUMENT)
         if name == "playground":
@@ -178,6 +180,16 @@ def test_sentences_of_a_summary_lead_to_their_sources(page: Page) -> None:
     assert page.one(".lit").text == "The queen lays 2,000 eggs."
     page.button("Edit the text").click()
     assert page.one("textarea").get_attribute("value") == DOCUMENT
+
+
+def test_a_label_is_shown_with_how_likely_each_is(page: Page) -> None:
+    page.use("classify")
+    assert page.one(".result .text").text == "bees"
+    assert "bees 75 %" in page.output
+    assert "weather 25 %" in page.output
+    page.put(DOCUMENT, "")
+    page.run()
+    assert page.one(".result .text").text == "positive"
 
 
 def test_an_answer_is_shown_in_its_place_and_its_source_named(page: Page, tmp_path: Path) -> None:

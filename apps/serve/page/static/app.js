@@ -4,6 +4,7 @@ import { announce, field, h, replace, translate } from "./dom.js";
 import { clearHistory, readHistory } from "./history.js";
 import { LANGUAGES, language, setLanguage, t } from "./texts.js";
 import { askView } from "./ask.js";
+import { classifyView } from "./classify.js";
 import { playgroundView } from "./playground.js";
 import { summarizeView } from "./summarize.js";
 import { translateView } from "./translate.js";
@@ -14,6 +15,7 @@ const VIEWS = [
   ["summarize", summarizeView],
   ["ask", askView],
   ["write", writeView],
+  ["classify", classifyView],
   ["playground", playgroundView],
 ];
 const THEMES = ["auto", "light", "dark"];

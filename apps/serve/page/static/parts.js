@@ -128,12 +128,15 @@ export function notes(warnings) {
 }
 
 // A share as words and as a bar.
-export function meter(key, value) {
+export const meter = (key, value) => share(h("span", { t: key }), value);
+
+// The same of something that has a name of its own.
+export function share(name, value) {
   const percent = Math.round(100 * value);
   const id = newId();
   const level = value >= 0.75 ? "good" : value >= 0.4 ? "fair" : "poor";
   const bar = h("meter", { min: 0, max: 1, low: 0.4, high: 0.75, optimum: 1, value, "aria-labelledby": id, class: level });
-  return h("p", { class: "measure" }, h("span", { id }, h("span", { t: key }), ` ${percent} %`), bar);
+  return h("p", { class: "measure" }, h("span", { id }, name, ` ${percent} %`), bar);
 }
 
 export function facts(pairs) {
