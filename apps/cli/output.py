@@ -216,7 +216,8 @@ def note(text: str, *, quiet: bool = False, new_line: bool = False) -> None:
     """
     if quiet or sys.stderr is None:
         return
-    with contextlib.suppress(OSError, ValueError):
+    # A handler of signals may come in the middle of a write to the same stream, which is an error of its own.
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
         if new_line and sys.stderr.isatty():
             sys.stderr.write("\n")
         sys.stderr.write(f"nlpkit: {printable(without_secrets(text))}\n")

@@ -333,6 +333,8 @@ def read_one(seeds: Seeds, kind: str, number: int, seed: int, work: Path) -> Out
         source = io.TextIOWrapper(io.BytesIO())
         streams = sys.stdin, sys.stdout, sys.stderr
         peak()
+        # A child begins with what its parent holds: what it takes beside that is its own.
+        before = peak()
         started = time.process_time()
         try:
             sys.stdin, sys.stdout, sys.stderr = source, out, err
@@ -341,7 +343,7 @@ def read_one(seeds: Seeds, kind: str, number: int, seed: int, work: Path) -> Out
             code = f"{type(error).__name__}: {error}"
         finally:
             sys.stdin, sys.stdout, sys.stderr = streams
-        seconds, most = time.process_time() - started, peak()
+        seconds, most = time.process_time() - started, peak() - before
         said = err.buffer.getvalue().decode("utf-8", "replace")  # type: ignore[attr-defined]
     finally:
         os.chdir(here)

@@ -50,7 +50,7 @@ def test_damaged_files_are_read_or_refused(kind: str, fuzzer: ModuleType, seeds:
 
 def test_what_must_not_happen_is_seen(fuzzer: ModuleType, seeds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit below what whole work takes, an error that is no error of ours, and a process that dies."""
-    monkeypatch.setattr(fuzzer, "MOST_BYTES", 1)
+    monkeypatch.setattr(fuzzer, "MOST_BYTES", -1)
     assert {outcome.verdict for outcome in fuzzer.fuzz(seeds, "template", 2, seed=7)} == {"memory"}
     monkeypatch.undo()
     monkeypatch.setattr("nlpkit.cli.main", lambda arguments: 1 / 0)

@@ -127,7 +127,7 @@ run()
 
 
 @pytest.mark.parametrize(
-    "module", ["typer", "nlpkit.apps.cli.options", "nlpkit.eval.cli.commands", "nlpkit.apps.cli.task_command"]
+    "module", ["typer", "nlpkit.apps.cli.options", "nlpkit.apps.cli.constraint_options", "nlpkit.apps.cli.task_command"]
 )
 def test_an_interrupt_while_modules_are_imported(offline_env: dict[str, str], module: str) -> None:
     done = subprocess.run(

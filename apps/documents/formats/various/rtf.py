@@ -278,10 +278,10 @@ class _Writer:
 
 
 def _escaped(text: str) -> str:
-    text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
+    text = re.sub(r"[\t\r\n]", " ", text)
     text = re.sub(r"[\\{}]", lambda match: "\\" + match.group(), text)
     text = text.replace("\u00a0", "\\~").replace("\u2011", "\\_")
-    return re.sub(r"[^\x00-\x7f]+", lambda match: "{\\uc1" + _units(match.group()) + "}", text)
+    return re.sub(r"[^\x20-\x7e]+", lambda match: "{\\uc1" + _units(match.group()) + "}", text)
 
 
 def _units(text: str) -> str:
