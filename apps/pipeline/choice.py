@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,27 +42,27 @@ def score_choices(
         For each choice the log-likelihood of each of its answers, in nats: the mean over its chunks by
         their lengths, less that after the prompt that says nothing.
     """
+    chunks = [[_pairs(asked, choice.answers, encoder) for asked in choice.asked] for choice in choices]
+    neutral = [[] if one.neutral is None else _pairs(one.neutral, one.answers, encoder) for one in choices]
     # Many rows ask about the same that says nothing: each pair is scored once.
-    logprobs: dict[_Pair, float] = {}
-    for choice in choices:
-        for asked in (*choice.asked, *([] if choice.neutral is None else [choice.neutral])):
-            logprobs.update(dict.fromkeys(_pairs(asked, choice.answers, encoder), 0.0))
-    logprobs.update(zip(logprobs, (found.logprob for found in score(list(logprobs))), strict=True))
+    asked_for = dict.fromkeys(pair for rounds in (*chunks, neutral) for pairs in rounds for pair in pairs)
+    logprobs = {pair: found.logprob for pair, found in zip(asked_for, score(list(asked_for)), strict=True)}
     results = []
-    for choice in choices:
-        chunks = [[logprobs[pair] for pair in _pairs(asked, choice.answers, encoder)] for asked in choice.asked]
-        weights = [len(asked.ids) / sum(len(other.ids) for other in choice.asked) for asked in choice.asked]
-        values = [sum(map(operator.mul, weights, column)) for column in zip(*chunks, strict=True)]
-        if choice.neutral is not None:
-            before = [logprobs[pair] for pair in _pairs(choice.neutral, choice.answers, encoder)]
-            values = [value - other for value, other in zip(values, before, strict=True)]
-        results.append(values)
+    for choice, rounds, before in zip(choices, chunks, neutral, strict=True):
+        total = sum(len(asked.ids) for asked in choice.asked)
+        weights = [len(asked.ids) / total for asked in choice.asked]
+        columns = zip(*([logprobs[pair] for pair in pairs] for pairs in rounds), strict=True)
+        values = [sum(map(operator.mul, weights, column)) for column in columns]
+        results.append(
+            [value - logprobs[pair] for value, pair in zip(values, before, strict=True)] if before else values
+        )
     return results
 
 
 def _pairs(asked: EncodedPrompt, answers: Sequence[str], encoder: PromptEncoder) -> list[_Pair]:
     """Return prompt and answers as ids. Where one answer begins like another, their end tells them apart."""
     targets = [tuple(encoder.target(asked, answer)) for answer in answers]
-    opens = any(one != other and other[: len(one)] == one for one in targets for other in targets)
+    # In order, what begins like another stands right behind such a one.
+    opens = any(one != other and other[: len(one)] == one for one, other in itertools.pairwise(sorted(targets)))
     end = (encoder.end(asked),) if opens else ()
     return [(tuple(asked.ids), (*target, *end)) for target in targets]

@@ -159,6 +159,8 @@ class TaskRun:
             raise InputError(f"The task {self.task.name} has no answers to choose from for this row.{given}")
         job.plan = job.first = self.planner.plan(job.example, learned=job.learned, seed=seed)
         job.warnings.extend(job.plan.warnings)
+        if not job.plan.chunks:
+            raise InputError(f"There is nothing to choose an answer for: the {self.task.text_field} is blank.")
         asked = tuple(self.encoder.ask(self.task, chunk.example) for chunk in job.plan.chunks)
         neutral = scores.neutral(job.example, learned=job.learned)
         return Choice(answers, asked, None if neutral is None else self.encoder.ask(self.task, neutral))

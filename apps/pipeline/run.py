@@ -120,8 +120,9 @@ class _Windows:
                     yield from self._drain()
                     raise
                 job = self.run.fail(_row_of(row), error)
-            self.progress.plan(len(job.todo), new_row=True)
-            planned += len(job.todo)
+            requests = len(job.todo) + (job.choice is not None)
+            self.progress.plan(requests, new_row=True)
+            planned += requests
             self.pending.append(job)
             if planned >= self.size or len(self.pending) >= self.size:
                 yield from self._drain()
@@ -151,11 +152,13 @@ class _Windows:
         except NlpkitError as error:
             if not self.keep_going:
                 raise
-            if len(jobs) == 1:
-                jobs[0].choice, jobs[0].result = None, self.run.failure(jobs[0].row, error)
-            else:
+            if len(jobs) > 1:
                 for job in jobs:
                     self._choose([job])
+                return
+            jobs[0].choice, jobs[0].result = None, self.run.failure(jobs[0].row, error)
+        for _ in jobs:
+            self.progress.finish()
 
     def _ready(self) -> Iterator[TaskResult]:
         while self.pending and self.pending[0].result is not None:

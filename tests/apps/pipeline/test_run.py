@@ -432,3 +432,10 @@ class TestScores:
         self.scored(lm, {"good": -3.0, "bad": -1.0, "mixed": -2.0})
         piece, result = stream_task(lm, self.Mood(), {"text": "Rain."})
         assert (piece, str(result)) == ("bad", "bad")
+
+    def test_progress_counts_rows(self, fake_lm) -> None:
+        lm = fake_lm(shout)
+        self.scored(lm, {"good": -3.0, "bad": -1.0, "mixed": -2.0})
+        seen: list[tuple[int, int]] = []
+        list(run_task(lm, self.Mood(), rows("Sun.", "Rain."), progress=lambda done, total: seen.append((done, total))))
+        assert seen == [(1, 2), (2, 2)]
