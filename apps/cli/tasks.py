@@ -380,6 +380,11 @@ def _translate_documents(
 
     if to is None:
         raise ConfigError("The language to translate to is missing. Name it with --to, such as --to de.")
+    if source.columns or source.values:
+        flag = "--map" if source.columns else "--set"
+        raise ConfigError(
+            f"{flag} is for data rows, and {(source.file or ['the input'])[0]} is a document. Leave it out."
+        )
     if n_best is not None and n_best > 1:
         raise ConfigError("--n-best gives several translations, but a document can hold one only. Leave it out.")
     if not source.file:

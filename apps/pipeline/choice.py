@@ -53,9 +53,9 @@ def score_choices(
         weights = [len(asked.ids) / total for asked in choice.asked]
         columns = zip(*([logprobs[pair] for pair in pairs] for pairs in rounds), strict=True)
         values = [sum(map(operator.mul, weights, column)) for column in columns]
-        results.append(
-            [value - logprobs[pair] for value, pair in zip(values, before, strict=True)] if before else values
-        )
+        if before:
+            values = [value - logprobs[pair] for value, pair in zip(values, before, strict=True)]
+        results.append(values)
     return results
 
 

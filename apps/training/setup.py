@@ -168,7 +168,7 @@ def _check_prompts(recipe: Recipe, base: str | None, learned: frozenset[str]) ->
     for spec in (*recipe.data, *recipe.eval_data):
         task = find_task(spec.task)
         if recipe.prompts == "brief" and task is not None and not has_short_prompts(spec, task):
-            raise ConfigError(f"The task {task.name!r} has no short prompts. Leave --prompts at chat.")
+            raise ConfigError(f"The task {task.name!r} has no short prompts. Say --prompts chat.")
         if recipe.prompts == "chat" and recipe.method == "lora" and task is not None and task.name in learned:
             raise ConfigError(
                 f"The base {base!r} learned short prompts for {task.name} and will be asked with them, whatever its "

@@ -154,3 +154,10 @@ def test_a_document_may_come_through_a_pipe(cli: Cli) -> None:
     assert cli(*arguments, stdin=subtitles.encode()).out == subtitles.replace("Hello there", "HELLO THERE")
     assert cli(*arguments, "--input-format", "markdown", stdin=b"# *Hello* there\n").out == "# *HELLO* THERE\n"
     assert cli(*arguments, stdin=b"Hello there\n").out == "HELLO THERE\n"
+
+
+@pytest.mark.parametrize("option", [("--set", "source_lang=en"), ("--map", "source=text")])
+def test_options_of_rows_are_refused(cli: Cli, page: Path, option: tuple[str, str]) -> None:
+    result = cli("translate", "-f", str(page), "--to", "de", *option)
+    assert result.code == 2
+    assert f"{option[0]} is for data rows" in result.err
