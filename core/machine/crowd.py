@@ -18,12 +18,14 @@ MOST_TOKENS = 64
 
 _PASSES, _SECONDS = 8, 0.04
 """A pace is measured over so many passes at least, and so long."""
-_INTERRUPTED = 0.5
-"""Interruptions a pass from which on the cores count as busy; on an idle machine there are almost none."""
+_INTERRUPTED = 40.0
+"""Interruptions a second from which on the cores count as busy: other programs that compute cause 100 and more."""
 _BETTER = 0.9
 """Fewer threads are kept if they take at most this part of the time."""
 _PATIENCE, _MOST_PATIENCE = 1.0, 16.0
 """Seconds until another number of threads is tried: first, and after trials in vain."""
+_REST = 10.0
+"""At least so many times as long as a trial took, the next one waits."""
 
 
 def interruptions() -> int:
@@ -53,11 +55,12 @@ class Team:
         self._clock, self._interrupted = clock, interrupted
         self._lock = threading.Lock()
         self._most = self._threads = 1
-        self._before: tuple[int, int, float] | None = None
-        """Of a trial: threads, tokens a pass and pace before it."""
+        self._before: tuple[int, dict[int, float]] | None = None
+        """Of a trial: threads before it, and their pace for each number of tokens."""
+        self._began = 0.0
         self._rest_until, self._patience = 0.0, _PATIENCE
         self._went_down = False
-        self._begin(0)
+        self._begin()
 
     def threads(self, most: int, n_tokens: int) -> int:
         """Return how many threads to compute with.
@@ -70,7 +73,7 @@ class Team:
             with self._lock:
                 self._most = self._threads = most
                 self._before = None
-                self._begin(0)
+                self._begin()
         return most if n_tokens > MOST_TOKENS else self._threads
 
     @contextmanager
@@ -90,37 +93,40 @@ class Team:
         with self._lock:
             self._took(n_tokens, threads, self._clock() - start)
 
-    def _begin(self, n_tokens: int) -> None:
-        self._tokens, self._passes, self._seconds, self._count = n_tokens, 0, 0.0, self._interrupted()
+    def _begin(self) -> None:
+        # Passes of several sizes take turns, where guesses are checked or texts come and go: each has its own pace.
+        self._windows: dict[int, tuple[int, float]] = {}
+        self._seconds, self._count = 0.0, self._interrupted()
 
     def _took(self, n_tokens: int, threads: int, seconds: float) -> None:
         if threads != self._threads:
             return
-        if n_tokens != self._tokens:
-            self._begin(n_tokens)
-        self._passes += 1
+        passes, spent = self._windows.get(n_tokens, (0, 0.0))
+        self._windows[n_tokens] = passes + 1, spent + seconds
         self._seconds += seconds
-        if self._passes < _PASSES or self._seconds < _SECONDS:
+        if passes + 1 < _PASSES or spent + seconds < _SECONDS:
             return
-        pace, busy = self._seconds / self._passes, (self._interrupted() - self._count) / self._passes >= _INTERRUPTED
-        self._decide(pace, busy=busy)
-        self._begin(n_tokens)
+        busy = (self._interrupted() - self._count) / self._seconds >= _INTERRUPTED
+        # One pass alone says little.
+        paces = {size: spent / count for size, (count, spent) in self._windows.items() if 2 * count >= _PASSES}
+        self._decide(paces, n_tokens, busy=busy)
+        self._begin()
 
-    def _decide(self, pace: float, *, busy: bool) -> None:
+    def _decide(self, paces: dict[int, float], n_tokens: int, *, busy: bool) -> None:
         now = self._clock()
         if self._before is not None:
-            threads, n_tokens, known = self._before
+            threads, known = self._before
             self._before = None
             fewer = self._threads < threads
-            better = n_tokens == self._tokens and pace < known * (_BETTER if fewer else 1.0)
+            better = n_tokens in known and paces[n_tokens] < known[n_tokens] * (_BETTER if fewer else 1.0)
             if not better:
                 self._threads = threads
             self._patience = _PATIENCE if better else min(_MOST_PATIENCE, 2 * self._patience)
-            self._rest_until = now + self._patience
+            self._rest_until = now + max(self._patience, _REST * (now - self._began))
         elif now >= self._rest_until:
             down = busy and self._threads > 1 and not (self._went_down and self._threads < self._most)
             if down or self._threads < self._most:
-                self._before = self._threads, self._tokens, pace
+                self._before, self._began = (self._threads, paces), now
                 self._threads = self._threads // 2 if down else min(self._most, 2 * self._threads)
                 self._went_down = down
 

@@ -95,6 +95,22 @@ def test_another_size_of_pass_ends_a_trial() -> None:
     assert machine.run(20, n_tokens=2)[-1] == 2
 
 
+def test_sizes_that_take_turns_do_not_keep_threads_away() -> None:
+    machine = Machine({1: 0.018, 2: 0.060}, interrupts=lambda threads: 5)
+    machine.run_until(1)
+    machine.seconds, machine.interrupts = {1: 0.010, 2: 0.006}, lambda threads: 0
+    used = [threads for turn in range(20_000) for threads in machine.run(1, n_tokens=6 if turn % 4 == 3 else 1)]
+    assert used.count(2) > 0.9 * len(used)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 2.0])
+def test_slow_passes_on_a_machine_that_is_nearly_idle_take_all_threads(seconds: float) -> None:
+    """A few interruptions a second come to several a pass where a pass takes long."""
+    machine = Machine({4: 2 * seconds, 8: seconds, 2: 4 * seconds, 1: 8 * seconds},
+                      interrupts=lambda threads: round(8 * seconds))  # fmt: skip
+    assert set(machine.run(2000)) == {8}
+
+
 def test_another_number_of_threads_begins_anew() -> None:
     machine = Machine({1: 0.018, 2: 0.060}, interrupts=lambda threads: 5)
     machine.run_until(1)
