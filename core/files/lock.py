@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+"""What some network file systems answer: two writers are then the user's own care."""
 
 
 @contextlib.contextmanager
@@ -24,13 +28,20 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Here, so that what follows can fail for want of locks alone.
     path.open("ab").close()
-    lock = filelock.FileLock(path, timeout=-1 if wait else 0)
+    timeout = -1 if wait else 0
+    try:
+        # Its own way out, a file that is the lock by being there, would be taken for another process's.
+        lock = filelock.FileLock(path, timeout=timeout, fallback_to_soft=False)
+    except TypeError:  # of versions that have no such way out
+        lock = filelock.FileLock(path, timeout=timeout)
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(lock)
         except filelock.Timeout as error:
             raise BlockingIOError(f"another process holds {path}") from error
-        except (OSError, NotImplementedError):
-            # Some network file systems have none: two writers are then the user's own care.
+        except NotImplementedError:
             pass
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield

@@ -25,7 +25,11 @@ from safetensors import SafetensorError
 
 from nlpkit.core.errors import InputError, OutputError, why_unwritten
 
-_NAME = re.compile(r"\.(?:.+\.)?nlpkit-(?P<machine>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}(?:[.-]\w*)?", re.DOTALL)
+_FORMER = ".former"
+"""How the name ends of what a new folder takes the place of, while it does."""
+_NAME = re.compile(
+    r"\.(?:(?P<name>.+)\.)?nlpkit-(?P<machine>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}(?:[.-]\w*)?", re.DOTALL
+)
 # As versions before named them, without a mark of the machine.
 _BEFORE = re.compile(
     r"\.nlpkit-\d+-[0-9a-f]{8}\.part|\.[0-9a-f]{32,64}\.(?:safetensors|json)\.[a-z0-9_]{8}\.tmp|\.aside\.[a-z0-9_]{8}"
@@ -67,8 +71,17 @@ def sweep(folder: str | Path) -> None:
         _sweep(os.path.realpath(folder), os.getpid())
 
 
+def is_aside(name: str) -> bool:
+    """Tell whether a name is one that `aside_name` gives."""
+    return _NAME.fullmatch(name) is not None
+
+
 def is_leftover(path: str | Path) -> bool:
-    """Tell whether a path is what a process that is gone left aside, as `sweep` removes it."""
+    """Tell whether a path is what a process that is gone left aside, as `sweep` removes it.
+
+    Args:
+        path: A file or folder.
+    """
     name = os.path.basename(path)
     match, before = _NAME.fullmatch(name), _BEFORE.fullmatch(name)
     try:
@@ -86,9 +99,22 @@ def _sweep(folder: str, _: int) -> None:
     for path in filter(is_leftover, paths):
         with contextlib.suppress(OSError):
             if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path, ignore_errors=True)
+                if not _put_back(path):
+                    shutil.rmtree(path, ignore_errors=True)
             else:
                 os.unlink(path)
+
+
+def _put_back(path: str) -> bool:
+    """Give a former folder its name again where the process ended before the new one had it."""
+    match = _NAME.fullmatch(os.path.basename(path))
+    if not path.endswith(_FORMER) or match is None or not match["name"]:
+        return False
+    place = os.path.join(os.path.dirname(path), match["name"])
+    if os.path.lexists(place):
+        return False
+    os.rename(path, place)
+    return True
 
 
 def _is_old(path: str) -> bool:
@@ -199,21 +225,21 @@ def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
     aside = path.parent / aside_name(path.name, suffix="")
-    former = path.parent / aside_name(path.name, suffix="")
+    former = path.parent / aside_name(path.name, suffix=_FORMER)
     try:
         aside.mkdir()
         yield aside
         for file in (file for file in aside.rglob("*") if file.is_file()):
             sync(file)
-        if replace and path.exists():
-            # Out of the way, not removed yet: a folder is never half there.
-            os.replace(path, former)
-        elif path.exists():
-            path.rmdir()
         try:
+            if replace and path.exists():
+                # Out of the way, not removed yet: a folder is never half there.
+                os.replace(path, former)
+            elif path.exists():
+                path.rmdir()
             os.replace(aside, path)
-        except OSError:
-            if former.exists():
+        except BaseException:  # an interrupt between the two as well
+            if former.exists() and not path.exists():
                 os.replace(former, path)
             raise
         sync(path.parent)

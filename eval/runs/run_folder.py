@@ -13,7 +13,7 @@ from typing import Any
 
 from nlpkit.core.errors import ConfigError, InputError, OutputError
 from nlpkit.core.files.lock import file_lock
-from nlpkit.core.files.write import sweep
+from nlpkit.core.files.write import is_aside, sweep
 from nlpkit.eval.runs.samples import SampleRecord, require_samples, write_whole
 
 RUN_FORMAT = 1
@@ -137,7 +137,9 @@ def hold(folder: Path) -> Iterator[None]:
         if folder.is_dir() and not (folder / RECORD).exists():
             # What a process that was killed had begun to write is nothing.
             sweep(folder)
-            others = sorted(entry.name for entry in folder.iterdir() if entry.name not in (LOCK, RECORD + ".part"))
+            # Nor is what another process has just begun: the lock tells of that one.
+            own = (LOCK, RECORD + ".part")
+            others = sorted(one.name for one in folder.iterdir() if one.name not in own and not is_aside(one.name))
             if others:
                 raise ConfigError(
                     f"The folder {folder} is no run directory and not empty (it holds {others[0]!r}). Choose another "

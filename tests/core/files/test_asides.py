@@ -111,3 +111,43 @@ def test_files_get_the_permissions_that_the_user_wants(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("file", "folder")] == [0o600, 0o700]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError])
+def test_an_interrupt_between_two_renames_leaves_the_former_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    path = tmp_path / "best"
+    path.mkdir()
+    (path / "weights").write_text("old")
+    replace, calls = os.replace, []
+
+    def interrupted(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(asides.os, "replace", interrupted)
+    with pytest.raises(error), whole_folder(path) as aside:
+        (aside / "weights").write_text("new")
+    assert (path / "weights").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["best"]
+
+
+def test_the_next_start_puts_back_what_a_kill_between_two_renames_left(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from nlpkit.core.files import write\n"
+        "replace = os.replace\n"
+        "def once(*a): replace(*a); os._exit(9)\n"
+        "write.os.replace = once\n"
+        "with write.whole_folder(Path(sys.argv[1])) as aside: (aside / 'weights').write_text('new')"
+    )
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "weights").write_text("old")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "best")], check=False)
+    assert done.returncode == 9
+    assert not (tmp_path / "best").exists()
+    sweep(tmp_path)
+    assert (tmp_path / "best" / "weights").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["best"]

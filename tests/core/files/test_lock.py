@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,15 +40,20 @@ def test_two_blocks_of_one_process_exclude_each_other(tmp_path: Path) -> None:
         pass
 
 
-def test_a_file_system_without_locks_is_worked_on_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import filelock
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_file_system_without_locks_is_worked_on_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, wait: bool
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
 
-    def refuse(*_: object, **__: object) -> None:
-        raise NotImplementedError("no locks here")
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    with file_lock(tmp_path / "lock", wait=False):
-        (tmp_path / "written").touch()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        with file_lock(tmp_path / "lock", wait=wait):
+            (tmp_path / "written").touch()
     assert (tmp_path / "written").exists()
 
 
