@@ -21,6 +21,7 @@ from nlpkit.core.quantization.kernel_build import library_path
 _KERNELS = re.compile(r"[0-9a-f]{32}\.so")
 _HASH = re.compile(r"[0-9a-f]{64}\.json")
 _READY = re.compile(r"[0-9a-f]{32}\.(?:safetensors|json)")
+_NOTE = re.compile(r"[0-9a-f]{32}\.json")
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
 KINDS = ("leftovers", "kernels", "hashes", "quantized", "models")
 """What processes that were killed left; compiled kernels of other versions; hashes of files that are gone or have
@@ -91,14 +92,21 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def _files(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, int]]:
     for entry in _entries(folder):
-        if pattern.fullmatch(entry.name) and entry.is_file():
-            yield Path(entry.path), entry.stat().st_size
+        size: int | None = None
+        # What is gone by now needs no cleaning.
+        with contextlib.suppress(OSError):
+            if pattern.fullmatch(entry.name) and entry.is_file():
+                size = entry.stat().st_size
+        if size is not None:
+            yield Path(entry.path), size
 
 
 def _size(path: Path) -> int:
-    if not path.is_dir():
-        return path.lstat().st_size
-    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+    total = 0
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        with contextlib.suppress(OSError):
+            total += 0 if file.is_dir() else file.lstat().st_size
+    return total
 
 
 def _leftovers(home: Path) -> Iterator[Removable]:
@@ -129,7 +137,7 @@ def _holds(note: Path) -> bool:
     try:
         name, n_bytes, inode, changed, *_ = json.loads(note.read_text(encoding="utf-8"))["key"]
         stat = os.stat(name)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     return [n_bytes, inode, changed] == [stat.st_size, stat.st_ino, stat.st_mtime_ns]
 
@@ -141,11 +149,11 @@ def _catalogue_models() -> Iterator[Removable]:
 
 
 def _hub_models(folder: Path) -> Iterator[Removable]:
-    for note in _entries(folder / "complete"):
+    for note, size in _files(folder / "complete", _NOTE):
         said: Any = None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            said = json.loads(Path(note.path).read_text(encoding="utf-8"))["path"]
-        yield Removable("models", Path(note.path), note.stat().st_size)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            said = json.loads(note.read_text(encoding="utf-8"))["path"]
+        yield Removable("models", note, size)
         parts = Path(said).parts if isinstance(said, str) else ()
         # As the hub's downloader names folders, and no other place that a note may hold.
         if len(parts) == 2 and "--" in parts[0] and _COMMIT.fullmatch(parts[1]):
