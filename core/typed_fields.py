@@ -22,8 +22,8 @@ def is_number(value: Any) -> bool:
     Args:
         value: Anything. A whole number of 400 digits is none: it cannot be made a float.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) <= MAX_NUMBER and math.isfinite(value)
+    # Of NaN and infinity, too, this is false.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
 @functools.cache

@@ -311,10 +311,12 @@ def _has_documents(
 ) -> bool:
     """Tell whether files are documents, which come out in their own format, rather than plain text or data rows."""
     from nlpkit.apps.cli.documents.command import document_format
+    from nlpkit.apps.data.columns import parse_pairs
     from nlpkit.apps.data.rows import row_format
     from nlpkit.apps.documents.files import read_head
-    from nlpkit.apps.documents.inputs import INPUT_FORMATS, holds_rows
+    from nlpkit.apps.documents.inputs import INPUT_FORMATS, holds_rows, row_names
     from nlpkit.apps.documents.registry import find_format, refuse_unknown, sniff
+    from nlpkit.apps.tasks.table import load_task
     from nlpkit.apps.translating.trees import is_many
 
     if source.format not in INPUT_FORMATS:
@@ -333,9 +335,10 @@ def _has_documents(
         return True
     if source.format == "text":
         return False
+    names = row_names(load_task("translation").fields, parse_pairs(source.columns or (), "--map"))
     kinds = {
         path: "rows"
-        if row_format(path) or holds_rows(path, max_bytes=source.max_bytes)
+        if row_format(path) or holds_rows(path, names=names, encoding=source.encoding, max_bytes=source.max_bytes)
         else getattr(document_format(path), "name", "text")
         for path in source.file
     }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nlpkit.apps.data.rows import ABSENT, read_cell
 from nlpkit.apps.tasks.task import Field
-from nlpkit.core.errors import ConfigError, InputError, did_you_mean, shortened, shown
+from nlpkit.core.errors import ConfigError, InputError, did_you_mean, shortened
 
 
 def reach(values: Mapping[str, Any], path: str, where: str) -> Any:
@@ -40,22 +40,24 @@ def mapped(
     Args:
         values: The row.
         where: Where it came from, for errors.
-        fields: The task's columns: a list or an object that a table holds as text is read as JSON.
+        fields: The task's columns: a text is read for them as a cell of a table is.
         columns: For columns of the task the row's own name.
 
+    Returns:
+        The row, its own columns included.
+
     Raises:
-        InputError: The row has no such column, or its cell is no JSON.
+        InputError: The row has no such column, or its cell is not what the column needs.
     """
     row = dict(values)
-    kinds = {column.name: column.kind for column in fields}
+    by_name = {column.name: column for column in fields}
     for column, theirs in columns.items():
         value = reach(values, theirs, where)
-        if kinds.get(column) in (list, dict) and isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{where}: {theirs!r} is {shown(value)}; for {column!r} it must be JSON.") from error
-        row[column] = value
+        if isinstance(value, str):
+            value = read_cell(value, by_name.get(column), f"{where}: {theirs!r}")
+        row.pop(column, None)
+        if value is not ABSENT:
+            row[column] = value
     return row
 
 
@@ -82,6 +84,12 @@ def parse_pairs(entries: Sequence[str], flag: str) -> dict[str, str]:
 
 def check_columns(columns: Mapping[str, Any], fields: Sequence[Field], task: str, flag: str) -> None:
     """Refuse names that are no columns of a task.
+
+    Args:
+        columns: Keyed by the names.
+        fields: The task's columns.
+        task: The task's name.
+        flag: The option that gave them, for errors.
 
     Raises:
         ConfigError: One is none.

@@ -396,22 +396,41 @@ def unquoted(cell: str) -> str:
 
 
 def _typed(values: dict[str, Any], by_name: dict[str, Field], where: str) -> dict[str, Any]:
-    typed: dict[str, Any] = {}
-    for key, cell in values.items():
-        check_text(cell, where=f"{where}: {key!r}")
-        column = by_name.get(key)
-        if column is not None and not cell and not column.required:
-            continue
-        if column is not None and column.kind in (list, dict):
-            try:
-                typed[key] = json.loads(cell, parse_constant=_no_constant, parse_float=_finite)
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"{where}: {key!r} is {cell[:80]!r}; in a table it must be a JSON {column.kind.__name__}."
-                ) from error
-        else:
-            typed[key] = cell
-    return typed
+    typed = {key: read_cell(cell, by_name.get(key), f"{where}: {key!r}") for key, cell in values.items()}
+    return {key: value for key, value in typed.items() if value is not ABSENT}
+
+
+ABSENT: Any = object()
+"""What an empty cell of a column is that need not be there."""
+
+
+def read_cell(cell: str, column: Field | None, where: str) -> Any:
+    """Return what a cell of a table says for a column of a task.
+
+    Args:
+        cell: The cell.
+        column: The column; None for one that no task knows.
+        where: File, line and name of the cell, for errors.
+
+    Returns:
+        The text, what JSON it holds for a list or a mapping, or `ABSENT`.
+
+    Raises:
+        InputError: It is no text, or not the JSON that the column needs.
+    """
+    check_text(cell, where=where)
+    if column is None or (cell and column.kind not in (list, dict)):
+        return cell
+    if not cell and not column.required:
+        return ABSENT
+    if column.kind not in (list, dict):
+        return cell
+    try:
+        value = json.loads(cell, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is {cell[:80]!r}; in a table it must be a JSON {column.kind.__name__}.") from error
+    _check_strings(value, where)
+    return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -163,7 +163,7 @@ HEAD = 4096
 
 
 def read_head(path: str, size: int = HEAD) -> bytes:
-    """Return the first bytes of a file, decompressed; none where it cannot be read.
+    """Return the first bytes of a file, decompressed; none where it cannot be read, or reading would take them away.
 
     Args:
         path: Its path; standard input is looked at without taking anything from it.
@@ -177,6 +177,9 @@ def read_head(path: str, size: int = HEAD) -> bytes:
             return b"" if peek is None else bytes(peek(size)[:size])
         except (OSError, ValueError):
             return b""
+    if not is_file(path):
+        # A pipe that has a name: what is read of it here would be missing later.
+        return b""
     try:
         with open(path, "rb") as file:
             head = file.read(size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -19,6 +19,7 @@ from nlpkit.apps.documents.files import (
     check_text,
     decode_text,
     display_name,
+    is_file,
     read_bytes,
     read_head,
     stdin_waits,
@@ -216,7 +217,10 @@ class _Reader:
 
     def _is_rows(self) -> bool:
         """Whether what a name promises to be JSON is to be read as rows, or refused."""
-        return is_json(self.path) and (self.fields is None or holds_rows(self.path, max_bytes=self.max_bytes))
+        if self.fields is None or not is_json(self.path):
+            return is_json(self.path)
+        names = row_names(self.fields, self.columns)
+        return holds_rows(self.path, names=names, encoding=self.encoding, max_bytes=self.max_bytes)
 
     def _document(self, entry: FormatEntry, name: str) -> Document:
         data = read_bytes(self.path, max_bytes=self.max_bytes)
@@ -296,18 +300,31 @@ def is_json(path: str) -> bool:
     return path.lower().removesuffix(".gz").endswith(".json")
 
 
-def holds_rows(path: str, *, max_bytes: int = MAX_BYTES) -> bool:
+def row_names(fields: Iterable[Field], columns: Mapping[str, str]) -> frozenset[str]:
+    """Return the names by which a task's rows are known: of what it reads, and of what stands in for that.
+
+    Args:
+        fields: The task's columns.
+        columns: For columns of the task the rows' own names, where they differ.
+    """
+    own = {name for column in fields if column.role == "text" for name in (column.name, *column.aliases)}
+    return frozenset({*own, *columns.values(), *(name.split(".")[0] for name in columns.values())})
+
+
+def holds_rows(path: str, *, names: Collection[str], encoding: str = "utf-8", max_bytes: int = MAX_BYTES) -> bool:
     """Return whether a file whose name promises JSON holds data rows: a list of objects, or one a line.
 
     Args:
         path: Its path.
+        names: What rows have at least one of; see `row_names`.
+        encoding: Of the file.
         max_bytes: Largest file that is looked at.
     """
-    if not is_json(path):
+    if not is_json(path) or not is_file(path):
         return False
     try:
-        content = read_bytes(path, max_bytes=max_bytes).decode("utf-8-sig")
-    except (InputError, ValueError):
+        content = decode_text(read_bytes(path, max_bytes=max_bytes), encoding=encoding, where=path)
+    except InputError:
         return False
     if _is_json_lines(content):
         return True
@@ -315,11 +332,8 @@ def holds_rows(path: str, *, max_bytes: int = MAX_BYTES) -> bool:
         value = json.loads(content)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, list) and bool(value) and all(_is_row(row) for row in value)
-
-
-def _is_row(value: object) -> bool:
-    return isinstance(value, dict) and any(name in value for name in ("source", "src", "text", "document", "context"))
+    # One that lacks them is a bad row among good ones.
+    return isinstance(value, list) and any(isinstance(row, dict) and not row.keys().isdisjoint(names) for row in value)
 
 
 def _is_json_lines(content: str) -> bool:

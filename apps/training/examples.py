@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nlpkit.apps.data.columns import mapped
+from nlpkit.apps.data.columns import check_columns, mapped
 from nlpkit.apps.data.rows import LocatedRow, read_rows, row_format
 from nlpkit.apps.documents.files import check_text, decode_text, display_name, open_input
 from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder, prepare_at, short_name
@@ -47,7 +47,10 @@ def read_examples(spec: DataSpec, task: Task[Any] | None) -> Iterator[tuple[str,
 
     Raises:
         InputError: A row cannot be used; file and line are named.
+        ConfigError: The task has no such column as the source takes from others, or gives a value.
     """
+    for names, flag in ((spec.columns, "--map"), (spec.values, "--set")):
+        check_columns(names, _columns(task), spec.task, flag)
     for count, row in enumerate(read_rows(spec.path, fields=_columns(task))):
         if spec.limit is not None and count >= spec.limit:
             return

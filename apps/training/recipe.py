@@ -276,6 +276,11 @@ def _spec(item: Any, task: str | None, where: str) -> DataSpec:
     _check_path(values["path"], f"The path in [[{where}]]")
     spec = DataSpec(**values)
     check_fields(spec, f"In [[{where}]]")
+    for column, theirs in spec.columns.items():
+        if not isinstance(theirs, str):
+            raise ConfigError(
+                f"In [[{where}]], columns has {shown(theirs)} for {column}; it must be a name, in quotes."
+            )
     return spec
 
 

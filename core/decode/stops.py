@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from nlpkit.core.decode.strategies.lexical import advance_match
-from nlpkit.core.tokenizers.stream import failure_table
+from nlpkit.core.tokenizers.stream import decode_behind, failure_table
 from nlpkit.core.tokenizers.tokenizer import begins_anew, drops_space
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class StopStates:
     def _after(self, state: StopState | None, token_id: int) -> tuple[StopState | None, bool]:
         if not self._joins:
             ids = (*(state or ()), token_id)
-            text = self._tokenizer.decode(ids)
+            text = decode_behind(self._tokenizer, self._prompt_ids, ids)
             return ids, any(stop in text for stop in self._stops)
         data = self._tokenizer.token_bytes(token_id)
         if state is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nlpkit.apps.data import parallel, parquet, squad
-from nlpkit.apps.data.columns import reach
+from nlpkit.apps.data.columns import mapped
 from nlpkit.apps.data.rows import read_rows, row_format
 from nlpkit.apps.tasks.rows import Prepared, prepare_row, resolve_aliases
 from nlpkit.apps.tasks.task import Field, Row, Task
@@ -244,7 +244,8 @@ def _open(path: str, task: Task[Any], options: DataOptions) -> tuple[str, Iterab
     if kind == "text":
         source, reference = _text_columns(task)
         return kind, parallel.read_parallel(path, options.references, source=source, reference=reference)
-    fields = () if options.columns else task.fields
+    # A column that is taken from another one may hold anything.
+    fields = [column for column in task.fields if column.name not in options.columns]
     return kind, _table(path, kind, fields)
 
 
@@ -285,10 +286,7 @@ def _row(
 
 
 def _map(values: Mapping[str, Any], task: Task[Any], options: DataOptions, where: str) -> dict[str, Any]:
-    row = dict(values)
-    for column, source in options.columns.items():
-        row[column] = reach(values, source, where)
-    row = resolve_aliases(task.fields, row)
+    row = resolve_aliases(task.fields, mapped(values, where, fields=task.fields, columns=options.columns))
     if {"source", "target", "source_lang", "target_lang"} <= {column.name for column in task.fields}:
         row = _language_pair(row, options)
     for entry in task.fields:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections import Counter
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from scripts import load_script
 
 pytest.importorskip("resource")
 pytestmark = [
@@ -23,14 +22,7 @@ COUNT = 16
 
 @pytest.fixture(scope="module")
 def fuzzer() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
-    spec = importlib.util.spec_from_file_location("nlpkit_fuzz", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("fuzz")
 
 
 @pytest.fixture(scope="module")

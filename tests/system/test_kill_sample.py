@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import random
 import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from scripts import load_script
 
 pytest.importorskip("resource")
 pytestmark = pytest.mark.system
@@ -19,14 +18,7 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture(scope="module")
 def driver() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "kill_commands.py"
-    spec = importlib.util.spec_from_file_location("nlpkit_kill_commands", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("kill_commands")
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ import pytest
 from nlpkit.apps.data.columns import mapped, parse_pairs, reach
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.training.examples import find_task, read_examples
-from nlpkit.apps.training.recipe import DataSpec
+from nlpkit.apps.training.recipe import DataSpec, build_recipe
 from nlpkit.core.errors import ConfigError, InputError
+from nlpkit.eval.data.datasets import DataOptions, load_dataset
 
 
 @pytest.fixture
@@ -35,8 +36,33 @@ def test_lists_of_tables_are_json() -> None:
     fields = load_task("qa").fields
     row = mapped({"gold": '["a", "b"]'}, "x:2", fields=fields, columns={"answers": "gold"})
     assert row == {"gold": '["a", "b"]', "answers": ["a", "b"]}
-    with pytest.raises(InputError, match=r"x:2: 'gold' is 'a'; for 'answers' it must be JSON"):
+    with pytest.raises(InputError, match=r"x:2: 'gold' is 'a'; in a table it must be a JSON list"):
         mapped({"gold": "a"}, "x:2", fields=fields, columns={"answers": "gold"})
+    # As cells under the task's own names are read.
+    assert mapped({"gold": ""}, "x:2", fields=fields, columns={"answers": "gold"}) == {"gold": ""}
+    for cell in ("[NaN]", "[1e999]", '["\\ud800"]'):
+        with pytest.raises(InputError, match="gold"):
+            mapped({"gold": cell}, "x:2", fields=fields, columns={"answers": "gold"})
+
+
+def test_names_that_a_task_does_not_have_are_refused_wherever_rows_are_read(
+    rows: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    for spec in ({"columns": {"promt": "ask"}}, {"values": {"promt": "x"}}):
+        with pytest.raises(ConfigError, match="Did you mean 'prompt'"):
+            next(read_examples(DataSpec(path=str(rows), task="writing", **spec), find_task("writing")))
+    with pytest.raises(ConfigError, match="it must be a name, in quotes"):
+        build_recipe(
+            {"output": "o", "method": "lora", "data": [{"path": str(rows), "task": "writing", "columns": {"text": 3}}]},
+            {},
+        )
+
+
+def test_evaluation_reads_mapped_cells_as_tables_have_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('context,question,gold\nAda was born in 1815.,When?,"[""1815""]"\n')
+    data = load_dataset([str(path)], load_task("qa"), options=DataOptions(columns={"answers": "gold"}))
+    assert data.rows[0].example["answers"] == ["1815"]
 
 
 def test_pairs() -> None:

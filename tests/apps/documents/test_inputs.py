@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from nlpkit.apps.documents import files
 from nlpkit.apps.documents.files import decode_text, read_bytes
 from nlpkit.apps.documents.glossary import read_glossary
 from nlpkit.apps.documents.inputs import read_documents
+from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.tasks.task import Field
 from nlpkit.core.errors import ConfigError, InputError
 
@@ -364,3 +367,33 @@ def test_glossary(tmp_path: Path) -> None:
 def test_bad_glossaries(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_glossary(write(tmp_path / "g.tsv", text))
+
+
+def test_a_pipe_with_a_name_is_read_from_its_beginning(tmp_path: Path) -> None:
+    """What its format is told by must not be missing afterwards, as in ``-f <(command)``."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    text = "One line of the text.\n" * 200
+    writer = threading.Thread(target=lambda: path.write_text(text))
+    writer.start()
+    (document,) = read_documents(None, [str(path)], formats=True)
+    writer.join()
+    assert document.text == text.rstrip("\n")
+
+
+def test_rows_in_json_are_known_by_the_names_of_the_task(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    fields = load_task("summarization").fields
+    for rows, columns, found in (
+        ([{"article": "The cat."}, {"article": "A dog."}], {}, 2),
+        ([{"body": "The cat."}, {"body": "A dog."}], {"document": "body"}, 2),
+        ([{"document": "The cat."}, {"other": "A dog."}], {}, 2),
+        ([{"label": "The cat."}, {"label": "A dog."}], {}, 1),
+    ):
+        path.write_text(json.dumps(rows))
+        read = read_documents(None, [str(path)], fields=fields, text_field="document", formats=True, columns=columns,
+                              keep_going=True)  # fmt: skip
+        assert len(read) == found, rows
+    path.write_bytes(json.dumps([{"document": "Café"}], ensure_ascii=False).encode("latin-1"))
+    (one,) = read_documents(None, [str(path)], fields=fields, text_field="document", formats=True, encoding="latin-1")
+    assert one.values is not None
