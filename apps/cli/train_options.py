@@ -86,10 +86,12 @@ class HowOptions:
         float | None, typer.Option(help="Minutes of training; for wsd and constant.", rich_help_panel=_HOW)
     ] = None
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Packed rows at once; 8 by default.", rich_help_panel=_HOW)
+        int | None,
+        typer.Option(min=1, help="Packed rows at once; with --accumulate, 8 a step by default.", rich_help_panel=_HOW),
     ] = None
     accumulate: Annotated[
-        int | None, typer.Option(min=1, help="Batches in one update; 1 by default.", rich_help_panel=_HOW)
+        int | None,
+        typer.Option(min=1, help="Batches in one update; 1 where --batch-size is given.", rich_help_panel=_HOW),
     ] = None
     seq_len: Annotated[
         int | None, typer.Option(min=2, help="Tokens in a packed row; 512 by default.", rich_help_panel=_HOW)

@@ -21,7 +21,8 @@ def _rows(training: Training) -> list[dict[str, Any]]:
         for index in range(min(ROWS_SHOWN, source.rows.n_rows)):
             ids, prompt = source.rows.row(index, 0)
             kept = [int(token) for token in ids]
-            asked, whole = (tokenizer.decode(part, skip_special=False) for part in (kept[:prompt], kept))
+            parts = (kept[:prompt], kept, kept[prompt:])
+            asked, whole, behind = (tokenizer.decode(part, skip_special=False) for part in parts)
             shown.append(
                 {
                     "source": source.name,
@@ -30,7 +31,8 @@ def _rows(training: Training) -> list[dict[str, Any]]:
                     "prompt_tokens": prompt,
                     "target_tokens": source.rows.targets(index),
                     "prompt": asked,
-                    "target": whole[len(asked) :],
+                    # Where two tokens are one character, what the prompt ends with is not what the whole has there.
+                    "target": whole[len(asked) :] if whole.startswith(asked) else behind,
                     "token_ids": kept[:TOKENS_SHOWN],
                     "supervised": [int(at >= max(1, prompt)) for at in range(len(kept))][:TOKENS_SHOWN],
                 }

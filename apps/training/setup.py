@@ -49,6 +49,9 @@ from nlpkit.core.train.presets import PRESETS, preset_config
 
 BIG = 20_000_000
 """Parameters from which on bf16 is worth its rounding, where the machine multiplies it natively."""
+CPU_SLOTS = 1024
+"""Slots that a processor computes at once where nobody says how many. LoRA training of the default model on rows of 512
+took 12.3 GB with all 8 rows of a step at once; two at a time took 5.0 GB and less time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,10 @@ def _config(recipe: Recipe, *, context: int, n_parameters: int, device: torch.de
     values.setdefault("seq_len", min(512, context))
     if recipe.method != "scratch":
         values.setdefault("weight_decay", 0.01)
+    if device.type == "cpu" and not {"batch_size", "accumulate"} & values.keys():
+        # The step's rows stay as many: parts that the processor's caches hold are faster, and take less memory.
+        values["batch_size"] = next(n for n in (8, 4, 2, 1) if n == 1 or n * values["seq_len"] <= CPU_SLOTS)
+        values["accumulate"] = TrainConfig.batch_size // values["batch_size"]
     if all(values.get(name) is None for name in LENGTH):
         values["epochs"] = 1.0
     return TrainConfig.from_dict({**values, "method": recipe.method})

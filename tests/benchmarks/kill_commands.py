@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import random
 import resource
@@ -28,6 +29,8 @@ from pathlib import Path
 
 SIGNALS = ("SIGHUP", "SIGINT", "SIGTERM", "SIGQUIT", "SIGKILL")
 FULL = "full disk"
+STARTING_SECONDS = 1.0
+"""Within them a signal may meet the interpreter before any of our code, and end it as signals do."""
 ROWS = [{"prompt": f"the house of number {n}", "text": " stands near the river"} for n in range(24)]
 
 
@@ -188,6 +191,7 @@ def disturb(root: Path, case: Case, name: str, rng: random.Random, seconds: floa
     """Disturb a command once, look at what it left, run it again and look again."""
     tally = Tally(runs=1)
     place = Place(root, case)
+    moment = math.inf
     try:
         if name == FULL:
             process = place.start(
@@ -204,7 +208,9 @@ def disturb(root: Path, case: Case, name: str, rng: random.Random, seconds: floa
         code, text = process.returncode, err.decode("utf-8", "replace")
         tally.codes[str(code)] += 1
         number = 0 if name == FULL else int(getattr(signal, name))
-        allowed = {0, 2} if name == FULL else {0, 128 + number, -number}
+        allowed = {0, 2} if name == FULL else {0, 128 + number}
+        if name == "SIGKILL" or moment < STARTING_SECONDS:
+            allowed.add(-number)
         # While the interpreter itself starts, nothing of ours runs yet, and it says what it likes.
         starting = "init_import_site" in text or ("<frozen runpy>" in text and "cli.py" not in text)
         if code not in allowed and not starting:

@@ -51,8 +51,21 @@ def hf(scheme: str) -> HFTokenizer:
     return HFTokenizer(tokenizer, bos_id=1, eos_ids=[2])
 
 
+def words() -> HFTokenizer:
+    """Whole words; what stands between them is only known of the whole text, not of one token."""
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    for word in TEXT.split():
+        vocab.setdefault(word, len(vocab))
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    return HFTokenizer(tokenizer, bos_id=1, eos_ids=[2])
+
+
 ALL = {
     "sentencepiece": spm,
+    "words": words,
     "without_prefix": lambda: spm(add_dummy_prefix=False),
     **{scheme: (lambda scheme=scheme: hf(scheme)) for scheme in ("prepend", "always", "first", "never", "byte_level")},
 }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from tiny_pairs import changed, pairs_tokenizer, save_base, save_pairs, train_ar
 from nlpkit.apps.pipeline.plan import encoder_of
 from nlpkit.apps.tasks.encoder import PromptEncoder
 from nlpkit.apps.tasks.table import load_task
+from nlpkit.apps.training.dry_run import _rows
 from nlpkit.apps.training.examples import open_source, read_blocks
 from nlpkit.apps.training.recipe import DataSpec, build_recipe, load_toml, render_toml
+from nlpkit.apps.training.setup import _config
 from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError
 from nlpkit.core.formats.open import open_model
@@ -216,6 +219,39 @@ def test_dry_run_shows_mask_and_cost(data: Path, base: Path, tmp_path: Path, cli
     assert row["supervised"].index(1) == row["prompt_tokens"]
     assert sum(row["supervised"]) == row["target_tokens"]
     assert facts["trained_parameters"] < facts["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "rows"),
+    [
+        ({}, "cpu", (2, 4)),
+        ({"seq_len": 256}, "cpu", (4, 2)),
+        ({"seq_len": 300}, "cpu", (2, 4)),
+        ({"seq_len": 64}, "cpu", (8, 1)),
+        ({"seq_len": 2048}, "cpu", (1, 8)),
+        ({"batch_size": 3}, "cpu", (3, 1)),
+        ({"accumulate": 2}, "cpu", (8, 2)),
+        ({}, "cuda", (8, 1)),
+    ],
+)
+def test_rows_of_a_step_where_nobody_says(given: dict[str, int], device: str, rows: tuple[int, int]) -> None:
+    values = {"output": "o", "method": "lora", "base": "b", "task": "text", "train": given, "data": [{"path": "x"}]}
+    config = _config(build_recipe(values, {}), context=4096, n_parameters=1000, device=torch.device(device))
+    assert (config.batch_size, config.accumulate) == rows
+
+
+def test_the_answer_is_shown_where_a_character_begins_in_the_prompt(tokenizer: Any) -> None:
+    ids = tokenizer.encode("ab\N{GRINNING FACE}c")
+    assert len(ids) > 4, "the emoji is several tokens"
+    rows = SimpleNamespace(n_rows=1, row=lambda index, epoch: (ids, 3), targets=lambda index: len(ids) - 3)
+    training = SimpleNamespace(
+        start=SimpleNamespace(encoder=SimpleNamespace(tokenizer=tokenizer)),
+        sources=[SimpleNamespace(name="x", rows=rows)],
+    )
+    (shown,) = _rows(training)  # type: ignore[arg-type]
+    assert shown["target"].endswith("c")
+    assert shown["target"].count("\N{REPLACEMENT CHARACTER}") <= 3
+    assert shown["target"] == tokenizer.decode(ids[3:], skip_special=False)
 
 
 @pytest.mark.parametrize(
