@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
 import sys
+import threading
 from pathlib import Path
 
 from nlpkit.core.errors import ConfigError
@@ -40,14 +42,30 @@ def _cgroup_quota() -> float | None:
 
 
 def calm_openmp() -> None:
-    """Let waiting OpenMP threads sleep soon; call it before torch is imported, later it has no effect.
+    """Let waiting OpenMP threads sleep soon.
 
     GNU OpenMP threads wait for each other by spinning, by default for milliseconds. On a machine that does anything
     else as well, the thread that is spinning keeps the one it waits for from running, and decoding, with its thousands
     of small parallel steps a second, becomes many times slower. What the user has set in the environment stays.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
+        return
+    os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    if "torch" in sys.modules and sys.platform == "linux":
+        # It has read the environment already.
+        threading.Thread(target=_hold_threads, name="nlpkit-openmp", daemon=True).start()
+
+
+def _hold_threads() -> None:
+    """Own a team of OpenMP threads that never computes.
+
+    With it the process has more of them than cores, and GNU OpenMP itself then spins as shortly as `SPIN_COUNT` says.
+    """
+    import torch
+
+    with contextlib.suppress(RuntimeError):  # no memory for it: threads that spin are slow, not wrong
+        torch.empty(1 << 18).fill_(0.0)
+    threading.Event().wait()
 
 
 def available_cores() -> int:
