@@ -34,6 +34,18 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG_FILES = ("core/train/test_compiled.py", "core/train/checkpoints/test_checkpoint.py", "core/train", "system")
+"""Folders and files that take long. They come first: one that came last would keep one worker busy alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(ROOT / "tests").as_posix() if item.path.is_relative_to(ROOT / "tests") else ""
+        return next((place for place, name in enumerate(LONG_FILES) if path.startswith(name)), len(LONG_FILES))
+
+    items.sort(key=rank)
+
+
 def _audit(event: str, args: tuple[Any, ...]) -> None:
     if _policy == "free" or event not in _OPENS_A_SOCKET:
         return
