@@ -259,6 +259,8 @@ class Toolkit:
         *,
         length: str | None = ...,
         max_words: int | None = ...,
+        sentences: int | None = ...,
+        mode: str = ...,
         options: Options | None = ...,
         on_overflow: Overflow | None = ...,
     ) -> TaskResult: ...
@@ -269,6 +271,8 @@ class Toolkit:
         *,
         length: str | None = ...,
         max_words: int | None = ...,
+        sentences: int | None = ...,
+        mode: str = ...,
         options: Options | None = ...,
         on_overflow: Overflow | None = ...,
     ) -> list[TaskResult]: ...
@@ -278,6 +282,8 @@ class Toolkit:
         *,
         length: str | None = None,
         max_words: int | None = None,
+        sentences: int | None = None,
+        mode: str = "auto",
         options: Options | None = None,
         on_overflow: Overflow | None = None,
     ) -> TaskResult | list[TaskResult]:
@@ -287,13 +293,16 @@ class Toolkit:
             text: One document or several.
             length: ``short``, ``medium`` or ``long``; None is what the model learned, or else ``medium``.
             max_words: Length in words, instead of `length`.
+            sentences: Most sentences, instead of `length`; for extracts.
+            mode: ``abstractive``, in the model's words; ``extractive``, of the text's own sentences; or ``auto``: one
+                sentence of a model that was tuned for it if nothing in it was invented, else an extract.
             options: Decoding options.
             on_overflow: What to do with texts that do not fit.
 
         Raises:
             NlpkitError: A text or an option cannot be used.
         """
-        fixed = {"length": length, "max_words": max_words}
+        fixed = {"length": length, "max_words": max_words, "sentences": sentences, "mode": mode}
         return self._each("summarization", "document", text, fixed, options, on_overflow)
 
     @overload

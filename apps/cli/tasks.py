@@ -89,8 +89,19 @@ def summarize(
         Literal["short", "medium", "long"] | None, typer.Option(help="How long the summary should be.")
     ] = None,
     max_words: Annotated[int | None, typer.Option(min=1, help="Most words of the summary.")] = None,
+    sentences: Annotated[int | None, typer.Option(min=1, help="Most sentences of the summary.")] = None,
+    mode: Annotated[
+        Literal["auto", "abstractive", "extractive"] | None,
+        typer.Option(
+            help="Of the text's own sentences, or in the model's words; auto has a tuned model write single sentences."
+        ),
+    ] = None,
 ) -> int:
     """Summarize text."""
+    if length is not None and sentences is not None:
+        raise ConfigError(f"--length {length} and --sentences {sentences} both set the length: give one of the two.")
+    if sentences is not None and mode == "abstractive":
+        raise ConfigError("--sentences is kept by extracts: leave --mode abstractive out, or give --length.")
     if length is not None and max_words is not None:
         raise ConfigError(f"--length {length} and --max-words {max_words} both set the length: give one of the two.")
     return _run_task(
@@ -101,8 +112,14 @@ def summarize(
         source=source,
         sink=sink,
         documents=True,
-        fixed={"length": length, "max_words": max_words},
-        flags={"length": "--length", "max_words": "--max-words"},
+        fixed={"length": length, "max_words": max_words, "sentences": sentences, "mode": mode},
+        flags={
+            "length": "--length",
+            "max_words": "--max-words",
+            "sentences": "--sentences",
+            "mode": "--mode",
+        },
+        defaults={"mode": "auto"},
     )
 
 

@@ -22,6 +22,9 @@ from nlpkit.apps.tasks.task import (
 )
 from nlpkit.apps.text.chunking import split_to_fit
 from nlpkit.apps.text.cleaning import Cleaning
+from nlpkit.apps.text.extracts.choice import Extract, extract
+from nlpkit.apps.text.extracts.sentences import find_sentences
+from nlpkit.apps.text.extracts.support import unsupported
 from nlpkit.apps.text.words import count_words
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
@@ -32,6 +35,12 @@ LENGTHS: dict[str, tuple[str, int]] = {
     "long": ("in two paragraphs", 400),
 }
 """What each length asks for, and its limit in tokens."""
+
+SENTENCES = {"short": 1, "medium": 3, "long": 8}
+"""Sentences of an extract of each length."""
+
+MODES = ("auto", "abstractive", "extractive")
+"""How a summary is made: in the model's own words, of the text's own sentences, or as is right for the length."""
 
 LEARNED_BEAMS = 4
 """Beams of a tuned model: its summaries are short, and greedy decoding may end them after a few words."""
@@ -48,6 +57,8 @@ class LongDocument:
         document: The text.
         length: One of `LENGTHS`, or None where none was asked for.
         max_words: Length in words, instead of `length`.
+        sentences: Most sentences, instead of `length`.
+        mode: One of `MODES`.
         references: Reference summaries.
         whole_words: Words of the whole text, where this one holds summaries of its parts.
         round: 1, or more for summaries of summaries.
@@ -56,16 +67,35 @@ class LongDocument:
     document: str
     length: str | None = None
     max_words: int | None = None
+    sentences: int | None = None
+    mode: str = "abstractive"
     references: tuple[str, ...] = ()
     whole_words: int | None = None
     round: int = 1
+
+    @property
+    def one_sentence(self) -> bool:
+        """Whether one sentence is wanted, or no length."""
+        return not self.max_words and (self.sentences or 1) == 1 and self.length in (None, "short")
+
+    def writes(self, *, learned: bool) -> bool:
+        """Tell whether the model writes the summary.
+
+        Args:
+            learned: Whether it was tuned to; its one sentence can be checked, all else cannot.
+        """
+        return self.mode == "abstractive" or (self.mode == "auto" and learned and self.one_sentence)
 
 
 class Summarization(Splits[LongDocument]):
     """Summarizes a document in a given length.
 
-    A document that does not fit is summarized in pieces of whole paragraphs, and the summaries again, until one is
-    left. Fields of a prediction: ``document_words``, ``summary_words``, ``compression`` (their ratio), ``rounds``.
+    Where the model writes it, a document that does not fit is summarized in pieces of whole paragraphs, and the
+    summaries again, until one is left. An extract is made of the document's own sentences, without the model: so is
+    that in the mode ``auto`` but for one sentence of a model that was tuned for it, and that sentence, too, if it says
+    what the document does not. Fields of a prediction: ``mode``, ``document_words``, ``summary_words``,
+    ``compression`` (their ratio), ``rounds``; of an extract also ``sentences`` (text, start and end of each in the
+    document, in characters).
     """
 
     name = "summarization"
@@ -73,6 +103,8 @@ class Summarization(Splits[LongDocument]):
         Field("document", aliases=("article", "dialogue", "text"), help="text to summarize"),
         Field("length", required=False, role="option", help="short, medium (the default) or long"),
         Field("max_words", int, required=False, role="option", help="length in words, instead of `length`"),
+        Field("sentences", int, required=False, role="option", help="most sentences, instead of `length`"),
+        Field("mode", required=False, role="option", help="auto, abstractive (the default) or extractive"),
         Field(
             "summary",
             required=False,
@@ -93,7 +125,16 @@ class Summarization(Splits[LongDocument]):
             ConfigError: It is unknown, or given twice.
             InputError: `max_words` is not positive.
         """
-        length, words = row.get("length"), row.get("max_words")
+        length, words, sentences = row.get("length"), row.get("max_words"), row.get("sentences")
+        mode = str(row.get("mode") or "abstractive")
+        if mode not in MODES:
+            raise ConfigError(f"There is no mode {mode!r} of summaries. {did_you_mean(mode, MODES)}")
+        if sentences is not None and not 1 <= int(sentences) <= 1000:
+            raise InputError(f"The summary's length is {sentences} sentences; it must be from 1 to 1,000.")
+        if length and sentences is not None:
+            raise ConfigError(f"Give either a length ({length!r}) or a number of sentences ({sentences}), not both.")
+        if sentences is not None and mode == "abstractive":
+            raise ConfigError("A number of sentences is kept by extracts: set the mode to auto or extractive.")
         if length and words:
             raise ConfigError(f"Give either a length ({length!r}) or a number of words ({words}), not both.")
         if length and length not in LENGTHS:
@@ -107,6 +148,8 @@ class Summarization(Splits[LongDocument]):
             document=str(row["document"]),
             length=str(length) if length else None,
             max_words=None if words is None else int(words),
+            sentences=None if sentences is None else int(sentences),
+            mode=mode,
             references=tuple(references),
         )
 
@@ -119,8 +162,8 @@ class Summarization(Splits[LongDocument]):
         how = LENGTHS[example.length or "medium"][0]
         if example.max_words:
             how = f"in at most {example.max_words} words"
-        one = not example.max_words and example.length in (None, "short")
-        return Prompt(f"Summarize this text {how}.\n\n{document}", short=f"{document}\nSummary:" if one else None)
+        short = f"{document}\nSummary:" if example.one_sentence else None
+        return Prompt(f"Summarize this text {how}.\n\n{document}", short=short)
 
     def decoding(self, example: LongDocument, *, learned: Learned | None) -> TaskDecoding:
         """Allow what the wanted length needs; search with a few beams for the one sentence of a tuned model."""
@@ -131,7 +174,9 @@ class Summarization(Splits[LongDocument]):
         return TaskDecoding(max_tokens=LENGTHS[example.length or "medium"][1])
 
     def split(self, example: LongDocument, budget: TextBudget, *, learned: Learned | None) -> list[Chunk[LongDocument]]:
-        """Cut at paragraphs, else at sentences, into chunks of about equal size."""
+        """Cut at paragraphs, else at sentences, into chunks of about equal size; into none for an extract."""
+        if not example.writes(learned=learned is not None):
+            return []
         limit = max(1, min(budget.max_text_tokens, CHUNK_TOKENS))
         total = budget.count_tokens(example.document)
         if total <= limit:
@@ -158,11 +203,19 @@ class Summarization(Splits[LongDocument]):
     def merge(
         self, results: Sequence[ChunkResult[LongDocument]], example: LongDocument, *, learned: Learned | None
     ) -> Prediction:
-        """Put the summaries one below the other."""
+        """Put the summaries one below the other, or make an extract."""
+        if not example.writes(learned=learned is not None):
+            return _extracted(example)
         text = _joined(results)
+        if example.mode == "auto":
+            invented = unsupported(text, example.document)
+            reason = _doubt(results, invented)
+            if reason:
+                return _extracted(example, (f"{reason}: this is a sentence of the text instead",))
         document_words = count_words(example.document) if example.whole_words is None else example.whole_words
         summary_words = count_words(text)
         facts = {
+            "mode": "abstractive",
             "document_words": document_words,
             "summary_words": summary_words,
             "compression": round(summary_words / document_words, 4) if document_words else None,
@@ -178,6 +231,46 @@ class Summarization(Splits[LongDocument]):
     def target(self, example: LongDocument) -> Target | None:
         """Return the reference summaries."""
         return Target(example.references[0], example.references) if example.references else None
+
+
+def _doubt(results: Sequence[ChunkResult[LongDocument]], invented: Sequence[str]) -> str:
+    """Say why what a model wrote is not to be shown; empty where nothing speaks against it."""
+    if not _joined(results):
+        return "the model wrote nothing"
+    if invented:
+        return f"the model wrote {', '.join(invented)}, of which the text says nothing"
+    if any(result.finish_reason == "length" or result.loops for result in results):
+        return "the model found no end"
+    return ""
+
+
+def _extracted(example: LongDocument, warnings: tuple[str, ...] = ()) -> Prediction:
+    """Summarize a document by its own sentences."""
+    document_words = count_words(example.document)
+    most = example.sentences or SENTENCES[example.length or ("medium" if example.mode == "extractive" else "short")]
+    if example.max_words and not example.sentences:
+        most = example.max_words
+    found = extract(example.document, sentences=most, words=example.max_words)
+    notes = list(warnings)
+    if not found.sentences and found.total:
+        fewest = min(len(one.words) for one in find_sentences(example.document))
+        notes.append(f"no sentence has at most {example.max_words} words: the shortest has {fewest}")
+    whole = most >= found.total and (not example.max_words or document_words <= example.max_words)
+    text = example.document.strip() if whole else found.text
+    summary_words = count_words(text)
+    facts = {
+        "mode": "extractive",
+        "document_words": document_words,
+        "summary_words": summary_words,
+        "compression": round(summary_words / document_words, 4) if document_words else None,
+        "rounds": example.round,
+        "sentences": _places(found),
+    }
+    return Prediction(text, facts, tuple(notes))
+
+
+def _places(found: Extract) -> list[dict[str, Any]]:
+    return [{"text": one.text, "start": one.start, "end": one.end} for one in found.sentences]
 
 
 def _joined(results: Sequence[ChunkResult[LongDocument]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import sentencepiece
@@ -63,9 +64,8 @@ def words() -> HFTokenizer:
     return HFTokenizer(tokenizer, bos_id=1, eos_ids=[2])
 
 
-ALL = {
+ALL: dict[str, Callable[[], HFTokenizer | SentencePieceTokenizer]] = {
     "sentencepiece": spm,
-    "words": words,
     "without_prefix": lambda: spm(add_dummy_prefix=False),
     **{scheme: (lambda scheme=scheme: hf(scheme)) for scheme in ("prepend", "always", "first", "never", "byte_level")},
 }

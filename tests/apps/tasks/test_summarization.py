@@ -10,7 +10,7 @@ import pytest
 from nlpkit.apps.pipeline.run import run_task, stream_task
 from nlpkit.apps.tasks.summarization import Summarization
 from nlpkit.apps.text.words import count_words
-from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
+from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError, NlpkitError
 
 DOCUMENT = "\n\n".join(f"Paragraph {n} tells of many things. It goes on about them for a while." for n in range(120))
 
@@ -26,7 +26,13 @@ def test_a_short_document_takes_one_prompt(fake_lm) -> None:
     assert result.text == "A short summary."
     assert lm.prompts[0].startswith("<user>Summarize this text in one sentence.\n\nIt rained")
     assert lm.requests[0].config.max_tokens == 64
-    assert result.fields == {"document_words": 12, "summary_words": 3, "compression": 0.25, "rounds": 1}
+    assert result.fields == {
+        "mode": "abstractive",
+        "document_words": 12,
+        "summary_words": 3,
+        "compression": 0.25,
+        "rounds": 1,
+    }
 
 
 def test_a_long_document_is_summarized_in_pieces_then_as_a_whole(fake_lm) -> None:
@@ -97,3 +103,88 @@ def test_words_are_counted_in_all_scripts() -> None:
     assert count_words("one two, three – four") == 4
     assert count_words("我们 go 公园") == 5
     assert count_words("") == 0
+
+
+MEETING = (
+    "Good morning. The council met on Monday and decided to close the old bridge for nine months. The repairs of the "
+    "bridge cost two million euros. Some members asked for a second bridge. It rained."
+)
+
+
+def test_an_extract_is_made_of_sentences_of_the_text(fake_lm) -> None:
+    result, lm = summarize(fake_lm, MEETING, mode="extractive", sentences=2)
+    assert lm.requests == []
+    assert result.fields["mode"] == "extractive"
+    places = result.fields["sentences"]
+    assert [MEETING[one["start"] : one["end"]] for one in places] == [one["text"] for one in places]
+    assert result.text == " ".join(one["text"] for one in places)
+    assert len(places) == 2
+    assert result.fields["document_words"] == count_words(MEETING)
+
+
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [
+        ({"length": "short"}, lambda text, places: len(places) == 1),
+        ({}, lambda text, places: len(places) == 3),
+        ({"max_words": 14}, lambda text, places: count_words(text) <= 14),
+        ({"sentences": 99}, lambda text, places: text == MEETING),
+        ({"max_words": 500}, lambda text, places: text == MEETING),
+    ],
+)
+def test_an_extract_is_as_long_as_asked(fake_lm, row: dict[str, Any], kept: Any) -> None:
+    result, _ = summarize(fake_lm, MEETING, mode="extractive", **row)
+    assert kept(result.text, result.fields["sentences"])
+    assert not result.warnings
+
+
+def test_no_sentence_is_cut(fake_lm) -> None:
+    result, _ = summarize(
+        fake_lm, "The council met on Monday. The bridge is closed now.", mode="extractive", max_words=3
+    )
+    assert result.text == ""
+    assert result.warnings == ("no sentence has at most 3 words: the shortest has 5",)
+
+
+@pytest.mark.parametrize(
+    ("written", "mode", "warning"),
+    [
+        ("The council decided to close the bridge.", "abstractive", ""),
+        ("The council closed 3 bridges.", "extractive", "the model wrote 3, of which the text says nothing"),
+        ("Paris closed the bridge.", "extractive", "the model wrote Paris"),
+        ("The council never met.", "extractive", "the model wrote never"),
+        ("", "extractive", "the model wrote nothing"),
+    ],
+)
+def test_what_a_tuned_model_invents_is_not_shown(fake_lm, written: str, mode: str, warning: str) -> None:
+    lm = fake_lm(lambda *_: written, max_seq_len=4000)
+    lm.learned_tasks = frozenset({"summarization"})
+    (result,) = run_task(lm, Summarization(), [{"document": MEETING, "mode": "auto"}])
+    assert len(lm.requests) == 1
+    assert result.fields["mode"] == mode
+    if mode == "abstractive":
+        assert (result.text, result.warnings) == (written, ())
+    else:
+        assert result.text in MEETING
+        assert warning in " ".join(result.warnings)
+
+
+def test_a_model_that_was_not_tuned_writes_only_when_asked(fake_lm) -> None:
+    for row, asked in (({"mode": "auto"}, 0), ({"mode": "auto", "length": "long"}, 0), ({}, 1)):
+        result, lm = summarize(fake_lm, MEETING, **row)
+        assert len(lm.requests) == asked
+        assert result.fields["mode"] == ("abstractive" if asked else "extractive")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"mode": "extractve"}, "did you mean 'extractive'|extractive"),
+        ({"mode": "auto", "sentences": 0}, "from 1 to 1,000"),
+        ({"mode": "auto", "sentences": 2, "length": "short"}, "not both"),
+        ({"sentences": 2}, "auto or extractive"),
+    ],
+)
+def test_contradictions_are_refused(fake_lm, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(NlpkitError, match=message):
+        summarize(fake_lm, MEETING, **row)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from spaced_tokenizers import ALL, TEXT
+from spaced_tokenizers import ALL, TEXT, words
 from table_runner import LogitsOf, engine_of
 
 from nlpkit.core.decode.config import DecodeConfig
@@ -15,6 +15,7 @@ from nlpkit.core.decode.request import Completion, Request
 from nlpkit.core.tokenizers.bpe import HFTokenizer
 from nlpkit.core.tokenizers.sentencepiece import SentencePieceTokenizer
 
+KINDS = {**ALL, "words": words}
 PROMPT, REST = "the queen lays", " eggs in a day"
 WAYS: dict[str, dict[str, object]] = {
     "greedy": {},
@@ -53,27 +54,27 @@ def completed(
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", KINDS)
 def test_prompt_and_completion_are_the_text_of_their_tokens(kind: str, way: str) -> None:
-    tokenizer = ALL[kind]()
+    tokenizer = KINDS[kind]()
     prompt, whole = (tokenizer.encode(text, add_bos=True) for text in (PROMPT, PROMPT + REST))
     done, streamed = completed(tokenizer, whole, len(prompt), **WAYS[way])
     assert done.text == streamed == REST
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_start_of_a_text(kind: str) -> None:
     """Behind nothing but bos, the space that the encoder put in front is taken off."""
-    tokenizer = ALL[kind]()
+    tokenizer = KINDS[kind]()
     whole = tokenizer.encode(TEXT, add_bos=True)
     done, streamed = completed(tokenizer, whole, 1)
     assert done.text == streamed == tokenizer.decode(whole)
 
 
 @pytest.mark.parametrize("way", ["a stop behind it", "beams and a stop"])
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_stop_string_that_begins_with_the_space(kind: str, way: str) -> None:
-    tokenizer = ALL[kind]()
+    tokenizer = KINDS[kind]()
     prompt, whole = (tokenizer.encode(text, add_bos=True) for text in (PROMPT, PROMPT + REST))
     done, streamed = completed(tokenizer, whole, len(prompt), **{**WAYS[way], "stop": (" eggs",)})
     assert (done.text, streamed, done.finish_reason) == ("", "", "stop")
@@ -81,7 +82,7 @@ def test_a_stop_string_that_begins_with_the_space(kind: str, way: str) -> None:
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "without_prefix", "prepend", "first", "never"])
 def test_a_constraint_is_the_form_of_the_text(kind: str) -> None:
-    tokenizer = ALL[kind]()
+    tokenizer = KINDS[kind]()
     prompt, whole = (tokenizer.encode(text, add_bos=True) for text in (PROMPT, PROMPT + " eggs"))
     done, _ = completed(tokenizer, whole, len(prompt), constraint=Constraint.choice(" eggs", "eggs"))
     assert done.text == " eggs"
