@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nlpkit.apps.text.extracts.features import NAMES, features
+from nlpkit.apps.text.extracts.features import NAMES, features, says_little
 from nlpkit.apps.text.extracts.sentences import Sentence, common_words, find_sentences
 
 WEIGHTS: Mapping[str, float] = {
@@ -106,7 +106,9 @@ def extract(text: str, *, sentences: int, words: int | None = None) -> Extract:
     chosen: list[int] = []
     left = words
     # What a sentence brings only falls while others are chosen, so what was known last is a bound.
-    heap = [(-value, place) for place, value in enumerate(values)]
+    # Greetings and the like would fill up what is left of `words`.
+    telling = [place for place, one in enumerate(found) if not says_little(one)]
+    heap = [(-values[place], place) for place in telling or range(len(found))]
     heapq.heapify(heap)
     while heap and len(chosen) < sentences:
         _, place = heapq.heappop(heap)

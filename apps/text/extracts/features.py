@@ -72,8 +72,20 @@ _PLEASANT = re.compile(
     r"espero|esperamos|como)\b",
     re.IGNORECASE,
 )
+FEWEST_WORDS = 4
+"""Words of the shortest sentence that says anything."""
 FEW_WORDS, USUAL_WORDS, MANY_WORDS = 7, 18, 40
 """Sentences of fewer words say little, those of more are long."""
+
+
+def says_little(sentence: Sentence) -> bool:
+    """Tell whether a sentence is a greeting, or a few words that alone say nothing.
+
+    Args:
+        sentence: One sentence.
+    """
+    n_words = len(sentence.words)
+    return n_words < FEWEST_WORDS or (n_words < FEW_WORDS and _COURTESY.match(sentence.text) is not None)
 
 
 def features(sentences: Sequence[Sentence]) -> list[list[float]]:

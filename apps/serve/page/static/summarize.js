@@ -1,10 +1,17 @@
-// Summarize: each sentence of the summary leads to the sentence of the text that says most of it.
+// Summarize: each sentence of the summary leads to the sentence of the text that it is, or that says most of it.
 import { PlainError, postStream } from "./api.js";
 import { announce, copyButton, field, h, replace } from "./dom.js";
 import { remember } from "./history.js";
 import { notes, output, runner, textPane } from "./parts.js";
 import { splitSentences, trace } from "./sentences.js";
 import { t } from "./texts.js";
+
+/** Which sentences of a text begin where others do; those are counted in characters, not in units of UTF-16. */
+function placesOf(taken, source) {
+  let end = 0;
+  const ends = source.map((one) => (end += [...one.text].length));
+  return taken.map((one) => ends.findIndex((stop) => one.start < stop));
+}
 
 export function summarizeView() {
   const pane = textPane("document", { placeholder: "documentPlaceholder" });
@@ -14,8 +21,9 @@ export function summarizeView() {
 
   function show(found, text) {
     const source = splitSentences(text);
-    const summary = splitSentences(found.prediction);
-    const places = trace(summary, source);
+    const taken = found.mode === "extractive" ? found.sentences : [];
+    const summary = taken.length ? taken.map((one) => ({ text: `${one.text} ` })) : splitSentences(found.prediction);
+    const places = taken.length ? placesOf(taken, source) : trace(summary, source);
     const marks = source.map((one) => h("span", {}, one.text.trimEnd()));
     pane.read(...marks.flatMap((mark, index) => [mark, source[index].text.slice(mark.textContent.length)]));
     const light = (place) => {
@@ -39,7 +47,7 @@ export function summarizeView() {
   const run = runner("summarizeRun", box, async (signal) => {
     const text = pane.area.value;
     if (!text.trim()) throw new PlainError(t("errorEmpty"));
-    const asked = { document: text, ...(length.value ? { length: length.value } : {}) };
+    const asked = { document: text, mode: "auto", ...(length.value ? { length: length.value } : {}) };
     const growing = h("p", { class: "text", "aria-busy": "true" });
     replace(result.body, growing);
     for await (const event of postStream("/v1/summarize", asked, signal)) {
