@@ -80,9 +80,8 @@ def test_the_choice_is_the_plain_greedy_one() -> None:
             known = len(contents[place] & said) / len(contents[place]) if contents[place] else float(bool(said))
             return values[place] - ALIKE * known, -place
 
-        left = [
-            place for place in range(len(found)) if place not in chosen and not (contents[place] <= said and chosen)
-        ]
+        telling = [place for place in range(len(found)) if place not in chosen and not says_little(found[place])]
+        left = [place for place in telling if contents[place] - said or not chosen]
         chosen.append(max(left, key=brings))
     assert [one.start for one in extract(text, sentences=6).sentences] == sorted(found[i].start for i in chosen)
 
