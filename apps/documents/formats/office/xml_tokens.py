@@ -10,6 +10,7 @@ from xml.parsers import expat
 
 from nlpkit.apps.documents.document import ReadOptions, broken
 from nlpkit.apps.documents.source_text import SourceText, decode_source
+from nlpkit.apps.documents.untrusted_xml import FORBIDDEN, untrusted_parser
 
 MAX_DEPTH = 200
 """Most elements within each other; office programs write some dozens."""
@@ -22,7 +23,6 @@ _TOKEN = re.compile(
 _ATTRIBUTE = re.compile(r"([^\s=]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _DECLARED = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 _REFERENCE = re.compile(r"&(#\d{1,7}|#x[0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{0,40});")
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _DRAWING = "http://schemas.openxmlformats.org/drawingml/2006/main"
@@ -132,7 +132,7 @@ def read_xml(data: bytes, options: ReadOptions, title: str) -> SourceText:
 
 
 def _check(data: bytes, options: ReadOptions, title: str) -> None:
-    parser = expat.ParserCreate()
+    parser = untrusted_parser(lambda why: broken(title, options, why))
     depth = 0
 
     def start(name: str, attributes: Mapping[str, str]) -> None:
@@ -145,12 +145,8 @@ def _check(data: bytes, options: ReadOptions, title: str) -> None:
         nonlocal depth
         depth -= 1
 
-    def entity(*_: object) -> None:
-        raise broken(title, options, "it declares entities, which are not expanded here")
-
     parser.StartElementHandler = start
     parser.EndElementHandler = end
-    parser.EntityDeclHandler = entity
     try:
         parser.Parse(data, True)
     except (expat.ExpatError, ValueError, LookupError) as error:
@@ -216,7 +212,7 @@ def unescaped(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Write text as XML content; characters that XML does not have are left out."""
-    text = _FORBIDDEN.sub("", text)
+    text = FORBIDDEN.sub("", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
