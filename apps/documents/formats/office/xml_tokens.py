@@ -12,11 +12,11 @@ from nlpkit.apps.documents.document import ReadOptions, broken
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 from nlpkit.apps.documents.untrusted_xml import FORBIDDEN, untrusted_parser
 
-MAX_DEPTH = 200
+MAX_DEPTH = 100
 """Most elements within each other; office programs write some dozens."""
 
 _TOKEN = re.compile(
-    r"<!--.*?-->|<\?.*?\?>|<!\[CDATA\[(?P<cdata>.*?)\]\]>|<!DOCTYPE(?:[^\[>\"']|\"[^\"]*\"|'[^']*')*(?:\[.*?\]\s*)?>"
+    r"<!--.*?-->|<\?.*?\?>|<!\[CDATA\[(?P<cdata>.*?)\]\]>|<!DOCTYPE(?:[^\[>\"']|\"[^\"]*\"|'[^']*')*>"
     r"|<(?P<end>/?)(?P<name>[^\s/>!?]+)(?P<attributes>(?:[^>\"']|\"[^\"]*\"|'[^']*')*?)(?P<empty>/?)>|(?P<text>[^<]+)",
     re.DOTALL,
 )
@@ -64,6 +64,7 @@ NAMESPACES: Mapping[str, str] = {
     "http://www.w3.org/2001/04/xmlenc#": "enc",
     "http://www.w3.org/XML/1998/namespace": "xml",
     "http://purl.org/dc/elements/1.1/": "dc",
+    "http://schemas.microsoft.com/office/spreadsheetml/2018/threadedcomments": "threads",
 }
 """Namespaces and the prefix that this code calls them by, whatever a file calls them."""
 
@@ -124,7 +125,7 @@ def read_xml(data: bytes, options: ReadOptions, title: str) -> SourceText:
         title: What its format is called.
 
     Raises:
-        InputError: It is not well-formed, declares entities, is too deep, or is in an encoding that is not known.
+        InputError: It is not well-formed, declares entities or the like, is too deep, or is in an unknown encoding.
     """
     _check(data, options, title)
     declared = _DECLARED.match(data.removeprefix(b"\xef\xbb\xbf"))
@@ -145,6 +146,11 @@ def _check(data: bytes, options: ReadOptions, title: str) -> None:
         nonlocal depth
         depth -= 1
 
+    def doctype(name: str, system: str | None, public: str | None, has_subset: bool) -> None:
+        if has_subset:
+            raise broken(title, options, "it declares entities or the like of its own, which are not taken in here")
+
+    parser.StartDoctypeDeclHandler = doctype
     parser.StartElementHandler = start
     parser.EndElementHandler = end
     try:
