@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,12 +57,15 @@ class TranslatorTools:
     _languages: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, options: ToolOptions, glossary: Mapping[str, str]) -> TranslatorTools:
+    def open(
+        cls, options: ToolOptions, glossary: Mapping[str, str], *, others: Sequence[tuple[str, str]] = ()
+    ) -> TranslatorTools:
         """Open all that the user named; what cannot be used is said before the model is loaded.
 
         Args:
             options: What the user asked for.
             glossary: Terms and how to translate them.
+            others: Other options that name files, and these files, which must not be written over.
 
         Raises:
             ConfigError: Options contradict each other, or a name does not say in what format to write.
@@ -74,7 +77,7 @@ class TranslatorTools:
             raise ConfigError(f"--bilingual {options.bilingual} must end in .html or .tsv, which says what to write.")
         if options.memory_like is not None and not finds_alike():
             raise ConfigError(NO_LIKENESS)
-        _check_files(options)
+        _check_files(options, others)
         return cls(
             options=options,
             glossary=glossary,
@@ -209,23 +212,18 @@ class TranslatorTools:
             yield f"glossary: {term!r} was not followed {count} times ({places})"
 
 
-def _check_files(options: ToolOptions) -> None:
+def _check_files(options: ToolOptions, others: Sequence[tuple[str, str]]) -> None:
     """Refuse to write over what is read, or two things into one file.
 
     Raises:
         ConfigError: Two options name the same file.
     """
-    written = {"--review": options.review, "--bilingual": options.bilingual}
-    read = {"--reviewed": options.reviewed, "--memory": options.memory, "--keep-terms": options.keep_terms}
-    taken = {os.path.realpath(path): name for name, path in read.items() if path is not None}
-    for name, path in written.items():
-        if path is None:
-            continue
-        other = taken.setdefault(os.path.realpath(path), name)
-        if other in read:
-            raise ConfigError(f"{name} would write over the file that {other} reads. Name another one.")
+    read = [("--reviewed", options.reviewed), ("--memory", options.memory), ("--keep-terms", options.keep_terms)]
+    taken = {os.path.realpath(path): name for name, path in (*others, *read) if path is not None}
+    for name, path in (("--review", options.review), ("--bilingual", options.bilingual)):
+        other = name if path is None else taken.setdefault(os.path.realpath(path), name)
         if other != name:
-            raise ConfigError(f"{name} would write over what {other} writes. Name another file.")
+            raise ConfigError(f"{name} would write over the file that {other} names. Name another one.")
 
 
 def _write(path: str, text: str) -> None:

@@ -142,11 +142,14 @@ def test_a_memory_given_out_is_taken_in_with_its_languages(name: str, capsys: py
         (["--memory-like", "0.9"], "name it with --memory"),
         (["--bilingual", "b.doc"], "must end in .html or .tsv"),
         (["--reviewed", "page.md"], "no review file"),
-        (["--reviewed", "r.tsv", "--review", "./r.tsv"], "--review would write over the file that --reviewed reads"),
+        (["--reviewed", "r.tsv", "--review", "./r.tsv"], "--review would write over the file that --reviewed names"),
         (["--reviewed", "r.tsv", "--bilingual", "x/../r.tsv"], "--bilingual would write over"),
-        (["--memory", "m.db", "--review", "m.db"], "the file that --memory reads"),
-        (["--keep-terms", "k.tsv", "--bilingual", "k.tsv"], "the file that --keep-terms reads"),
-        (["--review", "b.tsv", "--bilingual", "./b.tsv"], "--bilingual would write over what --review writes"),
+        (["--memory", "m.db", "--review", "m.db"], "the file that --memory names"),
+        (["--keep-terms", "k.tsv", "--bilingual", "k.tsv"], "the file that --keep-terms names"),
+        (["--review", "page.md"], "the file that --file names"),
+        (["--glossary", "g.tsv", "--review", "g.tsv"], "the file that --glossary names"),
+        (["--review", "x/../out.md"], "the file that --output names"),
+        (["--review", "b.tsv", "--bilingual", "./b.tsv"], "--bilingual would write over the file that --review names"),
         (["--keep-terms", "none.txt"], "no file"),
     ],
 )
@@ -154,6 +157,7 @@ def test_mistakes_are_said_before_the_model_is_loaded(
     arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("page.md").write_text("The dog\n")
+    Path("g.tsv").write_text("dog\tHund\n")
     assert main(["translate", "-f", "page.md", "--to", "de", "-o", "out.md", *arguments]) == 2
     assert why in capsys.readouterr().err
     assert not Path("out.md").exists()
