@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from nlpkit.core.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_LINE_END = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 VERSION = 1
 _APPLICATION = 0x6E6C706B
 """What SQLite's header says of our files: ``nlpk``."""
@@ -189,7 +191,7 @@ class Memory:
             found = self._shapes[source_lang, target_lang].get(shape_of(source), "")
             known = self._target(found, source_lang, target_lang) if found else None
             target = known and with_numbers(source, Entry(found, known, source_lang, target_lang))
-        masked = with_masks(target, names) if target is not None else None
+        masked = with_masks(_on_lines_of(text, target), names) if target is not None else None
         return None if masked is None else Found(found, masked)
 
     def find_like(
@@ -218,7 +220,7 @@ class Memory:
         for other, score, _ in near:
             target = self._target(other, source_lang, target_lang) or ""
             other_numbers = with_numbers(source, Entry(other, target, source_lang, target_lang))
-            masked = with_masks(other_numbers or target, names)
+            masked = with_masks(_on_lines_of(text, other_numbers or target), names)
             if masked is not None:
                 found.append(Found(other, masked, 1.0 if other_numbers else score / 100))
         return found
@@ -281,6 +283,11 @@ class Memory:
 
 def _unopened(name: str, error: sqlite3.Error) -> InputError:
     return InputError(f"The translation memory {name} cannot be opened ({error}). `nlpkit memory import` makes one.")
+
+
+def _on_lines_of(text: str, target: str) -> str:
+    """Return a translation on one line if the sentence is on one: elsewhere a line end could mean something."""
+    return target if "\n" in text else _LINE_END.sub(" ", target)
 
 
 def _quoted(path: str) -> str:

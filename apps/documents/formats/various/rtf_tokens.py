@@ -13,7 +13,9 @@ TOKEN = re.compile(
     r"|\\(?P<sign>[^a-zA-Z'])|(?P<newline>[\r\n]+)|(?P<text>[^\\{}\r\n]+)|(?P<wrong>\\)",
     re.DOTALL,
 )
-_BEGINNING = re.compile(r"[\r\n]*\\(?:(?P<star>\*)[ \r\n]*(?:\\(?P<name>[a-zA-Z]{1,32}))?|(?P<plain>[a-zA-Z]{1,32}))")
+_BEGINNING = re.compile(
+    r"[\r\n]*\\(?:(?P<star>\*)[ \r\n]*(?:\\(?P<name>[a-zA-Z]{1,32}))?|(?P<plain>[a-zA-Z]{1,32})(?P<off>0(?!\d))?)"
+)
 MAX_DEPTH = 1000
 """Most groups within each other."""
 
@@ -242,6 +244,8 @@ def _destination(text: str, at: int) -> str:
     if match is None:
         return ""
     name = match.group("name") or match.group("plain")
+    if name == "deleted" and match.group("off"):
+        return ""
     if name in FLOWS:
         return "flow"
     return "hidden" if match.group("star") or name in HIDDEN else ""

@@ -60,9 +60,11 @@ def test_masks_of_the_source_alone_do_not_count(memory: Memory) -> None:
 def test_blanks_of_translations_stay_as_they_are(memory: Memory) -> None:
     target = "«\u00a0Le chien\u00a0»\u202f:\nnoir"
     memory.add([Entry("“The\u00a0dog”:\nblack", target, "en", "fr")])
-    found = memory.find("“The dog”: black", "en", "fr")
-    assert found is not None
-    assert found.target == target
+    assert [entry.target for entry in memory.entries("en", "fr")] == [target]
+    for source, wanted in (("“The dog”:\nblack", target), ("“The dog”: black", target.replace("\n", " "))):
+        found = memory.find(source, "en", "fr")
+        assert found is not None
+        assert found.target == wanted
 
 
 def test_forms_of_unicode_make_no_difference(memory: Memory) -> None:

@@ -52,6 +52,7 @@ def shapes(body: str) -> list[list[str]]:
         (r"{\deleted Gone}\par Here\par", [["Here"]]),
         (r"Here {\b\deleted Gone} and {\b now}\par", [["Here ", r"<{\b\deleted Gone}>", " and ", r"<{\b >", "now", "<}>"]]),
         (r"\deleted Gone\par gone \deleted0 Here\par", [["Here"]]),
+        (r"{\deleted0 Here}\par", [[r"<{\deleted0 >", "Here", "<}>"]]),
         (r"12\par - \par", []),
     ],
 )  # fmt: skip
