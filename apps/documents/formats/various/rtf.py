@@ -21,7 +21,7 @@ _TOGGLES = frozenset(
     ("b", "i", "ul", "strike", "scaps", "caps", "outl", "shad", "super", "sub", "v", "ulw", "uld", "uldb")
 )
 _LONGEST = 45
-_ENDS_WORD = re.compile(r"\\[a-zA-Z]{1,32}(?:-?\d{1,10})?$")
+_ENDS_WORD = re.compile(r"\\[a-zA-Z]{1,32}(?:-?\d{1,10})?\Z")
 _BREAKS = {"line": "\n", "tab": "\t"}
 _CLOSES = {"ulnone": ("ul", "ulw", "uld", "uldb"), "nosupersub": ("super", "sub")}
 
@@ -298,8 +298,8 @@ def _apart(before: str, text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    text = re.sub(r"[\t\r\n]", " ", text)
-    text = re.sub(r"[\\{}]", lambda match: "\\" + match.group(), text)
+    text = re.sub(r"[\r\n]", " ", text)
+    text = re.sub(r"[\\{}]", lambda match: "\\" + match.group(), text).replace("\t", "\\tab ")
     text = text.replace("\u00a0", "\\~").replace("\u2011", "\\_")
     return re.sub(r"[^\x20-\x7e]+", lambda match: "{\\uc1" + _units(match.group()) + "}", text)
 

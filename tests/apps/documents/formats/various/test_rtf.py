@@ -101,6 +101,11 @@ def test_a_text_does_not_run_into_the_control_word_before_it(before: str, text: 
     assert made.texts(Rtf(), after) == [text]
 
 
+def test_a_line_end_ends_a_control_word_and_tabs_stay() -> None:
+    data = page("A cell\\cell\nAnother\tone\\cell\n")
+    assert made.shouted(Rtf(), data) == page("A CELL\\cell\nANOTHER\\tab ONE\\cell\n")
+
+
 def test_a_backslash_at_the_end_of_a_text_is_no_control_word() -> None:
     document = Rtf().read(page("A path\\par"), made.OPTIONS)
     after = Rtf().write(document.skeleton, [Translated(parts=("\\abc", "def"))], made.OPTIONS)
