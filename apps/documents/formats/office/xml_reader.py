@@ -184,6 +184,7 @@ class _XmlReader:
             start, end = self._trimmed(children, start, end)
         if self.grammar.blanks:
             self._collapse(children, after=True)
+            self._end_visibly(children)
         tree = simplified(joined_fields(children))
         if not any(isinstance(piece, (Text, Box)) for piece in tree):
             return
@@ -230,6 +231,22 @@ class _XmlReader:
                 after = False
         children[:] = [child for child in children if not isinstance(child, Text) or child.text]
         return after
+
+    def _end_visibly(self, children: list[Piece]) -> bool:
+        """Leave out blanks at the end, which nobody sees; return whether anything stands before them."""
+        seen = False
+        for child in reversed(children):
+            if isinstance(child, Box):
+                seen = self._end_visibly(child.children)
+            elif isinstance(child, Text) and self.source.text[child.start] != "<":
+                child.text = child.text.rstrip(" ")
+                seen = bool(child.text)
+            else:
+                seen = True
+            if seen:
+                break
+        children[:] = [child for child in children if not isinstance(child, Text) or child.text]
+        return seen
 
     def _children(self, styles: Styles, start: int, depth: int | None) -> tuple[list[Piece], int, int]:
         """Read what stands in a paragraph or in an element of it, up to its end tag, which is left unread.

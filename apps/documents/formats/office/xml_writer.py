@@ -97,6 +97,7 @@ class _ParagraphWriter:
         self.stack = [paragraph.base]
         self.inside: int | None = None
         self.after_blank = True
+        self.last_blank = -1
 
     def run(self, result: Translated) -> str:
         """Write it with the text and codes of a result."""
@@ -106,6 +107,10 @@ class _ParagraphWriter:
             else:
                 self._mark(self._mark_of(part))
         self._leave()
+        if self.after_blank and self.last_blank >= 0:
+            # One at the end is seen no more than one at the beginning.
+            prefix = self.paragraph.text_tag.rpartition(":")[0] + ":"
+            self.pieces[self.last_blank] = self.pieces[self.last_blank][:-1] + _blanks(1, prefix)
         return "".join(self.pieces)
 
     def _mark_of(self, code: Code) -> Mark:
@@ -154,6 +159,7 @@ class _ParagraphWriter:
             if self.grammar.blanks and tag:
                 text = _with_blanks(text, prefix, after=self.after_blank)
                 self.after_blank = text.endswith(" ")
+                self.last_blank = len(self.pieces) if self.after_blank else -1
             self.pieces.append(text)
             return
         self._enter(max(self.stack[-1], 0))
@@ -181,7 +187,7 @@ def _in_codes_of(place: XmlPlace, twin: XmlPlace, result: Translated | None) -> 
 
 
 def _with_blanks(text: str, prefix: str, *, after: bool) -> str:
-    """Write blanks as OpenDocument does, which makes one of several else, and none of those at the beginning.
+    """Write blanks as OpenDocument does, which makes one of several else, and none of those at the edges.
 
     Args:
         text: The text.
@@ -189,4 +195,8 @@ def _with_blanks(text: str, prefix: str, *, after: bool) -> str:
         after: Whether it stands at the beginning, or behind a blank.
     """
     pattern = "(?:(?<= )|^) +" if after else "(?<= ) +"
-    return re.sub(pattern, lambda match: f'<{prefix}s {prefix}c="{len(match.group())}"/>', text)
+    return re.sub(pattern, lambda match: _blanks(len(match.group()), prefix), text)
+
+
+def _blanks(count: int, prefix: str) -> str:
+    return f'<{prefix}s {prefix}c="{count}"/>'

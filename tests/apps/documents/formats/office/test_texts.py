@@ -7,6 +7,8 @@ import tracemalloc
 
 import office_files as made
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nlpkit.apps.documents.document import Code, Format, Translated
 from nlpkit.apps.documents.formats.office import package, xml_tokens
@@ -127,6 +129,24 @@ def test_blanks_that_are_no_layout_stay_as_many(blank: str) -> None:
 def test_blanks_of_opendocument_are_as_many_as_before(before: str, after: str) -> None:
     data = flat(f"<text:p>{before}</text:p>")
     assert made.shouted(FlatOpenDocument(), data) == flat(f"<text:p>{after}</text:p>")
+
+
+PIECES = ("a", "b", " ", "\n ", '<text:s text:c="2"/>', "<text:s/>", "<text:tab/>", "<text:span>", "</text:span>")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=14))
+def test_blanks_of_opendocument_are_read_again_as_they_were_written(pieces: list[str]) -> None:
+    depth, content = 0, ""
+    for piece in pieces:
+        depth += (piece == "<text:span>") - (piece == "</text:span>")
+        if depth < 0:
+            depth, piece = 0, ""
+        content += piece
+    document = FlatOpenDocument().read(flat(f"<text:p>{content}{'</text:span>' * depth}</text:p>"), made.OPTIONS)
+    same = [Translated(parts=segment.parts) for segment in document.segments]
+    again = FlatOpenDocument().read(FlatOpenDocument().write(document.skeleton, same, made.OPTIONS), made.OPTIONS)
+    assert [segment.text for segment in again.segments] == [segment.text for segment in document.segments]
 
 
 def test_blanks_beside_a_picture_with_a_title_are_those_of_the_text() -> None:
