@@ -47,6 +47,7 @@ class Raw:
         field: What it does in a field of several pieces.
         command: The instruction of such a field.
         several: What it was put together from.
+        tag: Whether it is the tag of an element that encloses text.
     """
 
     start: int
@@ -57,6 +58,7 @@ class Raw:
     field: Literal["", "begin", "command", "separate", "end"] = ""
     command: str = ""
     several: tuple[Raw, ...] = ()
+    tag: bool = False
 
     @property
     def all(self) -> tuple[Raw, ...]:

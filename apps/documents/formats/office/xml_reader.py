@@ -314,7 +314,7 @@ class _XmlReader:
                 break
             self._piece(piece, inner, styles)
         end = piece or token
-        children.append(Box([Raw(token.start, token.end)], inner, [Raw(end.start, end.end)]))
+        children.append(Box([Raw(token.start, token.end, tag=True)], inner, [Raw(end.start, end.end, tag=True)]))
         return end.end
 
     def _run(self, token: Token, children: list[Piece], styles: Styles) -> int:

@@ -125,7 +125,7 @@ class _ParagraphWriter:
         for raw in mark.raws:
             self._enter(raw.style)
             self.pieces.append(self.writer.span(raw.start, raw.end))
-        if not mark.step:
+        if not mark.step and not all(raw.tag for raw in mark.raws):
             self.after_blank = False
         if mark.step == "begin":
             self.stack.append(mark.style)
