@@ -410,7 +410,9 @@ def _translate_documents(
     if not source.file:
         source = dataclasses.replace(source, file=["-"])
     terms = {} if glossary is None else _read_glossary(glossary, from_, to)
-    with contextlib.closing(TranslatorTools.open(tools, terms)) as opened:
+    named = [("--glossary", glossary), ("--output", sink.output), *(("--file", path) for path in source.file or ())]
+    others = [(name, path) for name, path in named if path is not None]
+    with contextlib.closing(TranslatorTools.open(tools, terms, others=others)) as opened:
         return DocumentCommand(
             task=load_task("translation"),
             target=to,

@@ -95,6 +95,11 @@ class Segment:
         """What people read of it."""
         return "".join(part if isinstance(part, str) else part.text for part in self.parts)
 
+    @property
+    def where(self) -> str:
+        """Where it stands, for people: its line, where the file has lines; else its place in words, or its key."""
+        return f"line {self.line}" if self.line else self.place or self.key
+
 
 @dataclass(frozen=True, kw_only=True)
 class Document:

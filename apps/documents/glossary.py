@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from xml.parsers import expat
 
 from nlpkit.apps.documents.files import decode_text, display_name, read_bytes
-from nlpkit.apps.text.languages import parse_language
+from nlpkit.apps.documents.table_rows import table_rows
+from nlpkit.apps.documents.untrusted_xml import untrusted_parser
+from nlpkit.apps.text.languages import language_of_tag
 from nlpkit.core.errors import ConfigError, InputError
 
 _REFUSED = frozenset({"deprecatedTerm", "deprecatedTerm-admn-sts", "supersededTerm", "supersededTerm-admn-sts"})
@@ -20,7 +20,7 @@ def read_glossary(
 ) -> dict[str, str]:
     """Read a glossary by the suffix of its name: ``.tbx``, ``.csv``, else a term, a tab, its translation on each line.
 
-    Blank lines and ``#`` lines are skipped; so is what is in further columns of CSV, and a first line that names its
+    Blank lines and ``#`` lines are skipped; so is what is in further columns of CSV, and a first line that names the
     columns ``source`` and ``target``.
 
     Args:
@@ -64,35 +64,29 @@ def _pairs(pairs: Iterator[tuple[int, str, str]], name: str) -> dict[str, str]:
 
 
 def _tabs(text: str, name: str) -> Iterator[tuple[int, str, str]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        cells = [cell.strip() for cell in line.split("\t")]
+    for number, cells in _rows(text, name, "\t"):
         if len(cells) != 2 or not all(cells):
-            raise InputError(
-                f"{name}:{number}: {line.strip()[:80]!r} is not a term, one tab and its translation. Mend the line."
-            )
+            said = "\t".join(cells).strip()[:80]
+            raise InputError(f"{name}:{number}: {said!r} is not a term, one tab and its translation. Mend the line.")
         yield number, cells[0], cells[1]
 
 
 def _csv(text: str, name: str) -> Iterator[tuple[int, str, str]]:
     first = text.partition("\n")[0]
     comma = ";" if first.count(";") > first.count(",") else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if not any(cells) or cells[0].startswith("#"):
-                continue
-            if len(cells) < 2 or not all(cells[:2]):
-                said = comma.join(row)[:70]
-                raise InputError(
-                    f"{name}:{reader.line_num}: {said!r} is not a term and its translation. Mend the line."
-                )
-            if [cell.lower() for cell in cells[:2]] != ["source", "target"]:
-                yield reader.line_num, cells[0], cells[1]
-    except csv.Error as error:
-        raise InputError(f"{name}:{reader.line_num}: the table is damaged ({error}). Mend the line.") from error
+    for number, cells in _rows(text, name, comma):
+        if len(cells) < 2 or not all(cells[:2]):
+            said = comma.join(cells)[:70]
+            raise InputError(f"{name}:{number}: {said!r} is not a term and its translation. Mend the line.")
+        yield number, cells[0], cells[1]
+
+
+def _rows(text: str, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield line and cells of the rows of a table, but for a first one that names the columns."""
+    for index, (number, row) in enumerate(table_rows(text, name, delimiter=delimiter)):
+        cells = [cell.strip() for cell in row]
+        if index or [cell.lower() for cell in cells[:2]] != ["source", "target"]:
+            yield number, cells
 
 
 def _read_tbx(data: bytes, name: str, source_lang: str | None, target_lang: str) -> dict[str, str]:
@@ -126,26 +120,24 @@ class _TbxReader:
         Raises:
             InputError: It is no XML, or declares entities.
         """
-        parser = expat.ParserCreate()
+        parser = untrusted_parser(
+            lambda why: InputError(f"{self.name} cannot be read as TBX: {why}. Export it again without them.")
+        )
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._data
-        parser.EntityDeclHandler = self._entity
         try:
             parser.Parse(data, True)
         except (expat.ExpatError, ValueError, LookupError) as error:
             line = getattr(error, "lineno", 0)
             raise InputError(f"{self.name}:{line} cannot be read as TBX: {error}. Export it again.") from error
 
-    def _entity(self, *_: object) -> None:
-        raise InputError(f"{self.name} declares entities, which are not expanded here. Export it again without them.")
-
     def _start(self, tag: str, attributes: Mapping[str, str]) -> None:
         tag = tag.rpartition(":")[2]
         if tag in ("termEntry", "conceptEntry"):
             self._concept = {}
         elif tag in ("langSet", "langSec"):
-            self._language = _language(attributes.get("xml:lang"))
+            self._language = language_of_tag(attributes.get("xml:lang"))
         elif tag in ("tig", "ntig", "termSec"):
             self._term, self._status = "", ""
         elif tag in ("term", "termNote", "administrativeStatus"):
@@ -172,10 +164,3 @@ class _TbxReader:
                 terms.insert(0 if self._status.startswith("preferredTerm") else len(terms), self._term)
         elif tag in ("termEntry", "conceptEntry"):
             self.concepts.append(self._concept)
-
-
-def _language(code: str | None) -> str | None:
-    try:
-        return parse_language((code or "").replace("_", "-").split("-")[0])
-    except ConfigError:
-        return None

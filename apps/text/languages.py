@@ -115,6 +115,18 @@ def parse_language(name: str) -> str:
     return code
 
 
+def language_of_tag(tag: str | None) -> str | None:
+    """Return the code of the language of a tag in a file, such as ``EN-us``; None for none and for unknown ones.
+
+    Args:
+        tag: The tag; what stands behind its first part is left aside.
+    """
+    try:
+        return parse_language((tag or "").replace("_", "-").split("-")[0])
+    except ConfigError:
+        return None
+
+
 def _by_code(key: str) -> str | None:
     base, dash, rest = key.partition("-")
     code = CODES.get(base) or WRONG_CODES.get(base)

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from nlpkit.apps.documents.document import ReadOptions, Translated
+from nlpkit.apps.documents.document import Code, ReadOptions, Segment, Translated
 from nlpkit.apps.documents.registry import FORMATS, FormatEntry
 from nlpkit.core.errors import NlpkitError
 
@@ -99,6 +99,15 @@ def capitals(parts: tuple) -> tuple:
     return tuple(part.upper() if isinstance(part, str) else part for part in parts)
 
 
+def same(one: Segment, two: Segment) -> bool:
+    """Return whether a segment says in capitals what it said, with the same codes; a note within a code is in capitals."""
+    codes, others = (
+        [(part.role, part.literal.upper()) for part in segment.parts if isinstance(part, Code)]
+        for segment in (one, two)
+    )
+    return one.text.upper().split() == two.text.upper().split() and codes == others
+
+
 def check(path: Path, entry: FormatEntry) -> tuple[str, str]:
     """Return how it went in a word, and details."""
     data = path.read_bytes()
@@ -116,12 +125,10 @@ def check(path: Path, entry: FormatEntry) -> tuple[str, str]:
     after = entry.build().write(document.skeleton, results, options)
     again = entry.build().read(after, options)
     seconds = time.perf_counter() - began
-    same = [
-        one.text.upper().split() == two.text.upper().split() for one, two in zip(segments, again.segments, strict=False)
-    ]
+    kept = [same(one, two) for one, two in zip(segments, again.segments, strict=False)]
     details = f"{len(segments)} segments, parts changed {changed_parts(data, after)}, {seconds:.2f} s"
-    if len(again.segments) != len(segments) or not all(same):
-        return "DIFFERS", f"{details}; {len(again.segments)} read again, {same.count(False)} differ"
+    if len(again.segments) != len(segments) or not all(kept):
+        return "DIFFERS", f"{details}; {len(again.segments)} read again, {kept.count(False)} differ"
     before = opens(entry, data)
     now = opens(entry, after)
     if before != now:

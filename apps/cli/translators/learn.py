@@ -31,6 +31,7 @@ def learn(
     """
     from pathlib import Path
 
+    from nlpkit.apps.documents.files import display_name
     from nlpkit.apps.documents.memory.entries import Entry
     from nlpkit.apps.documents.memory.store import Memory
     from nlpkit.apps.documents.tools.corrections import find_candidates, read_corrections
@@ -39,10 +40,11 @@ def learn(
 
     one, two = parse_language(from_), parse_language(to)
     found = read_corrections(corrections)
+    name = display_name(corrections)
     if not found:
-        raise InputError(f"Nothing is corrected in {corrections}: no translation differs from what stood there before.")
+        raise InputError(f"Nothing is corrected in {name}: no translation differs from what stood there before.")
     with Memory(memory, create=True) as store:
-        added = store.add(Entry(row.source, row.right, one, two, corrections) for row in found)
+        added = store.add(Entry(row.source, row.right, one, two, name) for row in found)
     candidates = find_candidates(found)
     with Writer(sink.output, as_json=sink.as_json) as writer:
         record = {
@@ -58,7 +60,7 @@ def learn(
         writer.write(record if sink.as_json else "\n".join(lines))
     if terms is not None:
         text = "".join(f"{row.source}\t{row.right}\n" for row in candidates)
-        with unwritable(f"{terms} cannot be written"), atomic_write(Path(terms)) as file:
+        with unwritable(f"{display_name(terms)} cannot be written"), atomic_write(Path(terms)) as file:
             file.write(f"# Proposed from {len(found)} corrections: go through them.\n{text}".encode())
-        note(f"{terms}: {len(candidates)} terms to go through", quiet=sink.quiet)
+        note(f"{display_name(terms)}: {len(candidates)} terms to go through", quiet=sink.quiet)
     return 0

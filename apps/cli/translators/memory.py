@@ -28,21 +28,23 @@ def memory_import(
     to: To = None,
 ) -> int:
     """Take sentences and their translations into a memory, which is made if it is not there."""
+    from nlpkit.apps.documents.files import display_name
     from nlpkit.apps.documents.memory.exchange import read_entries
     from nlpkit.apps.documents.memory.store import Memory
 
     with Memory(memory, create=True) as store, Writer(sink.output, as_json=sink.as_json) as writer:
         for path in files:
             added = store.add(read_entries(path, source_lang=_code(from_), target_lang=_code(to)))
-            record = {"file": path, "new": added.new, "replaced": added.replaced, "known": added.known}
-            said = f"{path}: {added.new} new, {added.replaced} replaced, {added.known} known"
+            name = display_name(path)
+            record = {"file": name, "new": added.new, "replaced": added.replaced, "known": added.known}
+            said = f"{name}: {added.new} new, {added.replaced} replaced, {added.known} known"
             writer.write(record if sink.as_json else said)
     return 0
 
 
 @command(memory_app, "export")
 def memory_export(sink: SinkOptions, memory: MemoryPath, from_: From = None, to: To = None) -> int:
-    """Give out a memory as TMX, or as a table if -o says .tsv."""
+    """Give out a memory as TMX, or as a table if -o says .tsv or .csv."""
     from importlib.metadata import version
 
     from nlpkit.apps.documents.memory.exchange import write_entries
@@ -56,8 +58,11 @@ def memory_export(sink: SinkOptions, memory: MemoryPath, from_: From = None, to:
                 for entry in entries:
                     writer.write(vars(entry))
             return 0
-        table = sink.output is not None and sink.output.lower().endswith(".tsv")
-        pieces = write_entries(entries) if table else write_tmx(entries, version=version("nlpkit"))
+        delimiter = {".tsv": "\t", ".csv": ","}.get((sink.output or "")[-4:].lower())
+        if delimiter is None:
+            pieces = write_tmx(entries, version=version("nlpkit"))
+        else:
+            pieces = write_entries(entries, delimiter=delimiter)
         with Writer(sink.output, as_json=False) as writer:
             for piece in pieces:
                 writer.write_raw(piece)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlpkit.apps.cli.translators.tool_options import ToolOptions
 from nlpkit.apps.documents.files import display_name
-from nlpkit.apps.documents.memory.store import Found, Memory
+from nlpkit.apps.documents.memory.store import NO_LIKENESS, Found, Memory, finds_alike
 from nlpkit.apps.documents.tools.bilingual import Row, bilingual_rows, write_html, write_tsv
 from nlpkit.apps.documents.tools.kept_terms import read_kept_terms
-from nlpkit.apps.documents.tools.review import Reviewed, from_review, read_review, reviewed, write_review
+from nlpkit.apps.documents.tools.review import Reviewed, from_review, is_edited, read_review, reviewed, write_review
 from nlpkit.apps.documents.tools.terms_report import TermsReport
 from nlpkit.apps.documents.translation.attempts import Outcome
 from nlpkit.apps.documents.translation.masks import MaskedText, problems
@@ -51,12 +52,20 @@ class TranslatorTools:
     counts: dict[str, int] = field(default_factory=lambda: {"memory": 0, "like": 0, "reviewed": 0})
     _rows: list[Row] = field(default_factory=list)
     _reviewed: list[Reviewed] = field(default_factory=list)
+    _used: set[Reviewed] = field(default_factory=set)
     _terms: TermsReport = field(default_factory=TermsReport)
     _languages: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, options: ToolOptions, glossary: Mapping[str, str]) -> TranslatorTools:
+    def open(
+        cls, options: ToolOptions, glossary: Mapping[str, str], *, others: Sequence[tuple[str, str]] = ()
+    ) -> TranslatorTools:
         """Open all that the user named; what cannot be used is said before the model is loaded.
+
+        Args:
+            options: What the user asked for.
+            glossary: Terms and how to translate them.
+            others: Other options that name files, and these files, which must not be written over.
 
         Raises:
             ConfigError: Options contradict each other, or a name does not say in what format to write.
@@ -66,8 +75,9 @@ class TranslatorTools:
             raise ConfigError("--memory-like says how alike sentences of a memory must be: name it with --memory PATH.")
         if options.bilingual is not None and not options.bilingual.lower().endswith((".html", ".htm", ".tsv")):
             raise ConfigError(f"--bilingual {options.bilingual} must end in .html or .tsv, which says what to write.")
-        if options.review is not None and options.review == options.reviewed:
-            raise ConfigError("--review would write over the file that --reviewed reads. Name another one.")
+        if options.memory_like is not None and not finds_alike():
+            raise ConfigError(NO_LIKENESS)
+        _check_files(options, others)
         return cls(
             options=options,
             glossary=glossary,
@@ -87,7 +97,7 @@ class TranslatorTools:
         pair = self._languages[file] = self._pair(source_lang, target_lang)
         if self.memory is None and not self.review:
             return None
-        reviewed_here = from_review(self.review, file)
+        reviewed_here = from_review(self.review, file, self._used)
 
         def find(segment: int, unit: int, text: str, masked: MaskedText) -> Outcome | None:
             outcome = reviewed_here(segment, unit, text, masked)
@@ -125,7 +135,12 @@ class TranslatorTools:
         return next(iter(self.memory.find_like(text, source_lang, target_lang, at_least=at_least)), None)
 
     def add(self, file: str, done: DocumentRun) -> None:
-        """Take in a document that is translated."""
+        """Take in a document that is translated.
+
+        Args:
+            file: What the document is called.
+            done: What became of it.
+        """
         source_lang, target_lang = self._languages.get(file, ("", ""))
         if self.options.bilingual is not None:
             self._rows += bilingual_rows(file, done.document, done.translation)
@@ -135,7 +150,8 @@ class TranslatorTools:
                 found = self._like(text, source_lang, target_lang, HINT)
                 return "" if found is None else f"{found.score:.0%}: {found.target}"
 
-            self._reviewed += reviewed(file, done.document, done.translation, hint if self.memory else None)
+            hints = self.memory is not None and finds_alike()
+            self._reviewed += reviewed(file, done.document, done.translation, hint if hints else None)
         if self.glossary:
             self._terms.add(
                 *(done.document, done.translation, self.glossary),
@@ -157,14 +173,34 @@ class TranslatorTools:
             _write(self.options.bilingual, text)
         if self.options.review is not None:
             _write(self.options.review, write_review(self._reviewed))
-            yield f"{self.options.review}: {len(self._reviewed)} sentences to look at; edit the column translation"
+            name = display_name(self.options.review)
+            yield f"{name}: {len(self._reviewed)} sentences to look at; edit the column translation"
         if self.memory is not None:
             like = self.counts["like"]
             more = f", {like} more from sentences that are not quite the same" if like else ""
             yield f"{self.counts['memory']} sentences came from the memory{more}"
         if self.options.reviewed is not None:
             yield f"{self.counts['reviewed']} sentences came from {display_name(self.options.reviewed)}"
+        yield from self._edits_unused()
         yield from self._terms_said()
+
+    def _edits_unused(self) -> Iterator[str]:
+        """Say which edits of the review no sentence was translated by."""
+        files = {"", *self._languages}
+        unused = [row for row in self.review if is_edited(row) and row not in self._used]
+        here = [row for row in unused if row.file in files]
+        for row in here[:SHOWN]:
+            where = f" ({row.file}, {row.place or row.id})" if row.file else ""
+            yield (
+                f"review: the edited translation of {row.source!r}{where} was not used: no sentence is as its source, "
+                "or its codes would cross"
+            )
+        if len(here) > SHOWN:
+            yield f"review: {len(here) - SHOWN} more edited translations were not used"
+        others = [row.file for row in unused if row.file not in files]
+        if others:
+            named = ", ".join([*dict.fromkeys(others)][:SHOWN])
+            yield f"review: {len(others)} edited translations are of files that were not translated now: {named}"
 
     def _terms_said(self) -> Iterator[str]:
         if not self.glossary:
@@ -174,6 +210,20 @@ class TranslatorTools:
         for term, count in self._terms.misses.most_common(SHOWN):
             places = ", ".join(dict.fromkeys(self._terms.places[term][:4]))
             yield f"glossary: {term!r} was not followed {count} times ({places})"
+
+
+def _check_files(options: ToolOptions, others: Sequence[tuple[str, str]]) -> None:
+    """Refuse to write over what is read, or two things into one file.
+
+    Raises:
+        ConfigError: Two options name the same file.
+    """
+    read = [("--reviewed", options.reviewed), ("--memory", options.memory), ("--keep-terms", options.keep_terms)]
+    taken = {os.path.realpath(path): name for name, path in (*others, *read) if path is not None}
+    for name, path in (("--review", options.review), ("--bilingual", options.bilingual)):
+        other = name if path is None else taken.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise ConfigError(f"{name} would write over the file that {other} names. Name another one.")
 
 
 def _write(path: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -34,15 +35,20 @@ class Entry:
 
 
 def renumbered(entry: Entry) -> Entry:
-    """Return an entry with masks numbered from 1 as its source has them; those of one side alone are left out."""
-    numbers = number_masks(entry.source)
+    """Return an entry with masks numbered from 1 as its source has them; those of one side alone are left out.
+
+    Blanks of the source make no difference; of the translation they stay, but for those around masks that are left out.
+    """
     there = set(MASK.findall(entry.target))
+    shared = (mask for mask in dict.fromkeys(MASK.findall(entry.source)) if mask in there)
+    numbers = {mask: number for number, mask in enumerate(shared, start=1)}
 
     def rename(match: re.Match[str]) -> str:
-        new = numbers.get(match.group(1)) if match.group(1) in there else None
+        new = numbers.get(match.group(1))
         return f"⟦{new}⟧" if new else ""
 
-    return replace(entry, source=_tidy(MASK.sub(rename, entry.source)), target=_tidy(MASK.sub(rename, entry.target)))
+    target = re.sub(" {2,}", " ", MASK.sub(rename, entry.target)).strip()
+    return replace(entry, source=_tidy(MASK.sub(rename, entry.source)), target=target)
 
 
 def number_masks(source: str) -> dict[str, int]:
@@ -59,7 +65,7 @@ def with_masks(text: str, names: Mapping[int, str]) -> str | None:
 
 def key_of(source: str) -> str:
     """Return what sentences have in common that count as equal: blanks make no difference, nor do forms of Unicode."""
-    return _tidy(source)
+    return _tidy(unicodedata.normalize("NFC", source))
 
 
 def _tidy(text: str) -> str:

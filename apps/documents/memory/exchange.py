@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 
-from nlpkit.apps.documents.files import decode_text, display_name, read_bytes
+from nlpkit.apps.documents.files import display_name
 from nlpkit.apps.documents.memory.entries import Entry
 from nlpkit.apps.documents.memory.tmx import read_tmx
+from nlpkit.apps.documents.table_rows import read_table
+from nlpkit.apps.documents.tools.review import is_review, read_review
+from nlpkit.apps.text.languages import parse_language
 from nlpkit.core.errors import ConfigError, InputError
+
+COLUMNS = ("source", "target", "source_lang", "target_lang")
+"""Columns of the tables that are written."""
 
 _SOURCES = ("source", "src")
 _TARGETS = ("translation", "right", "target", "tgt", "corrected")
-MAX_BYTES = 512 * 2**20
-"""Largest table that is read."""
+_LINE_ENDS = re.compile(r"[\t\r\n\v\f]+")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns of a table hold what; None for languages that it does not say."""
+
+    source: int = 0
+    target: int = 1
+    source_lang: int | None = None
+    target_lang: int | None = None
 
 
 def read_entries(
@@ -23,12 +41,13 @@ def read_entries(
     """Read the entries of a file, by its suffix: ``.tmx``, ``.csv``, else a table with tabs.
 
     A table has two columns, or a first line with the names of its columns: ``source``, and ``translation``, ``target``
-    or ``right``.
+    or ``right``; it may have ``source_lang`` and ``target_lang``. Of a review file the column ``translation`` counts.
 
     Args:
         path: The file.
-        source_lang: Code of the language to translate from; tables do not say it.
-        target_lang: Code of the language to translate to; tables do not say it.
+        source_lang: Code of the language to translate from; entries from others are left out. Tables without a column
+            for it do not say it.
+        target_lang: Code of the language to translate to, likewise.
         encoding: Encoding of a table.
 
     Raises:
@@ -38,58 +57,74 @@ def read_entries(
     if path.lower().removesuffix(".gz").endswith(".tmx"):
         yield from read_tmx(path, source_lang=source_lang, target_lang=target_lang)
         return
-    if source_lang is None or target_lang is None:
-        raise ConfigError(f"{display_name(path)} does not say its languages. Name them: --from en --to de.")
     name = display_name(path)
-    rows = read_table(path, encoding=encoding)
+    rows = read_table(path, headers=frozenset(_SOURCES), encoding=encoding)
     number, first = next(rows, (0, []))
-    columns = (0, 1)
+    if is_review(first):
+        one, two = _named(name, source_lang), _named(name, target_lang)
+        for sentence in read_review(path, encoding=encoding):
+            yield Entry(sentence.source, sentence.translation, one, two, name)
+        return
+    columns = _columns(first, name)
+    pairs = [(number, first)] if first and columns is None else []
+    for line, row in chain(pairs, rows):
+        entry = _entry(row, line, columns or _Columns(), name, source_lang, target_lang)
+        if source_lang in (None, entry.source_lang) and target_lang in (None, entry.target_lang):
+            yield entry
+
+
+def _columns(first: list[str], name: str) -> _Columns | None:
+    """Return the columns that a first row names; None if it names none, but is a row of the table."""
     names = [cell.strip().lower() for cell in first]
-    if any(one in names for one in _SOURCES):
-        there = [names.index(one) for one in _SOURCES if one in names], [names.index(t) for t in _TARGETS if t in names]
-        if not there[1]:
-            raise InputError(f"{name}:1: there is a column {names[there[0][0]]!r}, but none of {', '.join(_TARGETS)}.")
-        columns = there[0][0], there[1][0]
-    elif first:
-        yield _entry(first, number, columns, name, source_lang, target_lang)
-    for number, row in rows:
-        yield _entry(row, number, columns, name, source_lang, target_lang)
+    sources = [names.index(one) for one in _SOURCES if one in names]
+    targets = [names.index(one) for one in _TARGETS if one in names]
+    if not sources:
+        return None
+    if not targets:
+        raise InputError(f"{name}:1: there is a column {names[sources[0]]!r}, but none of {', '.join(_TARGETS)}.")
+    languages = [names.index(one) if one in names else None for one in COLUMNS[2:]]
+    return _Columns(sources[0], targets[0], *languages)
 
 
-def _entry(row: list[str], number: int, columns: tuple[int, int], name: str, one: str, two: str) -> Entry:
-    if len(row) <= max(columns):
+def _entry(
+    row: list[str], number: int, columns: _Columns, name: str, source_lang: str | None, target_lang: str | None
+) -> Entry:
+    if len(row) <= max(columns.source, columns.target):
         raise InputError(f"{name}:{number}: there are {len(row)} columns, and no source with its translation. Mend it.")
-    return Entry(row[columns[0]].strip(), row[columns[1]].strip(), one, two, name)
+    one = _language(row, columns.source_lang, number, name) or _named(name, source_lang)
+    two = _language(row, columns.target_lang, number, name) or _named(name, target_lang)
+    return Entry(row[columns.source].strip(), row[columns.target].strip(), one, two, name)
 
 
-def read_table(path: str, *, encoding: str = "utf-8") -> Iterator[tuple[int, list[str]]]:
-    """Yield line and cells of the rows of a table; blank rows and those that begin with ``#`` are left out.
+def _language(row: list[str], column: int | None, number: int, name: str) -> str | None:
+    """Return the code of the language in a column; None where there is none."""
+    said = "" if column is None or column >= len(row) else row[column].strip()
+    try:
+        return parse_language(said) if said else None
+    except ConfigError as error:
+        raise InputError(f"{name}:{number}: {error}") from error
+
+
+def _named(name: str, language: str | None) -> str:
+    if language is None:
+        raise ConfigError(f"{name} does not say its languages. Name them: --from en --to de.")
+    return language
+
+
+def write_entries(entries: Iterable[Entry], *, delimiter: str = "\t") -> Iterator[str]:
+    """Yield the lines of a table: source, target, and their languages; line ends and tabs are written as blanks.
 
     Args:
-        path: The file: CSV if it is named so, else with tabs.
-        encoding: Its encoding.
-
-    Raises:
-        InputError: It cannot be read.
+        entries: The entries.
+        delimiter: A tab, or the comma of CSV.
     """
-    name = display_name(path)
-    text = decode_text(read_bytes(path, max_bytes=MAX_BYTES), encoding=encoding, where=name)
-    if path.lower().removesuffix(".gz").endswith(".csv"):
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    else:
-        # Quotes mean nothing in a table with tabs, in which each row is a line.
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row) and not row[0].startswith("#"):
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise InputError(f"{name}:{reader.line_num}: the table is damaged ({error}). Mend the line.") from error
-
-
-def write_entries(entries: Iterable[Entry]) -> Iterator[str]:
-    """Yield the lines of a table with tabs: source, target, and their languages."""
-    yield "source\ttarget\tsource_lang\ttarget_lang\n"
-    for entry in entries:
-        cells = (entry.source, entry.target, entry.source_lang, entry.target_lang)
-        yield "\t".join(" ".join(cell.split()) for cell in cells) + "\n"
+    rows = ((entry.source, entry.target, entry.source_lang, entry.target_lang) for entry in entries)
+    for row in chain([COLUMNS], rows):
+        cells = [_LINE_ENDS.sub(" ", cell) for cell in row]
+        if delimiter == "\t":
+            # As tables with tabs are read: quotes mean nothing in them.
+            yield "\t".join(cells) + "\n"
+            continue
+        line = io.StringIO()
+        csv.writer(line, delimiter=delimiter, lineterminator="\n").writerow(cells)
+        yield line.getvalue()

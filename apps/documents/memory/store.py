@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -25,12 +28,13 @@ from nlpkit.core.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_LINE_END = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 VERSION = 1
 _APPLICATION = 0x6E6C706B
 """What SQLite's header says of our files: ``nlpk``."""
 
 _TABLE = """
-CREATE TABLE entries (
+CREATE TABLE IF NOT EXISTS entries (
     id INTEGER PRIMARY KEY,
     source_lang TEXT NOT NULL,
     target_lang TEXT NOT NULL,
@@ -43,6 +47,14 @@ CREATE TABLE entries (
 """
 MOST_ENTRIES = 2_000_000
 """Most entries of a language pair that are looked through for a sentence that is nearly the same."""
+
+
+NO_LIKENESS = "Sentences that are alike need rapidfuzz: pip install 'nlpkit[documents]'."
+
+
+def finds_alike() -> bool:
+    """Return whether the library is there that tells how much sentences are alike."""
+    return find_spec("rapidfuzz") is not None
 
 
 @dataclass(frozen=True)
@@ -108,10 +120,11 @@ class Memory:
         (version,) = self._data.execute("PRAGMA user_version").fetchone()
         (tables,) = self._data.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not tables and create:
+            # In this order: a file that is left behind half made can be taken for what it is, and made.
             with self._data:
-                self._data.execute(_TABLE)
                 self._data.execute(f"PRAGMA application_id = {_APPLICATION}")
                 self._data.execute(f"PRAGMA user_version = {VERSION}")
+                self._data.execute(_TABLE)
         elif application != _APPLICATION or version != VERSION:
             raise InputError(f"{name} is a database, but no translation memory of this version. Name another file.")
 
@@ -131,7 +144,7 @@ class Memory:
         """Add entries, all of them or none; a new translation of a known sentence takes the place of the old one.
 
         Args:
-            entries: The entries; those with an empty side or of more than `MOST_CHARACTERS` are left out.
+            entries: The entries; those with an empty side or one of more than `MOST_CHARACTERS` are left out.
 
         Raises:
             InputError: The file cannot be written.
@@ -140,7 +153,8 @@ class Memory:
         try:
             with self._data:
                 for entry in map(renumbered, entries):
-                    if not entry.source or not entry.target or len(entry.source) > MOST_CHARACTERS:
+                    longest = max(len(entry.source), len(entry.target))
+                    if not entry.source or not entry.target or longest > MOST_CHARACTERS:
                         continue
                     pair = (entry.source_lang, entry.target_lang, key_of(entry.source))
                     row = self._data.execute(
@@ -177,7 +191,7 @@ class Memory:
             found = self._shapes[source_lang, target_lang].get(shape_of(source), "")
             known = self._target(found, source_lang, target_lang) if found else None
             target = known and with_numbers(source, Entry(found, known, source_lang, target_lang))
-        masked = with_masks(target, names) if target is not None else None
+        masked = with_masks(_on_lines_of(text, target), names) if target is not None else None
         return None if masked is None else Found(found, masked)
 
     def find_like(
@@ -198,7 +212,7 @@ class Memory:
         try:
             from rapidfuzz import fuzz, process
         except ImportError as error:
-            raise ConfigError("Sentences that are alike need rapidfuzz: pip install 'nlpkit[documents]'.") from error
+            raise ConfigError(NO_LIKENESS) from error
         source, names = self._own(text)
         known = self._known(source_lang, target_lang)
         near = process.extract(source, known, scorer=fuzz.ratio, score_cutoff=100 * at_least, limit=most)
@@ -206,7 +220,7 @@ class Memory:
         for other, score, _ in near:
             target = self._target(other, source_lang, target_lang) or ""
             other_numbers = with_numbers(source, Entry(other, target, source_lang, target_lang))
-            masked = with_masks(other_numbers or target, names)
+            masked = with_masks(_on_lines_of(text, other_numbers or target), names)
             if masked is not None:
                 found.append(Found(other, masked, 1.0 if other_numbers else score / 100))
         return found
@@ -271,7 +285,12 @@ def _unopened(name: str, error: sqlite3.Error) -> InputError:
     return InputError(f"The translation memory {name} cannot be opened ({error}). `nlpkit memory import` makes one.")
 
 
+def _on_lines_of(text: str, target: str) -> str:
+    """Return a translation on one line if the sentence is on one: elsewhere a line end could mean something."""
+    return target if "\n" in text else _LINE_END.sub(" ", target)
+
+
 def _quoted(path: str) -> str:
     from urllib.parse import quote
 
-    return quote(path)
+    return quote(os.fsencode(path))

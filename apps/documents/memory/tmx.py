@@ -10,8 +10,9 @@ from xml.sax.saxutils import escape, quoteattr
 from nlpkit.apps.documents.files import display_name, open_input
 from nlpkit.apps.documents.memory.entries import MOST_CHARACTERS, Entry
 from nlpkit.apps.documents.translation.masks import MASK
-from nlpkit.apps.text.languages import parse_language
-from nlpkit.core.errors import ConfigError, InputError
+from nlpkit.apps.documents.untrusted_xml import FORBIDDEN, untrusted_parser
+from nlpkit.apps.text.languages import language_of_tag
+from nlpkit.core.errors import InputError
 
 MAX_BYTES = 2**31
 """Largest file that is read."""
@@ -19,7 +20,6 @@ MAX_BYTES = 2**31
 _CHUNK = 2**20
 _CODES = frozenset({"bpt", "ept", "ph", "it", "ut"})
 _BRACKETS = re.compile("[⟦⟧]")
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def read_tmx(path: str, *, source_lang: str | None = None, target_lang: str | None = None) -> Iterator[Entry]:
@@ -76,11 +76,12 @@ class _TmxReader:
         self._used = 0
         self._inside = 0
         self._root = ""
-        self._parser = expat.ParserCreate()
+        self._parser = untrusted_parser(
+            lambda why: InputError(f"{name} cannot be read as TMX: {why}. Export it again without them.")
+        )
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._data
-        self._parser.EntityDeclHandler = self._entity
 
     def feed(self, chunk: bytes) -> None:
         """Read on; an empty chunk is the end."""
@@ -90,34 +91,37 @@ class _TmxReader:
             line = getattr(error, "lineno", 0)
             raise InputError(f"{self.name}:{line} cannot be read as TMX: {error}. Export it again.") from error
 
-    def _entity(self, *_: object) -> None:
-        raise InputError(f"{self.name} declares entities, which are not expanded here. Export it again without them.")
-
     def _start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if not self._root:
             self._root = tag
             if tag.rpartition(":")[2] != "tmx":
                 raise InputError(f"{self.name} is no TMX: its first element is {tag!r}. Name another file.")
         if tag == "header":
-            self.source_lang = _language(attributes.get("srclang"))
+            self.source_lang = language_of_tag(attributes.get("srclang"))
         elif tag == "tu":
             self._unit, self._codes = {}, {}
-            self._said = _language(attributes.get("srclang"))
+            self._said = language_of_tag(attributes.get("srclang"))
         elif tag == "tuv":
-            self._lang = _language(attributes.get("xml:lang") or attributes.get("lang"))
+            self._lang = language_of_tag(attributes.get("xml:lang") or attributes.get("lang"))
         elif tag == "seg":
             self._text, self._seen, self._used = [], {}, 0
         elif tag in _CODES and self._text is not None:
             if not self._inside:
-                self._text.append(self._mask(tag, attributes))
+                self._mask(self._text, tag, attributes)
             self._inside += 1
         elif self._inside:
             self._inside += 1
 
-    def _mask(self, tag: str, attributes: Mapping[str, str]) -> str:
+    def _mask(self, text: list[str], tag: str, attributes: Mapping[str, str]) -> None:
+        """Add the mask of a code to a text; one with more codes than characters is too long as well."""
+        if self._used > MOST_CHARACTERS or len(self._codes) > MOST_CHARACTERS:
+            self._used = MOST_CHARACTERS + 1
+            return
         self._seen[tag] = self._seen.get(tag, 0) + 1
         mark = attributes.get("i") or attributes.get("x") or f"#{self._seen[tag]}"
-        return f"⟦{self._codes.setdefault((tag, mark), len(self._codes) + 1)}⟧"
+        mask = f"⟦{self._codes.setdefault((tag, mark), len(self._codes) + 1)}⟧"
+        self._used += len(mask)
+        text.append(mask)
 
     def _data(self, text: str) -> None:
         if self._text is not None and not self._inside and self._used <= MOST_CHARACTERS:
@@ -133,14 +137,6 @@ class _TmxReader:
             self._text = None
         elif tag == "tu":
             self.units.append((self._said, self._unit))
-
-
-def _language(code: str | None) -> str | None:
-    """Return the code of a language as it is known here; None for ``*all*`` and for others."""
-    try:
-        return parse_language((code or "").replace("_", "-").split("-")[0])
-    except ConfigError:
-        return None
 
 
 def write_tmx(entries: Iterable[Entry], *, version: str) -> Iterator[str]:
@@ -164,4 +160,4 @@ def write_tmx(entries: Iterable[Entry], *, version: str) -> Iterator[str]:
 
 
 def _written(text: str) -> str:
-    return MASK.sub(r'<ph x="\1"/>', escape(_FORBIDDEN.sub("", text)))
+    return MASK.sub(r'<ph x="\1"/>', escape(FORBIDDEN.sub("", text)))

@@ -35,9 +35,8 @@ def bilingual_rows(file: str, document: Document, translation: DocumentTranslati
         text = segment.text
         if result is not None:
             text = "".join(part if isinstance(part, str) else part.text for part in result.parts)
-        place = f"line {segment.line}" if segment.line else segment.place or segment.key
         sure = all(not outcome.reasons and outcome.confidence >= LOW for outcome in outcomes)
-        rows.append((file, place, segment.text, text, sure))
+        rows.append((file, segment.where, segment.text, text, sure))
     return rows
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from nlpkit.apps.documents.files import display_name
-from nlpkit.apps.documents.memory.exchange import read_table
-from nlpkit.apps.documents.tools.review import corrections, read_review
+from nlpkit.apps.documents.table_rows import read_table
+from nlpkit.apps.documents.tools.review import corrections, is_review, read_review
 from nlpkit.apps.text.language_words import COMMON_WORDS
 from nlpkit.core.errors import InputError
 
@@ -66,9 +66,9 @@ def read_corrections(path: str, *, encoding: str = "utf-8") -> list[Correction]:
         InputError: It cannot be read, or is neither.
     """
     name = display_name(path)
-    rows = list(read_table(path, encoding=encoding))
+    rows = list(read_table(path, headers=frozenset({"source"}), encoding=encoding))
     names = [cell.strip().lower() for cell in rows[0][1]] if rows else []
-    if {"source", "translation", "machine"} <= set(names):
+    if is_review(names):
         return [Correction(**row) for row in corrections(read_review(path, encoding=encoding))]
     columns = (0, 1, 2)
     if {"source", "wrong", "right"} <= set(names):

@@ -53,7 +53,11 @@ def with_kept_terms(document: Document, terms: Sequence[str]) -> Document:
 
 
 def without_kept_terms(results: Iterable[Translated | None]) -> tuple[Translated | None, ...]:
-    """Make text of the terms again."""
+    """Make text of the terms again.
+
+    Args:
+        results: The results of a document with kept terms.
+    """
     return tuple(
         None
         if result is None

@@ -55,5 +55,4 @@ class TermsReport:
                         self.hits[match.term] += 1
                     else:
                         self.misses[match.term] += 1
-                        place = f"line {segment.line}" if segment.line else segment.place or segment.key
-                        self.places.setdefault(match.term, []).append(place)
+                        self.places.setdefault(match.term, []).append(segment.where)

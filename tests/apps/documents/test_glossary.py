@@ -27,12 +27,18 @@ def written(folder: Path, name: str, content: str) -> str:
     ("name", "content"),
     [
         ("g.tsv", "# terms\nhard disk\tFestplatte\n\ndog\tHund\n"),
+        ("g.tsv", "# terms\nsource\ttarget\nhard disk\tFestplatte\ndog\tHund\n"),
         ("g.csv", 'Source,Target,Note\n"hard disk",Festplatte,x\n\ndog,Hund,\n'),
         ("g.csv", "hard disk;Festplatte\ndog;Hund\n"),
     ],
 )
 def test_tables(tmp_path: Path, name: str, content: str) -> None:
     assert read_glossary(written(tmp_path, name, content)) == {"hard disk": "Festplatte", "dog": "Hund"}
+
+
+def test_only_a_first_line_names_columns(tmp_path: Path) -> None:
+    wanted = {"dog": "Hund", "source": "Target"}
+    assert read_glossary(written(tmp_path, "g.csv", "dog,Hund\nsource,Target\n")) == wanted
 
 
 def test_tbx(tmp_path: Path) -> None:

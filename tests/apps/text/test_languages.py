@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nlpkit.apps.text.language_codes import CODES, HINTS, NAMES, WRONG_CODES
 from nlpkit.apps.text.language_detection import detect_language, dominant_script, sure_language
-from nlpkit.apps.text.languages import LANGUAGES, language_name, parse_language, same_language
+from nlpkit.apps.text.languages import LANGUAGES, language_name, language_of_tag, parse_language, same_language
 from nlpkit.core.errors import ConfigError
 
 
@@ -238,6 +238,13 @@ def test_candidates_restrict_the_choice_but_not_the_script() -> None:
     assert detect_language(text, ["zh", "ru", "ja"]) == (None, 0.0)
     assert detect_language("今天天气很好。", ["en", "zh"])[0] == "zh"
     assert detect_language("今天天气很好。", ["en", "ja"])[0] is None
+
+
+@pytest.mark.parametrize(
+    ("tag", "code"), [("EN-us", "en"), ("de_AT", "de"), ("fr", "fr"), ("*all*", None), ("", None), (None, None)]
+)
+def test_tags_in_files(tag: str | None, code: str | None) -> None:
+    assert language_of_tag(tag) == code
 
 
 def test_dominant_script() -> None:

@@ -22,7 +22,7 @@ DRAWING = Grammar(
     said=frozenset({"a:fld"}),
     attributes={"p:cNvPr": ("descr",), "xdr:cNvPr": ("descr",)},
     kinds={"a:tc": "cell"},
-    noise=r'\s(?:lang|altLang|dirty|err|smtClean|noProof)="[^"]*"|<a:rPr\s*/>|\s+(?=/?>)|<a:rPr>\s*</a:rPr>',
+    noise=r'\s(?:lang|altLang|dirty|err|smtClean|noProof)="[^"]*"|<a:rPr\s*/>|(?<!\s)\s+(?=/?>)|<a:rPr>\s*</a:rPr>',
 )
 """Text of shapes."""
 

@@ -42,6 +42,7 @@ class Grammar:
         keeps: Whether an element is kept whole, by its attributes.
         noise: Attributes and elements, as a pattern, that make no difference to how a run looks.
         keep_blanks: Whether texts say by an attribute that their outer blanks count.
+        keep_lines: Whether line ends in texts are line breaks, as in cells.
     """
 
     paragraphs: frozenset[str]
@@ -66,3 +67,4 @@ class Grammar:
     keeps: Callable[[Token], bool] = _keep_none
     noise: str = ""
     keep_blanks: bool = False
+    keep_lines: bool = False

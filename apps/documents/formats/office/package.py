@@ -66,7 +66,8 @@ class Package:
         self.data = data
         self.options = options
         self.title = title
-        self._read = 0
+        self._read: set[str] = set()
+        self._used = 0
         if data.startswith(b"\xd0\xcf\x11\xe0"):
             raise broken(title, options, "it is encrypted with a password, or in the binary format of old programs")
         self.entries: dict[str, Entry] = {}
@@ -124,18 +125,22 @@ class Package:
         """Return a part, unpacked.
 
         Raises:
-            InputError: There is none, it is damaged or encrypted, or larger than `MAX_PART`.
+            InputError: There is none, it is damaged or encrypted, or larger than `MAX_PART`; or all parts that were
+                read are larger than `MAX_READ` together.
         """
         entry = self.entries.get(name)
         if entry is None:
             raise self._broken(f"its part {name!r} is missing")
         if entry.flags & _ENCRYPTED:
             raise self._broken("it is encrypted")
-        if entry.size > min(MAX_PART, MAX_READ - self._read):
+        if entry.size > MAX_PART:
             raise self._broken(f"its part {name!r} is too large ({entry.size / 2**20:.0f} MB)")
-        content = self._unpacked(entry)
-        self._read += len(content)
-        return content
+        # A part that is read again counts once.
+        self._used += 0 if name in self._read else entry.size
+        self._read.add(name)
+        if self._used > MAX_READ:
+            raise self._broken(f"all parts together that have text are too large (over {MAX_READ / 2**20:.0f} MB)")
+        return self._unpacked(entry)
 
     def _unpacked(self, entry: Entry) -> bytes:
         name = entry.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from nlpkit.apps.documents.document import Code, Part
 
 BARE = -1
 """The style of text that stands in no run."""
+
+MAX_LINKS = 50
+"""Most links within each other whose text is translated."""
 
 
 @dataclass
@@ -43,6 +47,7 @@ class Raw:
         field: What it does in a field of several pieces.
         command: The instruction of such a field.
         several: What it was put together from.
+        tag: Whether it is the tag of an element that encloses text.
     """
 
     start: int
@@ -53,6 +58,7 @@ class Raw:
     field: Literal["", "begin", "command", "separate", "end"] = ""
     command: str = ""
     several: tuple[Raw, ...] = ()
+    tag: bool = False
 
     @property
     def all(self) -> tuple[Raw, ...]:
@@ -152,6 +158,32 @@ def main_style(children: Sequence[Piece]) -> int:
     return max(weights, key=lambda style: weights[style], default=BARE)
 
 
+class Styles:
+    """The looks of a paragraph's runs, each once.
+
+    Args:
+        noise: What makes no difference to how a run looks; as `Grammar.noise`.
+    """
+
+    def __init__(self, noise: str = "") -> None:
+        self.all: list[tuple[str, str]] = []
+        self._noise = re.compile(noise) if noise else None
+        self._numbers: dict[str, int] = {}
+
+    def number(self, opening: str, closing: str) -> int:
+        """Return the number of a look, which is new if none of the paragraph is like it.
+
+        Args:
+            opening: What opens a run of it.
+            closing: What closes that.
+        """
+        key = self._noise.sub("", opening) if self._noise is not None else opening
+        if key not in self._numbers:
+            self._numbers[key] = len(self.all)
+            self.all.append((opening, closing))
+        return self._numbers[key]
+
+
 class Flattener:
     """Makes text and codes of a paragraph's tree.
 
@@ -166,6 +198,8 @@ class Flattener:
         self.parts: list[Part] = []
         self.marks: dict[tuple[str, str, int], list[Mark]] = {}
         self._pair = 0
+        self._texts: list[str] = []
+        self._raws: list[Raw] = []
 
     def run(self, children: Sequence[Piece], base: int) -> None:
         """Append what the pieces of a paragraph or an element say.
@@ -175,6 +209,7 @@ class Flattener:
             base: The style that needs no code here.
         """
         opened: tuple[int, int] | None = None
+        following = _following_styles(children)
         for index, child in enumerate(children):
             if isinstance(child, Text):
                 style = child.style
@@ -188,7 +223,7 @@ class Flattener:
                     opened = self._open(style)
                 self._text(child.text)
                 continue
-            if opened is not None and (isinstance(child, Box) or self._next_style(children, index) != opened[0]):
+            if opened is not None and (isinstance(child, Box) or following[index] != opened[0]):
                 self._close(opened)
                 opened = None
             if isinstance(child, Raw):
@@ -197,24 +232,33 @@ class Flattener:
                 self._box(child)
         if opened is not None:
             self._close(opened)
+        self._flush()
 
-    def _next_style(self, children: Sequence[Piece], index: int) -> int | None:
-        for child in children[index + 1 :]:
-            if isinstance(child, Box):
-                return None
-            if isinstance(child, Text) and child.text.strip():
-                return child.style
-        return None
+    def _flush(self) -> None:
+        """Make one text of those that stand beside each other, and one code of things that are copied."""
+        text = "".join(self._texts)
+        if text:
+            self.parts.append(text)
+        if self._raws:
+            raws, self._raws = self._raws, []
+            literal = "".join(self.source[raw.start : raw.end] for raw in raws)
+            code = Code(literal=literal, text="".join(raw.text for raw in raws), breaks=raws[-1].breaks)
+            self._add(code, Mark(tuple(each for raw in raws for each in raw.all)))
+        self._texts.clear()
 
     def _text(self, text: str) -> None:
-        if self.parts and isinstance(self.parts[-1], str):
-            self.parts[-1] += text
-        elif text:
-            self.parts.append(text)
+        if text:
+            if self._raws:
+                self._flush()
+            self._texts.append(text)
 
-    def _code(self, code: Code, mark: Mark) -> None:
+    def _add(self, code: Code, mark: Mark) -> None:
         self.parts.append(code)
         self.marks.setdefault((code.literal, code.role, code.pair), []).append(mark)
+
+    def _code(self, code: Code, mark: Mark) -> None:
+        self._flush()
+        self._add(code, mark)
 
     def _open(self, style: int) -> tuple[int, int]:
         self._pair += 1
@@ -226,15 +270,9 @@ class Flattener:
         self._code(Code(literal=self.styles[style][1], role="close", pair=pair), Mark(step="end"))
 
     def _raw(self, raw: Raw) -> None:
-        literal = self.source[raw.start : raw.end]
-        last = self.parts[-1] if self.parts else ""
-        if isinstance(last, Code) and last.role == "alone" and not last.breaks and not raw.breaks:
-            key = (last.literal, last.role, last.pair)
-            mark = self.marks[key].pop()
-            self.parts.pop()
-            self._code(Code(literal=last.literal + literal, text=last.text + raw.text), Mark((*mark.raws, *raw.all)))
-            return
-        self._code(Code(literal=literal, text=raw.text, breaks=raw.breaks), Mark(raw.all))
+        if self._texts or (self._raws and (raw.breaks or self._raws[-1].breaks)):
+            self._flush()
+        self._raws.append(raw)
 
     def _box(self, box: Box) -> None:
         self._pair += 1
@@ -247,19 +285,38 @@ class Flattener:
         self._code(Code(literal=closing, role="close", pair=pair), Mark(tuple(box.closing), step="end"))
 
 
-def joined_fields(children: Sequence[Piece]) -> list[Piece]:
-    """Put fields together: a link's text stays text, what a program computes is copied as a whole."""
+def _following_styles(children: Sequence[Piece]) -> list[int | None]:
+    """Return for each piece the style of the next text behind it; None where an element comes first, or none does."""
+    styles: list[int | None] = []
+    style: int | None = None
+    for child in reversed(children):
+        styles.append(style)
+        if isinstance(child, Box):
+            style = None
+        elif isinstance(child, Text) and child.text.strip():
+            style = child.style
+    return styles[::-1]
+
+
+def joined_fields(children: Sequence[Piece], *, depth: int = 0) -> list[Piece]:
+    """Put fields together: a link's text stays text, what a program computes is copied as a whole.
+
+    Args:
+        children: The pieces of a paragraph or an element.
+        depth: Links around them; what is deeper than `MAX_LINKS` is copied.
+    """
     done: list[Piece] = []
     index = 0
+    fields = _fields(children)
     while index < len(children):
         child = children[index]
         if not isinstance(child, Raw) or child.field != "begin":
             if isinstance(child, Box):
-                child = Box(child.opening, joined_fields(child.children), child.closing)
+                child = Box(child.opening, joined_fields(child.children, depth=depth), child.closing)
             done.append(child)
             index += 1
             continue
-        end, separate = _field_end(children, index)
+        end, separate = fields[index]
         if end is None:
             # It goes on in another paragraph: what it shows here is text, such as a line of a table of contents.
             stop = index if separate is None else separate
@@ -267,31 +324,32 @@ def joined_fields(children: Sequence[Piece]) -> list[Piece]:
             index = stop + 1
             continue
         commands = "".join(piece.command for piece in children[index:end] if isinstance(piece, Raw))
-        if separate is not None and commands.split()[:1] == ["HYPERLINK"]:
+        if separate is not None and commands.split()[:1] == ["HYPERLINK"] and depth < MAX_LINKS:
             opening = list(_raws(children[index : separate + 1]))
-            done.append(Box(opening, joined_fields(children[separate + 1 : end]), list(_raws(children[end : end + 1]))))
+            inner = joined_fields(children[separate + 1 : end], depth=depth + 1)
+            done.append(Box(opening, inner, list(_raws(children[end : end + 1]))))
         else:
             done.append(_whole(children[index : end + 1]))
         index = end + 1
     return done
 
 
-def _field_end(children: Sequence[Piece], begin: int) -> tuple[int | None, int | None]:
-    """Return where a field ends, and where its result begins; None for what is not there."""
-    depth, separate = 0, None
-    for index in range(begin, len(children)):
-        child = children[index]
+def _fields(children: Sequence[Piece]) -> dict[int, tuple[int | None, int | None]]:
+    """Return by the beginnings of fields where they end, and where their results begin; None for what is not there."""
+    ends: dict[int, tuple[int | None, int | None]] = {}
+    separates: dict[int, int] = {}
+    opened: list[int] = []
+    for index, child in enumerate(children):
         if not isinstance(child, Raw):
             continue
         if child.field == "begin":
-            depth += 1
-        elif child.field == "separate" and depth == 1 and separate is None:
-            separate = index
-        elif child.field == "end":
-            depth -= 1
-            if depth == 0:
-                return index, separate
-    return None, separate
+            opened.append(index)
+        elif child.field == "separate" and opened:
+            separates.setdefault(opened[-1], index)
+        elif child.field == "end" and opened:
+            begin = opened.pop()
+            ends[begin] = index, separates.get(begin)
+    return {**ends, **{begin: (None, separates.get(begin)) for begin in opened}}
 
 
 def _whole(children: Sequence[Piece]) -> Raw:

@@ -18,9 +18,12 @@ _MAIN = re.compile(r"spreadsheetml\.(?:sheet|template)\.main\+xml$|ms-excel\.\S*
 _SHEET = "spreadsheetml.worksheet+xml"
 _STRINGS = "spreadsheetml.sharedStrings+xml"
 _COMMENTS = "spreadsheetml.comments+xml"
+_THREADS = "ms-excel.threadedcomments+xml"
 _NAMES = ("spreadsheetml.table+xml", "spreadsheetml.pivotCacheDefinition+xml")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _FORMULAS = frozenset({"s:f", "s:formula", "s:formula1", "s:formula2", "s:definedName"})
+
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 
 _CELLS = Grammar(
     paragraphs=frozenset({"s:si", "s:is", "s:text"}),
@@ -31,7 +34,9 @@ _CELLS = Grammar(
     hidden=frozenset({"s:rPh", "s:f", "s:v"}),
     kinds={"s:si": "cell", "s:is": "cell", "s:text": "paragraph"},
     keep_blanks=True,
+    keep_lines=True,
 )
+_THREAD = Grammar(paragraphs=frozenset({"threads:threadedComment"}), texts=frozenset({"threads:text"}), keep_lines=True)
 
 
 class Sheets:
@@ -54,6 +59,8 @@ class Sheets:
             grammar = None
             if kind.endswith((_STRINGS, _COMMENTS)) or (kind.endswith(_SHEET) and _has_texts(package, part, options)):
                 grammar = _CELLS
+            elif kind.endswith(_THREADS):
+                grammar = _THREAD
             elif kind.endswith("drawing+xml") or GRAPHIC_TEXTS.search(kind):
                 grammar = GRAPHIC if GRAPHIC_TEXTS.search(kind) else DRAWING
             if grammar is not None:
@@ -61,7 +68,7 @@ class Sheets:
                 texts.append((part, read_paragraphs(source, grammar, place=part)))
         names = frozenset(_needed(package, types, options))
         kept = [
-            frozenset(at for at, segment in enumerate(text.segments) if segment.text.strip().casefold() in names)
+            frozenset(at for at, segment in enumerate(text.segments) if _key(segment.text) in names)
             for _, text in texts
         ]
         n_kept = sum(map(len, kept))
@@ -83,9 +90,9 @@ def _needed(package: Package, types: dict[str, str], options: ReadOptions) -> It
         if kind.endswith(_NAMES):
             for token in part_tokens(package, part, options, _TITLE):
                 if token.name in ("s:tableColumn", "s:cacheField"):
-                    yield (token.get("name") or "").strip().casefold()
+                    yield _key(token.get("name") or "")
                 elif token.name == "s:s":
-                    yield (token.get("v") or "").strip().casefold()
+                    yield _key(token.get("v") or "")
         elif kind.endswith(_SHEET) or _MAIN.search(kind):
             inside = ""
             for token in part_tokens(package, part, options, _TITLE):
@@ -95,6 +102,12 @@ def _needed(package: Package, types: dict[str, str], options: ReadOptions) -> It
                     inside = ""
                 elif token.kind == "text" and inside:
                     for quoted in _QUOTED.findall(token.raw):
-                        yield from (word.strip().casefold() for word in {quoted, *quoted.split(",")})
+                        yield from map(_key, {quoted, *quoted.split(",")})
                 elif token.name in ("s:filter", "s:customFilter"):
-                    yield (token.get("val") or "").strip("* ").casefold()
+                    yield _key((token.get("val") or "").strip("* "))
+
+
+def _key(text: str) -> str:
+    """Return what texts have in common that count as the same; some parts write control characters as ``_x000a_``."""
+    plain = _ESCAPED.sub(lambda match: chr(int(match.group(1), 16)), text)
+    return plain.replace("\r\n", "\n").strip().casefold()

@@ -23,6 +23,7 @@ _MAIN = re.compile(r"presentationml\.(?:presentation|slideshow|template)\.main\+
 _SLIDE = "presentationml.slide+xml"
 _NOTES = "presentationml.notesSlide+xml"
 _COMMENTS = "presentationml.comments+xml"
+_MODERN_COMMENTS = "ms-powerpoint.comments+xml"
 
 _COMMENT = Grammar(paragraphs=frozenset({"p:text"}), direct=True)
 
@@ -60,6 +61,8 @@ class Slides:
                     found.append((part, DRAWING, f"notes of slide {number}"))
                 elif kind.endswith(_COMMENTS):
                     found.append((part, _COMMENT, f"comments on slide {number}"))
+                elif kind.endswith(_MODERN_COMMENTS):
+                    found.append((part, GRAPHIC, f"comments on slide {number}"))
                 elif GRAPHIC_TEXTS.search(kind):
                     found.append((part, GRAPHIC, f"slide {number}"))
         texts = [

@@ -40,7 +40,7 @@ WORD = Grammar(
         (r'<w:numPr\b|<w:pStyle w:val="List', "list_item"),
     ),
     noise=(
-        r' w:rsid\w*="[^"]*"|<w:(?:lang|noProof|webHidden)\b[^>]*/>|<w:rPr\s*/>|<w:rPr>\s*</w:rPr>|\s+(?=/?>)'
+        r' w:rsid\w*="[^"]*"|<w:(?:lang|noProof|webHidden)\b[^>]*/>|<w:rPr\s*/>|<w:rPr>\s*</w:rPr>|(?<!\s)\s+(?=/?>)'
         r"|<w:rPr>(?:\s|<w:(?:lang|noProof|webHidden)\b[^>]*/>)*</w:rPr>"
     ),
     keep_blanks=True,

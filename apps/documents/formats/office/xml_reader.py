@@ -15,6 +15,7 @@ from nlpkit.apps.documents.formats.office.paragraphs import (
     Paragraph,
     Piece,
     Raw,
+    Styles,
     Text,
     joined_fields,
     main_style,
@@ -24,7 +25,10 @@ from nlpkit.apps.documents.formats.office.xml_tokens import Token, tokens, unesc
 from nlpkit.apps.documents.formats.office.xml_writer import XmlPlace, XmlText
 from nlpkit.apps.documents.source_text import SourceText
 
-_BLANK_RUN = re.compile(r"[ \t\r\n]+")
+_LAYOUT = " \t\r\n"
+"""Blanks that mean nothing at the edges of a text; all others, such as no-break spaces, are part of it."""
+
+_BLANK_RUN = re.compile(f"[{_LAYOUT}]+")
 
 _FIELD_ENDS = ("begin", "separate", "end")
 
@@ -100,8 +104,6 @@ class _XmlReader:
         if not hidden:
             self._attributes(token)
             if token.name in grammar.paragraphs:
-                if self.grammar.direct:
-                    self._text_tag = token.raw
                 return self._paragraph(token)
         if token.kind == "empty":
             return token.end
@@ -125,6 +127,8 @@ class _XmlReader:
         if [_signature(self.places[index]) for index in one] != [_signature(self.places[index]) for index in two]:
             return
         for twin, index in zip(one, two, strict=True):
+            while self.places[twin].twin >= 0:
+                twin = self.places[twin].twin
             self.places[index].twin = twin
 
     def _attributes(self, token: Token) -> None:
@@ -150,17 +154,21 @@ class _XmlReader:
 
     def _loose(self) -> None:
         """Read a text that stands between blocks."""
-        styles: list[tuple[str, str]] = []
+        styles = Styles(self.grammar.noise)
         children, start, end = self._children(styles, -1, None)
         self._paragraph_of(children, styles, start, end, self._kind(""))
 
     def _paragraph(self, token: Token) -> int:
         if token.kind == "empty":
             return token.end
-        styles: list[tuple[str, str]] = []
+        styles = Styles(self.grammar.noise)
         depth = len(self.around)
         kind = self._kind(token.name)
         children, start, end = self._children(styles, token.end, depth)
+        if self.grammar.direct:
+            # Not before: paragraphs within this one have tags of their own.
+            blanks = token.name.partition(":")[0] == self.grammar.blanks.partition(":")[0]
+            self._text_tag = token.raw if blanks else ""
         leading = self.source.text[token.end : start]
         kind = next((other for pattern, other in self.grammar.leading_kinds if re.search(pattern, leading)), kind)
         self._paragraph_of(children, styles, start, end, kind)
@@ -171,36 +179,76 @@ class _XmlReader:
         kinds = self.grammar.kinds
         return next((kinds[around] for around in [name, *reversed(self.around)] if around in kinds), "paragraph")
 
-    def _paragraph_of(
-        self, children: list[Piece], styles: list[tuple[str, str]], start: int, end: int, kind: Kind
-    ) -> None:
+    def _paragraph_of(self, children: list[Piece], styles: Styles, start: int, end: int, kind: Kind) -> None:
         if self.grammar.direct:
             start, end = self._trimmed(children, start, end)
+        if self.grammar.blanks:
+            self._collapse(children, after=True)
+            self._end_visibly(children)
         tree = simplified(joined_fields(children))
         if not any(isinstance(piece, (Text, Box)) for piece in tree):
             return
-        flat = Flattener(self.source.text, styles)
+        flat = Flattener(self.source.text, styles.all)
         base = main_style(tree)
         flat.run(tree, base)
         parts = flat.parts
         if not any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
             return
-        paragraph = Paragraph(start, end, styles, base, tuple(parts), flat.marks, self._text_tag)
+        paragraph = Paragraph(start, end, styles.all, base, tuple(parts), flat.marks, self._text_tag)
         self._add(Segment(parts=paragraph.parts, kind=kind), start, end, paragraph)
 
     def _trimmed(self, children: list[Piece], start: int, end: int) -> tuple[int, int]:
         """Leave the layout of the file around a text out of it."""
         text = self.source.text
-        if children and isinstance(first := children[0], Text) and first.start == start and text[start].isspace():
+        if children and isinstance(first := children[0], Text) and first.start == start and text[start] in _LAYOUT:
             children[0] = Text(first.text.lstrip(" "), BARE, start, first.end)
-            start += len(text[start : first.end]) - len(text[start : first.end].lstrip())
-        if children and isinstance(last := children[-1], Text) and last.end == end and text[end - 1].isspace():
+            start += len(text[start : first.end]) - len(text[start : first.end].lstrip(_LAYOUT))
+        if children and isinstance(last := children[-1], Text) and last.end == end and text[end - 1] in _LAYOUT:
             children[-1] = Text(last.text.rstrip(" "), BARE, last.start, end)
-            end -= len(text[last.start : end]) - len(text[last.start : end].rstrip())
+            end -= len(text[last.start : end]) - len(text[last.start : end].rstrip(_LAYOUT))
         children[:] = [child for child in children if not isinstance(child, Text) or child.text]
         return start, max(start, end)
 
-    def _children(self, styles: list[tuple[str, str]], start: int, depth: int | None) -> tuple[list[Piece], int, int]:
+    def _collapse(self, children: list[Piece], *, after: bool) -> bool:
+        """Leave out blanks that nobody sees: at the beginning, and behind another; elements that say blanks count.
+
+        Args:
+            children: The pieces of a paragraph or an element.
+            after: Whether they stand at the beginning or behind a blank.
+
+        Returns:
+            Whether what follows them stands behind a blank.
+        """
+        for child in children:
+            if isinstance(child, Box):
+                after = self._collapse(child.children, after=after)
+            elif isinstance(child, Text) and self.source.text[child.start] == "<":
+                after = False
+            elif isinstance(child, Text):
+                child.text = child.text.removeprefix(" ") if after else child.text
+                after = child.text.endswith(" ") if child.text else after
+            else:
+                after = False
+        children[:] = [child for child in children if not isinstance(child, Text) or child.text]
+        return after
+
+    def _end_visibly(self, children: list[Piece]) -> bool:
+        """Leave out blanks at the end, which nobody sees; return whether anything stands before them."""
+        seen = False
+        for child in reversed(children):
+            if isinstance(child, Box):
+                seen = self._end_visibly(child.children)
+            elif isinstance(child, Text) and self.source.text[child.start] != "<":
+                child.text = child.text.rstrip(" ")
+                seen = bool(child.text)
+            else:
+                seen = True
+            if seen:
+                break
+        children[:] = [child for child in children if not isinstance(child, Text) or child.text]
+        return seen
+
+    def _children(self, styles: Styles, start: int, depth: int | None) -> tuple[list[Piece], int, int]:
         """Read what stands in a paragraph or in an element of it, up to its end tag, which is left unread.
 
         Args:
@@ -236,7 +284,7 @@ class _XmlReader:
                 end = self._piece(token, children, styles)
         return children, start, end
 
-    def _piece(self, token: Token, children: list[Piece], styles: list[tuple[str, str]]) -> int:
+    def _piece(self, token: Token, children: list[Piece], styles: Styles) -> int:
         """Read one thing of a paragraph; return its end."""
         grammar = self.grammar
         if token.kind == "text":
@@ -256,7 +304,7 @@ class _XmlReader:
             return self._box(token, children, styles)
         return self._other(token, children, None)
 
-    def _box(self, token: Token, children: list[Piece], styles: list[tuple[str, str]]) -> int:
+    def _box(self, token: Token, children: list[Piece], styles: Styles) -> int:
         if self.grammar.attributes:
             self._attributes(token)
         inner: list[Piece] = []
@@ -266,10 +314,10 @@ class _XmlReader:
                 break
             self._piece(piece, inner, styles)
         end = piece or token
-        children.append(Box([Raw(token.start, token.end)], inner, [Raw(end.start, end.end)]))
+        children.append(Box([Raw(token.start, token.end, tag=True)], inner, [Raw(end.start, end.end, tag=True)]))
         return end.end
 
-    def _run(self, token: Token, children: list[Piece], styles: list[tuple[str, str]]) -> int:
+    def _run(self, token: Token, children: list[Piece], styles: Styles) -> int:
         if token.kind == "empty":
             return token.end
         level = len(self.around)
@@ -287,15 +335,10 @@ class _XmlReader:
                 self._other(piece, children, self._style(styles, token.raw, looks))
         return piece.end if piece is not None else token.end
 
-    def _style(self, styles: list[tuple[str, str]], raw: str, looks: str) -> int:
+    def _style(self, styles: Styles, raw: str, looks: str) -> int:
         """Return the number of a style, which is new if no style of the paragraph looks like it."""
         opening, closing = (f"<{raw}>{looks}", f"</{raw}>") if raw else ("", "")
-        key = re.sub(self.grammar.noise, "", opening) if self.grammar.noise else opening
-        for number, (known, _) in enumerate(styles):
-            if (re.sub(self.grammar.noise, "", known) if self.grammar.noise else known) == key:
-                return number
-        styles.append((opening, closing))
-        return len(styles) - 1
+        return styles.number(opening, closing)
 
     def _text(self, token: Token) -> tuple[str, int]:
         """Read the text of an element that holds nothing else."""

@@ -10,19 +10,19 @@ from xml.parsers import expat
 
 from nlpkit.apps.documents.document import ReadOptions, broken
 from nlpkit.apps.documents.source_text import SourceText, decode_source
+from nlpkit.apps.documents.untrusted_xml import FORBIDDEN, untrusted_parser
 
-MAX_DEPTH = 200
+MAX_DEPTH = 100
 """Most elements within each other; office programs write some dozens."""
 
 _TOKEN = re.compile(
-    r"<!--.*?-->|<\?.*?\?>|<!\[CDATA\[(?P<cdata>.*?)\]\]>|<!DOCTYPE(?:[^\[>\"']|\"[^\"]*\"|'[^']*')*(?:\[.*?\]\s*)?>"
+    r"<!--.*?-->|<\?.*?\?>|<!\[CDATA\[(?P<cdata>.*?)\]\]>|<!DOCTYPE(?:[^\[>\"']|\"[^\"]*\"|'[^']*')*>"
     r"|<(?P<end>/?)(?P<name>[^\s/>!?]+)(?P<attributes>(?:[^>\"']|\"[^\"]*\"|'[^']*')*?)(?P<empty>/?)>|(?P<text>[^<]+)",
     re.DOTALL,
 )
 _ATTRIBUTE = re.compile(r"([^\s=]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _DECLARED = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 _REFERENCE = re.compile(r"&(#\d{1,7}|#x[0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{0,40});")
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _DRAWING = "http://schemas.openxmlformats.org/drawingml/2006/main"
@@ -64,6 +64,7 @@ NAMESPACES: Mapping[str, str] = {
     "http://www.w3.org/2001/04/xmlenc#": "enc",
     "http://www.w3.org/XML/1998/namespace": "xml",
     "http://purl.org/dc/elements/1.1/": "dc",
+    "http://schemas.microsoft.com/office/spreadsheetml/2018/threadedcomments": "threads",
 }
 """Namespaces and the prefix that this code calls them by, whatever a file calls them."""
 
@@ -124,7 +125,7 @@ def read_xml(data: bytes, options: ReadOptions, title: str) -> SourceText:
         title: What its format is called.
 
     Raises:
-        InputError: It is not well-formed, declares entities, is too deep, or is in an encoding that is not known.
+        InputError: It is not well-formed, declares entities or the like, is too deep, or is in an unknown encoding.
     """
     _check(data, options, title)
     declared = _DECLARED.match(data.removeprefix(b"\xef\xbb\xbf"))
@@ -132,7 +133,7 @@ def read_xml(data: bytes, options: ReadOptions, title: str) -> SourceText:
 
 
 def _check(data: bytes, options: ReadOptions, title: str) -> None:
-    parser = expat.ParserCreate()
+    parser = untrusted_parser(lambda why: broken(title, options, why))
     depth = 0
 
     def start(name: str, attributes: Mapping[str, str]) -> None:
@@ -145,12 +146,13 @@ def _check(data: bytes, options: ReadOptions, title: str) -> None:
         nonlocal depth
         depth -= 1
 
-    def entity(*_: object) -> None:
-        raise broken(title, options, "it declares entities, which are not expanded here")
+    def doctype(name: str, system: str | None, public: str | None, has_subset: bool) -> None:
+        if has_subset:
+            raise broken(title, options, "it declares entities or the like of its own, which are not taken in here")
 
+    parser.StartDoctypeDeclHandler = doctype
     parser.StartElementHandler = start
     parser.EndElementHandler = end
-    parser.EntityDeclHandler = entity
     try:
         parser.Parse(data, True)
     except (expat.ExpatError, ValueError, LookupError) as error:
@@ -216,7 +218,7 @@ def unescaped(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Write text as XML content; characters that XML does not have are left out."""
-    text = _FORBIDDEN.sub("", text)
+    text = FORBIDDEN.sub("", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

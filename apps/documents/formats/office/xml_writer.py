@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlpkit.apps.documents.document import Code, Segment, Translated
+from nlpkit.apps.documents.formats.nested import NestedWriter
 from nlpkit.apps.documents.formats.office.grammar import Grammar
 from nlpkit.apps.documents.formats.office.paragraphs import Mark, Paragraph
 from nlpkit.apps.documents.formats.office.xml_tokens import escaped, escaped_value
 from nlpkit.apps.documents.source_text import SourceText
 from nlpkit.core.errors import InputError
 
+_LINE_END = re.compile(r"\r\n?|\n")
 _BLANK_CONTROLS = re.compile(r"[\t\r\n\v\f]")
 
 
@@ -60,11 +61,10 @@ class XmlText:
         return _XmlWriter(self, results).run()
 
 
-class _XmlWriter:
+class _XmlWriter(NestedWriter):
     def __init__(self, xml: XmlText, results: Sequence[Translated | None]) -> None:
+        super().__init__(xml.source.text, xml.places, self._place)
         self.xml = xml
-        self.text = xml.source.text
-        self.starts = [place.start for place in xml.places]
         given = iter(results)
         mine = [next(given) if place.twin < 0 else None for place in xml.places]
         self.results = [
@@ -74,21 +74,7 @@ class _XmlWriter:
 
     def run(self) -> bytes:
         """Write the whole text."""
-        return self.xml.source.replaced([(0, len(self.text), self.span(0, len(self.text)))])
-
-    def span(self, start: int, end: int) -> str:
-        """Return a piece of the text, with the places that lie within it written anew."""
-        pieces, done = [], start
-        index = bisect_left(self.starts, start)
-        while index < len(self.starts) and self.starts[index] < end:
-            place = self.xml.places[index]
-            if place.end > end or (place.start == start and place.end == end):
-                index += 1
-                continue
-            pieces += [self.text[done : place.start], self._place(index)]
-            done = place.end
-            index = bisect_left(self.starts, place.end, lo=index + 1)
-        return "".join([*pieces, self.text[done:end]])
+        return self.xml.source.replaced([(0, len(self.text), self.whole())])
 
     def _place(self, index: int) -> str:
         place, result = self.xml.places[index], self.results[index]
@@ -110,6 +96,8 @@ class _ParagraphWriter:
         self.pieces: list[str] = []
         self.stack = [paragraph.base]
         self.inside: int | None = None
+        self.after_blank = True
+        self.last_blank = -1
 
     def run(self, result: Translated) -> str:
         """Write it with the text and codes of a result."""
@@ -119,6 +107,10 @@ class _ParagraphWriter:
             else:
                 self._mark(self._mark_of(part))
         self._leave()
+        if self.after_blank and self.last_blank >= 0:
+            # One at the end is seen no more than one at the beginning.
+            prefix = self.paragraph.text_tag.rpartition(":")[0] + ":"
+            self.pieces[self.last_blank] = self.pieces[self.last_blank][:-1] + _blanks(1, prefix)
         return "".join(self.pieces)
 
     def _mark_of(self, code: Code) -> Mark:
@@ -133,6 +125,8 @@ class _ParagraphWriter:
         for raw in mark.raws:
             self._enter(raw.style)
             self.pieces.append(self.writer.span(raw.start, raw.end))
+        if not mark.step and not all(raw.tag for raw in mark.raws):
+            self.after_blank = False
         if mark.step == "begin":
             self.stack.append(mark.style)
 
@@ -152,12 +146,21 @@ class _ParagraphWriter:
     def _text(self, text: str) -> None:
         if not text:
             return
-        text = _BLANK_CONTROLS.sub(" ", text)
+        if self.grammar.keep_lines:
+            text = _LINE_END.sub("\n", text)
+            text = "\n".join(_BLANK_CONTROLS.sub(" ", line) for line in text.split("\n"))
+        else:
+            text = _BLANK_CONTROLS.sub(" ", text)
         tag = self.paragraph.text_tag
         prefix = tag[: tag.rfind(":") + 1]
         if self.grammar.direct:
             self._leave()
-            self.pieces.append(_with_blanks(escaped(text), prefix) if self.grammar.blanks else escaped(text))
+            text = escaped(text)
+            if self.grammar.blanks and tag:
+                text = _with_blanks(text, prefix, after=self.after_blank)
+                self.after_blank = text.endswith(" ")
+                self.last_blank = len(self.pieces) if self.after_blank else -1
+            self.pieces.append(text)
             return
         self._enter(max(self.stack[-1], 0))
         letters = {char: name.rpartition(":")[2] for name, char in self.grammar.letters.items() if char}
@@ -183,6 +186,17 @@ def _in_codes_of(place: XmlPlace, twin: XmlPlace, result: Translated | None) -> 
     return Translated(parts=tuple(part if isinstance(part, str) else own[part].pop(0) for part in result.parts))
 
 
-def _with_blanks(text: str, prefix: str) -> str:
-    """Write runs of blanks as OpenDocument does, which makes one of them else."""
-    return re.sub(r"(?<= ) +", lambda match: f'<{prefix}s {prefix}c="{len(match.group())}"/>', text)
+def _with_blanks(text: str, prefix: str, *, after: bool) -> str:
+    """Write blanks as OpenDocument does, which makes one of several else, and none of those at the edges.
+
+    Args:
+        text: The text.
+        prefix: Prefix of the elements that stand for blanks.
+        after: Whether it stands at the beginning, or behind a blank.
+    """
+    pattern = "(?:(?<= )|^) +" if after else "(?<= ) +"
+    return re.sub(pattern, lambda match: _blanks(len(match.group()), prefix), text)
+
+
+def _blanks(count: int, prefix: str) -> str:
+    return f'<{prefix}s {prefix}c="{count}"/>'

@@ -56,10 +56,10 @@ class Notebook:
         """
         source = decode_source(data, options)
         try:
-            value = json.loads(source.text)
+            value = json.loads(source.text, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
-            line = getattr(error, "lineno", 0)
-            raise broken(_TITLE, options, getattr(error, "msg", "it is nested too deeply"), line=line) from error
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
+            raise broken(_TITLE, options, why, line=getattr(error, "lineno", 0)) from error
         if not isinstance(value, dict) or not isinstance(value.get("cells"), list):
             raise broken(_TITLE, options, "it has no list of cells; notebooks before version 4 are not read")
         strings: dict[int, list[tuple[int, int]]] = {}
@@ -91,6 +91,20 @@ class Notebook:
         return skeleton.source.replaced(replacements)
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, whose keys must differ: which one of two counts, each program sees in its own way.
+
+    Raises:
+        ValueError: A key is there twice.
+    """
+    value: dict[str, Any] = {}
+    for key, inner in pairs:
+        if key in value:
+            raise ValueError(f"an object has two keys {key[:80]!r}")
+        value[key] = inner
+    return value
+
+
 def _type(cells: Sequence[Any], index: int) -> object:
     return cells[index].get("cell_type") if isinstance(cells[index], dict) else None
 
@@ -104,9 +118,10 @@ def _cell(
         return None
     start, end = spans[0][0], spans[-1][1]
     between = ""
+    n_strings = 1 if isinstance(content, str) else len(content) if isinstance(content, list) else 0
+    if n_strings != len(spans):
+        return None
     if isinstance(content, list):
-        if len(content) != len(spans):
-            return None
         between = source.text[spans[0][1] : spans[1][0]] if len(spans) > 1 else ", "
     page = Markdown().read(text.encode(), replace(options, encoding="utf-8"))
     line = source.line(start)

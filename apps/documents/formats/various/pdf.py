@@ -18,6 +18,11 @@ MAX_TEXT = 32 * 2**20
 
 _HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u00ad]\n(?=[^\W\d_A-Z])")
 _TITLE = "a PDF"
+_DAMAGED = (
+    *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, OSError),
+    NotImplementedError,
+)
+"""What a library says of files that are not as they should be."""
 
 
 class Pdf:
@@ -30,7 +35,7 @@ class Pdf:
 
         Raises:
             InputError: It is no PDF, or encrypted, broken, too large, or without text, as scanned pages are.
-            ConfigError: The library that reads PDF is missing.
+            ConfigError: The library that reads PDF is missing, or the one that it decrypts with.
         """
         try:
             import pypdf
@@ -47,9 +52,12 @@ class Pdf:
             segments = tuple(_segments(reader, options))
         except InputError:
             raise
-        except (pypdf.errors.PyPdfError, ArithmeticError, AttributeError, LookupError, RecursionError) as error:
-            raise broken(_TITLE, options, f"it is damaged ({type(error).__name__}: {error})") from error
-        except (TypeError, ValueError, OSError, NotImplementedError) as error:
+        except pypdf.errors.DependencyError as error:
+            raise ConfigError(
+                f"Reading {options.name} needs cryptography, as it is encrypted, if without a password: pip install "
+                "'nlpkit[documents]'."
+            ) from error
+        except (pypdf.errors.PyPdfError, *_DAMAGED) as error:
             raise broken(_TITLE, options, f"it is damaged ({type(error).__name__}: {error})") from error
         if not segments:
             raise InputError(

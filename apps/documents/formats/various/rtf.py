@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, Translated, broken
+from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, broken
+from nlpkit.apps.documents.formats.nested import NestedWriter
 from nlpkit.apps.documents.formats.various.rtf_tokens import Item, RtfError, flows
+from nlpkit.apps.documents.source_text import SourceText
 from nlpkit.core.errors import InputError
 
 _TITLE = "RTF"
@@ -19,6 +20,9 @@ _NOISE = re.compile(
 _TOGGLES = frozenset(
     ("b", "i", "ul", "strike", "scaps", "caps", "outl", "shad", "super", "sub", "v", "ulw", "uld", "uldb")
 )
+_LONGEST = 45
+_ENDS_WORD = re.compile(r"\\[a-zA-Z]{1,32}(?:-?\d{1,10})?\Z")
+_BREAKS = {"line": "\n", "tab": "\t"}
 _CLOSES = {"ulnone": ("ul", "ulw", "uld", "uldb"), "nosupersub": ("super", "sub")}
 
 
@@ -60,16 +64,16 @@ class Rtf:
         text = data.decode("latin-1")
         if not text.startswith("{\\rtf"):
             raise broken(_TITLE, options, "it does not begin as one")
+        source = SourceText(text, "latin-1")
         found: list[tuple[Segment, RtfPlace]] = []
         try:
             for items in flows(text):
                 for paragraph in _paragraphs(items):
-                    made = _segment(text, paragraph)
+                    made = _segment(source, paragraph)
                     if made is not None:
                         found.append(made)
         except RtfError as error:
-            line = text.count("\n", 0, error.offset) + 1
-            raise broken(_TITLE, options, str(error), line=line) from error
+            raise broken(_TITLE, options, str(error), line=source.line(error.offset)) from error
         found.sort(key=lambda pair: pair[1].start)
         return Document(
             format=self.name,
@@ -79,7 +83,7 @@ class Rtf:
 
     def write(self, skeleton: RtfSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a file."""
-        return _Writer(skeleton, results).span(0, len(skeleton.text)).encode("latin-1")
+        return _Writer(skeleton, results).whole().encode("latin-1")
 
 
 def _paragraphs(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -93,42 +97,64 @@ def _paragraphs(items: Sequence[Item]) -> Iterator[list[Item]]:
     yield paragraph
 
 
-def _segment(text: str, items: list[Item]) -> tuple[Segment, RtfPlace] | None:
+def _segment(source: SourceText, items: list[Item]) -> tuple[Segment, RtfPlace] | None:
+    text = source.text
     said = [index for index, item in enumerate(items) if item.kind == "text" and item.text.strip()]
-    if not said or any(item.kind == "word" and item.word == "deleted" for item in items):
+    if not said:
         return None
-    items = items[_first(items, said[0]) : _last(items, said[-1]) + 1]
+    items = _without_textless(items[_first(items, said[0]) : _last(items, said[-1]) + 1])
     parts: list[Part] = []
     marks: dict[tuple[str, str, int], list[_Mark]] = {}
-    for kind, pair, pieces in _codes(_with_fields(items, text)):
+    for kind, pair, pieces in _joined(_codes(_with_fields(items, text))):
         if kind == "text":
-            words = "".join(item.text for item in pieces)
-            if parts and isinstance(parts[-1], str):
-                parts[-1] += words
-            elif words:
-                parts.append(words)
+            # Two halves of a character beyond U+FFFF are two items.
+            parts.append(_whole("".join(item.text for item in pieces)))
             continue
         literal = "".join(text[item.start : item.end] for item in pieces)
-        breaks = any(item.word in ("line", "tab") for item in pieces)
-        shown = "".join(item.text or {"line": "\n", "tab": "\t"}.get(item.word, "") for item in pieces)
+        shown = _whole("".join(item.text or _BREAKS.get(item.word, "") for item in pieces))
         role = "open" if kind == "open" else "close" if kind == "close" else "alone"
-        spans = [(item.start, item.end) for item in pieces]
-        last = parts[-1] if parts else ""
-        if role == "alone" and isinstance(last, Code) and last.role == "alone" and not last.breaks and not breaks:
-            mark = marks[last.literal, last.role, last.pair].pop()
-            parts.pop()
-            literal, spans = last.literal + literal, [*mark.spans, *spans]
-        code = Code(literal=literal, role=role, pair=pair, breaks=breaks, text=shown)  # type: ignore[arg-type]
-        marks.setdefault((literal, role, pair), []).append(_Mark(spans))
+        code = Code(literal=literal, role=role, pair=pair, breaks=kind == "break", text=shown)  # type: ignore[arg-type]
+        marks.setdefault((literal, role, pair), []).append(_Mark([(item.start, item.end) for item in pieces]))
         parts.append(code)
-    whole = "".join(part for part in parts if isinstance(part, str))
-    # Two halves of a character beyond U+FFFF are two items.
-    parts = [_whole(part) if isinstance(part, str) else part for part in parts]
-    if not any(map(str.isalpha, whole)):
+    if not any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
         return None
     place = RtfPlace(items[0].start, items[-1].end, marks)
-    line = text.count("\n", 0, place.start) + 1
-    return Segment(parts=tuple(parts), line=line), place
+    return Segment(parts=tuple(parts), line=source.line(place.start)), place
+
+
+def _joined(codes: Iterable[tuple[str, int, list[Item]]]) -> Iterator[tuple[str, int, list[Item]]]:
+    """Join texts that stand beside each other, and codes that stand alone; the latter are apart where they break."""
+    last: tuple[str, int, list[Item]] | None = None
+    for kind, pair, pieces in codes:
+        if kind == "text" and not pieces[0].text:
+            continue
+        name = "break" if kind == "alone" and pieces[0].word in _BREAKS else kind
+        if last is not None and last[0] == name and name in ("text", "alone"):
+            last[2].extend(pieces)
+            continue
+        if last is not None:
+            yield last
+        last = name, pair, pieces
+    if last is not None:
+        yield last
+
+
+def _without_textless(items: Sequence[Item]) -> list[Item]:
+    """Make one of each group in which something is copied and nothing is read."""
+    done: list[Item] = []
+    opened: list[tuple[int, int, int]] = []
+    read = copied = 0
+    for item in items:
+        if item.kind == "open":
+            opened.append((len(done), read, copied))
+        read += item.kind == "text" or item.word in _BREAKS
+        copied += item.kind == "whole"
+        done.append(item)
+        if item.kind == "close" and opened:
+            begin, read_before, copied_before = opened.pop()
+            if read == read_before and copied > copied_before:
+                done[begin:] = [Item("whole", done[begin].start, item.end, depth=done[begin].depth)]
+    return done
 
 
 def _first(items: Sequence[Item], index: int) -> int:
@@ -194,7 +220,7 @@ def _codes(items: Sequence[Item]) -> Iterator[tuple[str, int, list[Item]]]:
             first = index
             while item.kind == "open" and index + 1 < len(items) and items[index + 1].kind == "word":
                 following = items[index + 1]
-                if following.word in ("line", "tab") or index + 1 in partner:
+                if following.word in _BREAKS or index + 1 in partner:
                     break
                 index += 1
                 if not _NOISE.match(following.word):
@@ -239,47 +265,41 @@ def _partners(items: Sequence[Item]) -> dict[int, int]:
     return partner
 
 
-class _Writer:
+class _Writer(NestedWriter):
     def __init__(self, skeleton: RtfSkeleton, results: Results) -> None:
-        self.text = skeleton.text
-        self.places = skeleton.places
+        super().__init__(skeleton.text, skeleton.places, self._place)
+        self.marks = [place.marks for place in skeleton.places]
         self.results = list(results)
-        self.starts = [place.start for place in skeleton.places]
 
-    def span(self, start: int, end: int) -> str:
-        """Return a piece of the file, with the places that lie within it written anew."""
-        pieces, done = [], start
-        index = bisect_left(self.starts, start)
-        while index < len(self.starts) and self.starts[index] < end:
-            place, result = self.places[index], self.results[index]
-            if place.end > end or (place.start == start and place.end == end):
-                index += 1
-                continue
-            inner = self.span(place.start, place.end) if result is None else self._place(place, result)
-            pieces += [self.text[done : place.start], inner]
-            done = place.end
-            index = bisect_left(self.starts, place.end, lo=index + 1)
-        return "".join([*pieces, self.text[done:end]])
-
-    def _place(self, place: RtfPlace, result: Translated) -> str:
-        marks = {key: list(there) for key, there in place.marks.items()}
-        written = ""
+    def _place(self, index: int) -> str:
+        place, result = self.places[index], self.results[index]
+        if result is None:
+            return self.span(place.start, place.end)
+        marks = {key: list(there) for key, there in self.marks[index].items()}
+        pieces: list[str] = []
+        # What a text would run into: a control word, also one before the paragraph.
+        before = self.text[max(0, place.start - _LONGEST) : place.start]
         for part in result.parts:
             if isinstance(part, str):
-                # A blank ends a control word; without one the text would become part of it.
-                ends_word = re.search(r"\\[a-zA-Z]{1,32}(?:-?\d{1,10})?$", written) is not None
-                written += (" " if ends_word and part else "") + _escaped(part)
+                pieces.append(_apart(before, _escaped(part)))
+                before = "" if part else before
                 continue
             there = marks.get((part.literal, part.role, part.pair))
             if not there:
                 raise InputError(f"The inline code {part.literal[:200]!r} is none of this segment, or is there twice.")
-            written += "".join(self.span(start, end) for start, end in there.pop(0).spans)
-        return written
+            pieces += [self.span(start, end) for start, end in there.pop(0).spans]
+            before = pieces[-1]
+        return "".join(pieces)
+
+
+def _apart(before: str, text: str) -> str:
+    """Return a text with a blank that ends the control word before it; without, the text would become part of that."""
+    return f" {text}" if text and _ENDS_WORD.search(before[-_LONGEST:]) else text
 
 
 def _escaped(text: str) -> str:
-    text = re.sub(r"[\t\r\n]", " ", text)
-    text = re.sub(r"[\\{}]", lambda match: "\\" + match.group(), text)
+    text = re.sub(r"[\r\n]", " ", text)
+    text = re.sub(r"[\\{}]", lambda match: "\\" + match.group(), text).replace("\t", "\\tab ")
     text = text.replace("\u00a0", "\\~").replace("\u2011", "\\_")
     return re.sub(r"[^\x20-\x7e]+", lambda match: "{\\uc1" + _units(match.group()) + "}", text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,20 +13,26 @@ TOKEN = re.compile(
     r"|\\(?P<sign>[^a-zA-Z'])|(?P<newline>[\r\n]+)|(?P<text>[^\\{}\r\n]+)|(?P<wrong>\\)",
     re.DOTALL,
 )
+_BEGINNING = re.compile(
+    r"[\r\n]*\\(?:(?P<star>\*)[ \r\n]*(?:\\(?P<name>[a-zA-Z]{1,32}))?|(?P<plain>[a-zA-Z]{1,32})(?P<off>0(?!\d))?)"
+)
 MAX_DEPTH = 1000
 """Most groups within each other."""
+
+MAX_FLOWS = 50
+"""Most notes and the like within each other."""
 
 _HIDDEN = (
     "fonttbl colortbl stylesheet info pict object fldinst listtable listoverridetable rsidtbl generator themedata "
     "colorschememapping datastore latentstyles xmlnstbl bkmkstart bkmkend pntext listtext nonshppict filetbl revtbl "
-    "tc tcn xe rxe pn pnseclvl template deleted private1 operator nextfile txfieldtext do stylerestrictions"
+    "tc tcn xe rxe pn pnseclvl template deleted private1 operator nextfile txfieldtext do stylerestrictions sp"
 )
 HIDDEN = frozenset(_HIDDEN.split())
-"""Destinations that hold nothing for readers; so do all that begin with ``\\*``."""
+"""Destinations that hold nothing for readers; so do all others that begin with ``\\*``."""
 
-_FLOWS = "header headerl headerr headerf footer footerl footerr footerf footnote annotation shptxt"
+_FLOWS = "header headerl headerr headerf footer footerl footerr footerf footnote annotation shpinst shptxt shprslt"
 FLOWS = frozenset(_FLOWS.split())
-"""Destinations with paragraphs of their own."""
+"""Destinations with paragraphs of their own, also where they begin with ``\\*``."""
 
 _ENDS = "par cell row nestcell nestrow sect page column"
 ENDS = frozenset(_ENDS.split())
@@ -57,6 +64,7 @@ class Item:
         word: Of a control word, its name.
         number: Its number, or None.
         depth: Groups around it.
+        half: Of a text that ends within a character, the bytes that are there of it.
     """
 
     kind: Kind
@@ -66,6 +74,7 @@ class Item:
     word: str = ""
     number: int | None = None
     depth: int = 0
+    half: bytes = b""
 
 
 class RtfError(Exception):
@@ -82,7 +91,7 @@ class _Group:
     uc: int
     codec: str
     flow: bool = False
-    fresh: bool = True
+    deleted: bool = False
 
 
 def flows(text: str) -> Iterator[list[Item]]:
@@ -121,8 +130,10 @@ def flows(text: str) -> Iterator[list[Item]]:
                 at = _group_end(text, start)
                 lists[-1].append(Item("whole", start, at, depth=len(groups)))
                 continue
-            groups.append(_Group(start, last.uc, last.codec, hidden == "flow"))
+            groups.append(_Group(start, last.uc, last.codec, hidden == "flow", last.deleted))
             if hidden == "flow":
+                if len(lists) > MAX_FLOWS:
+                    raise RtfError(f"more than {MAX_FLOWS} notes are within each other", start)
                 lists.append([])
             else:
                 lists[-1].append(Item("open", start, at, depth=len(groups)))
@@ -156,9 +167,12 @@ def flows(text: str) -> Iterator[list[Item]]:
             elif word in ("f", "plain"):
                 font = number if word == "f" else None
                 group.codec = fonts.get(font, default) if font is not None else default
+                group.deleted = group.deleted and word == "f"
+            elif word == "deleted":
+                group.deleted = number != 0
             elif word == "u" and number is not None:
                 said, skip = chr(number % 65536), group.uc
-                lists[-1].append(Item("text", start, at, said, depth=len(groups)))
+                lists[-1].append(_text(start, at, said, group, len(groups)))
                 continue
             said = LETTERS.get(word)
         elif kind == "sign":
@@ -166,7 +180,7 @@ def flows(text: str) -> Iterator[list[Item]]:
             if match.group("sign") in "\r\n":
                 word = "par"
         elif kind == "hex":
-            said = "\ufff0" + match.group("hex")
+            said = chr(int(match.group("hex"), 16))
         else:
             said = match.group("text")
         if skip and said is not None:
@@ -181,34 +195,39 @@ def flows(text: str) -> Iterator[list[Item]]:
             ends = word in ENDS
             lists[-1].append(Item("end" if ends else "word", start, at, word=word, number=number, depth=len(groups)))
         else:
-            said = _decoded(said, group.codec) if kind in ("text", "hex") else said
-            lists[-1].append(Item("text", start, at, said, depth=len(groups)))
-            _join_bytes(lists[-1], group.codec)
+            item = _text(start, at, said, group, len(groups))
+            lists[-1].append(_decoded(lists[-1], item, group.codec) if kind in ("text", "hex") else item)
     if groups:
         raise RtfError("its groups are not closed: it is cut off", len(text))
     yield lists.pop()
 
 
-def _join_bytes(items: list[Item], codec: str) -> None:
-    r"""Put the two halves of a character together that ``\'81\'40`` writes as two bytes."""
-    if len(items) < 2 or not items[-1].text.startswith("\ufff1") or not items[-2].text.startswith("\ufff1"):
-        if items[-1].text.startswith("\ufff1") and codec not in ("cp932", "cp949", "gbk", "big5"):
-            items[-1].text = "\ufffd"
-        return
-    one, two = items[-2], items.pop()
-    data = bytes.fromhex(one.text[1:3] + two.text[1:3])
-    one.text, one.end = data.decode(codec, "replace"), two.end
+def _text(start: int, end: int, said: str, group: _Group, depth: int) -> Item:
+    """Return a text; one that was deleted is there, but nobody reads it."""
+    return Item("whole" if group.deleted else "text", start, end, "" if group.deleted else said, depth=depth)
 
 
-def _decoded(said: str, codec: str) -> str:
-    if not said.startswith("\ufff0"):
-        return said if said.isascii() else said.encode("latin-1").decode(codec, "replace")
-    data = bytes.fromhex(said[1:3])
-    try:
-        return data.decode(codec)
-    except UnicodeDecodeError:
-        # Half of a character, perhaps.
-        return "\ufff1" + said[1:3]
+def _decoded(items: list[Item], item: Item, codec: str) -> Item:
+    r"""Decode a text whose characters are bytes, with what the text before it has of its first character.
+
+    Args:
+        items: What stands before it; the text whose character it ends is taken away.
+        item: The text.
+        codec: Its encoding; in those of East Asia ``\'83\'65`` is one character, and so is ``\'83e``.
+    """
+    data = item.text.encode("latin-1")
+    if items and items[-1].half and item.kind == "text":
+        last = items.pop()
+        data, item.start, item.text = last.half + data, last.start, last.text[:-1]
+    elif item.text.isascii():
+        return item
+    else:
+        item.text = ""
+    decoder = codecs.getincrementaldecoder(codec)("replace")
+    item.text += decoder.decode(data)
+    item.half = decoder.getstate()[0]
+    item.text += "\ufffd" if item.half else ""
+    return item
 
 
 def _codec(name: str, otherwise: str) -> str:
@@ -221,13 +240,15 @@ def _codec(name: str, otherwise: str) -> str:
 
 
 def _destination(text: str, at: int) -> str:
-    match = re.compile(r"[\r\n]*\\(\*|[a-zA-Z]{1,32})").match(text, at)
+    match = _BEGINNING.match(text, at)
     if match is None:
         return ""
-    name = match.group(1)
-    if name == "*":
-        return "hidden"
-    return "hidden" if name in HIDDEN else "flow" if name in FLOWS else ""
+    name = match.group("name") or match.group("plain")
+    if name == "deleted" and match.group("off"):
+        return ""
+    if name in FLOWS:
+        return "flow"
+    return "hidden" if match.group("star") or name in HIDDEN else ""
 
 
 def _group_end(text: str, start: int) -> int:
@@ -255,8 +276,9 @@ def _hidden_end(text: str, name: str) -> tuple[int, int] | None:
 
 def _fonts(table: str) -> dict[int, str]:
     fonts: dict[int, str] = {}
-    for match in re.finditer(r"\\f(\d{1,6})(?:\\[a-zA-Z]+-?\d*|\s|\{\\\*[^{}]*\})*?\\fcharset(\d{1,3})", table):
-        codec = CHARSETS.get(int(match.group(2)))
-        if codec is not None:
-            fonts[int(match.group(1))] = codec
+    font: int | None = None
+    for number, charset in re.findall(r"\\f(\d{1,6})|\\fcharset(\d{1,3})|;", table):
+        if charset and font is not None and int(charset) in CHARSETS:
+            fonts[font] = CHARSETS[int(charset)]
+        font = int(number) if number else None
     return fonts

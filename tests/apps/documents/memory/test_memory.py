@@ -50,6 +50,51 @@ def test_masks_are_renamed(memory: Memory) -> None:
     assert memory.find("Press OK now.", "en", "de") is None
 
 
+def test_masks_of_the_source_alone_do_not_count(memory: Memory) -> None:
+    memory.add([Entry("Press ⟦1⟧OK⟦2⟧ now.", "Jetzt OK⟦2⟧ drücken.", "en", "de")])
+    found = memory.find("Press OK⟦5⟧ now.", "en", "de")
+    assert found is not None
+    assert found.target == "Jetzt OK⟦5⟧ drücken."
+
+
+def test_blanks_of_translations_stay_as_they_are(memory: Memory) -> None:
+    target = "«\u00a0Le chien\u00a0»\u202f:\nnoir"
+    memory.add([Entry("“The\u00a0dog”:\nblack", target, "en", "fr")])
+    assert [entry.target for entry in memory.entries("en", "fr")] == [target]
+    for source, wanted in (("“The dog”:\nblack", target), ("“The dog”: black", target.replace("\n", " "))):
+        found = memory.find(source, "en", "fr")
+        assert found is not None
+        assert found.target == wanted
+
+
+def test_forms_of_unicode_make_no_difference(memory: Memory) -> None:
+    memory.add([Entry("A cafe\u0301.", "Ein Café.", "en", "de")])
+    assert memory.find("A caf\u00e9.", "en", "de") is not None
+
+
+def test_long_sides_are_left_out(memory: Memory) -> None:
+    assert memory.add([Entry("One", "x" * 20_001, "en", "de"), Entry("x" * 20_001, "Eins", "en", "de")]) == Added()
+
+
+@pytest.mark.parametrize("word", ["PRAGMA application_id =", "PRAGMA user_version =", "CREATE"])
+def test_a_memory_that_was_left_half_made_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    real = sqlite3.connect
+
+    class Killed(sqlite3.Connection):
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+            if word in sql:
+                raise KeyboardInterrupt
+            return super().execute(sql, *values)  # type: ignore[arg-type]
+
+    path = str(tmp_path / "m.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda *args, **options: real(*args, **options, factory=Killed))
+        with pytest.raises(KeyboardInterrupt):
+            Memory(path, create=True)
+    with Memory(path, create=True) as store:
+        assert store.add([DOG]) == Added(new=1)
+
+
 def test_other_numbers_are_put_in(memory: Memory) -> None:
     memory.add([Entry("Pages 3 to 15 of ⟦1⟧.", "Von ⟦1⟧ die Seiten 3 bis 15.", "en", "de")])
     found = memory.find("Pages 21 to 2,5 of ⟦4⟧.", "en", "de")
@@ -183,6 +228,32 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
     (tmp_path / "m.tsv").write_text("".join(write_entries([DOG])))
     (entry,) = read_entries(str(tmp_path / "m.tsv"), source_lang="en", target_lang="de")
     assert (entry.source, entry.target) == (DOG.source, DOG.target)
+
+
+def test_a_review_file_is_read_as_one(tmp_path: Path) -> None:
+    (tmp_path / "r.tsv").write_text(
+        'file\tsource\ttranslation\tmachine\n#a.md\tOne\\ntwo\t"Er sagt ""zwei"""\tx\nb.md\tThree\t\tx\n'
+    )
+    read = list(read_entries(str(tmp_path / "r.tsv"), source_lang="en", target_lang="de"))
+    assert [(entry.source, entry.target) for entry in read] == [("One\ntwo", 'Er sagt "zwei"'), ("Three", "")]
+
+
+def test_a_language_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "m.tsv").write_text("source\ttarget\ttarget_lang\nA\tB\tde\nA\tB\tklingonisch\n")
+    with pytest.raises(InputError, match=r"m\.tsv:3: There is no language"):
+        list(read_entries(str(tmp_path / "m.tsv"), source_lang="en"))
+    with pytest.raises(ConfigError, match="Name them"):
+        next(read_entries(str(tmp_path / "m.tsv")))
+
+
+def test_a_unit_of_nothing_but_codes_takes_little_memory(tmp_path: Path) -> None:
+    codes = "".join(f'<ph x="{n}"/>' for n in range(60_000))
+    (tmp_path / "m.tmx").write_text(
+        '<tmx><header srclang="en"/><body><tu><tuv xml:lang="en"><seg>A'
+        f'{codes}</seg></tuv><tuv xml:lang="de"><seg>B</seg></tuv></tu><tu><tuv xml:lang="en"><seg>C</seg></tuv>'
+        '<tuv xml:lang="de"><seg>D</seg></tuv></tu></body></tmx>'
+    )
+    assert [entry.source for entry in read_tmx(str(tmp_path / "m.tmx"))] == ["C"]
 
 
 def test_a_row_that_is_no_pair_is_named(tmp_path: Path) -> None:

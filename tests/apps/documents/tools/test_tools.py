@@ -12,7 +12,7 @@ from nlpkit.apps.documents.formats.prose.markdown import Markdown
 from nlpkit.apps.documents.tools.bilingual import bilingual_rows, write_html, write_tsv
 from nlpkit.apps.documents.tools.corrections import Correction, find_candidates, read_corrections
 from nlpkit.apps.documents.tools.kept_terms import read_kept_terms, with_kept_terms, without_kept_terms
-from nlpkit.apps.documents.tools.review import from_review, read_review, reviewed, write_review
+from nlpkit.apps.documents.tools.review import Reviewed, from_review, read_review, reviewed, write_review
 from nlpkit.apps.documents.tools.terms_report import TermsReport
 from nlpkit.apps.documents.translation.attempts import Answer
 from nlpkit.apps.documents.translation.translate import translate_segments
@@ -72,6 +72,28 @@ def test_an_edited_review_is_merged(tmp_path: Path) -> None:
     data = Markdown().write(document.skeleton, translation.results, ReadOptions())
     assert b"Es bellt der **schwarze** Hund." in data
     assert [row["right"] for row in map(vars, read_corrections(str(path)))] == ["Es bellt der ⟦1⟧schwarze⟦2⟧ Hund."]
+
+
+def test_cells_that_a_spreadsheet_has_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "r.tsv"
+    path.write_text(
+        'source\ttranslation\tmachine\n"He said ""hi"" to me."\t"Er sagte ""hallo""."\tEr sagte hi.\n"All of it"\t"Alles"\tx\n'
+    )
+    one, two = read_review(str(path))
+    assert (one.source, one.translation) == ('He said "hi" to me.', 'Er sagte "hallo".')
+    assert (two.source, two.translation) == ('"All of it"', '"Alles"')
+    path.write_text('"source"\t"translation"\t"machine"\n"The end"\t"Das ""Ende"""\t""\n')
+    (row,) = read_review(str(path))
+    assert (row.source, row.translation, row.machine) == ("The end", 'Das "Ende"', "")
+    assert [change.right for change in read_corrections(str(path))] == ['Das "Ende"']
+
+
+@pytest.mark.parametrize("text", ['"so"', '"a ""b"" c"', '"""', '"', '""""', "a\tb\\n\n", '"a\t""b"'])
+def test_any_cell_of_a_review_is_read_as_it_was_written(tmp_path: Path, text: str) -> None:
+    row = Reviewed("#a.md", "1.1", "", 1.0, (), text, text, text)
+    path = tmp_path / "r.tsv"
+    path.write_text(write_review([row]))
+    assert read_review(str(path)) == [row]
 
 
 def test_an_edit_that_loses_a_code_is_named_with_its_line(tmp_path: Path) -> None:

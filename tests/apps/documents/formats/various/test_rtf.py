@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
+
 import office_files as made
 import pytest
 from hypothesis import given, settings
@@ -44,7 +47,12 @@ def shapes(body: str) -> list[list[str]]:
             r"On{\*\bkmkstart a}e {\pict\bin5 }{}\x} two\par",
             [["On", r"<{\*\bkmkstart a}>", "e ", r"<{\pict\bin5 }{}\x}>", " two"]],
         ),
+        (r"\f2\'83\'65\'83X\'83g\'83\par", [["テスト\ufffd"]]),
+        (r"\ansicpg65001 \'c3\'a9t\'c3\'a9 \'c3\par", [["été \ufffd"]]),
         (r"{\deleted Gone}\par Here\par", [["Here"]]),
+        (r"Here {\b\deleted Gone} and {\b now}\par", [["Here ", r"<{\b\deleted Gone}>", " and ", r"<{\b >", "now", "<}>"]]),
+        (r"\deleted Gone\par gone \deleted0 Here\par", [["Here"]]),
+        (r"{\deleted0 Here}\par", [[r"<{\deleted0 >", "Here", "<}>"]]),
         (r"12\par - \par", []),
     ],
 )  # fmt: skip
@@ -58,6 +66,66 @@ def test_links_enclose_text_and_other_fields_are_copied() -> None:
     assert [part if isinstance(part, str) else (part.role, part.text) for part in one] == [
         "See ", ("open", ""), "the page", ("close", ""), " on ", ("alone", "7"), ".",
     ]  # fmt: skip
+
+
+def test_half_a_character_of_unicode_in_a_field_is_text_all_the_same() -> None:
+    ((_, field, _),) = parts(r"On {\field{\*\fldinst PAGE}{\fldrslt \u-10179?}} here\par")
+    assert isinstance(field, Code)
+    assert field.text == "\ufffd"
+
+
+def test_comments_and_text_boxes_are_read_for_themselves() -> None:
+    body = (
+        r"Text{\*\atnauthor Me}{\*\annotation{\*\atnref 1}A comment.} and {\shp{\*\shpinst\shpleft5{\sp{\sn name}"
+        r"{\sv Box}}{\shptxt In a box\par}}{\shprslt{\*\do x}}}more\par"
+    )
+    assert made.texts(Rtf(), page(body)) == ["Text and more", "A comment.", "In a box"]
+    after = made.shouted(Rtf(), page(body)).decode()
+    assert r"{\*\atnref 1}A COMMENT.}" in after
+    assert r"{\sv Box}}{\shptxt IN A BOX\par}}" in after
+
+
+@pytest.mark.parametrize(
+    ("before", "text"),
+    [
+        (r"\pard\f0\fs22\b\'c9t\'e9 chaud\par", "Summer"),
+        (r"\li5{\insrsid7 The dog}\par", "5 dogs"),
+        (r"{\b\'e9t\'e9}\par", "a"),
+    ],
+)
+def test_a_text_does_not_run_into_the_control_word_before_it(before: str, text: str) -> None:
+    data = page(before)
+    document = Rtf().read(data, made.OPTIONS)
+    parts = tuple(text if isinstance(part, str) else part for part in document.segments[0].parts)
+    after = Rtf().write(document.skeleton, [Translated(parts=parts)], made.OPTIONS)
+    assert made.texts(Rtf(), after) == [text]
+
+
+def test_a_line_end_ends_a_control_word_and_tabs_stay() -> None:
+    data = page("A cell\\cell\nAnother\tone\\cell\n")
+    assert made.shouted(Rtf(), data) == page("A CELL\\cell\nANOTHER\\tab ONE\\cell\n")
+
+
+def test_a_backslash_at_the_end_of_a_text_is_no_control_word() -> None:
+    document = Rtf().read(page("A path\\par"), made.OPTIONS)
+    after = Rtf().write(document.skeleton, [Translated(parts=("\\abc", "def"))], made.OPTIONS)
+    assert made.texts(Rtf(), after) == ["\\abcdef"]
+
+
+def test_many_codes_beside_each_other_take_no_more_memory_than_they_are() -> None:
+    data = page("A" + r"{\*\bkmkstart a}" * 4000 + r"A\par")
+    tracemalloc.start()
+    (segment,) = Rtf().read(data, made.OPTIONS).segments
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(segment.parts) == 3
+    assert peak < 20 * 2**20
+
+
+def test_a_long_table_of_fonts_is_read_in_time() -> None:
+    began = time.process_time()
+    Rtf().read((r"{\rtf1{\fonttbl" + r"\f1" * 20_000 + "}A\\par}").encode(), made.OPTIONS)
+    assert time.process_time() - began < 5
 
 
 def test_notes_and_headers_are_read_for_themselves() -> None:
@@ -84,8 +152,9 @@ def test_without_translation_the_same_bytes_come_back() -> None:
         (b"{\\rtf1 " + b"{" * 5000 + b"}" * 5001, "within each other"),
         (b"{\\rtf1{\\pict", "not closed"),
         (page("}{text"), "outside"),
+        (page(r"{\footnote a" * 60 + "}" * 60), "notes are within each other"),
     ],
-    ids=["text", "open", "cut", "outside", "deep", "picture", "two"],
+    ids=["text", "open", "cut", "outside", "deep", "picture", "two", "notes"],
 )
 def test_what_is_broken_is_refused(data: bytes, why: str) -> None:
     with pytest.raises(InputError, match=why):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import office_files as made
@@ -10,7 +11,7 @@ import pytest
 from nlpkit.apps.documents.formats.various.mail import Mail
 from nlpkit.apps.documents.formats.various.notebook import Notebook
 from nlpkit.apps.documents.formats.various.pdf import Pdf
-from nlpkit.core.errors import InputError
+from nlpkit.core.errors import ConfigError, InputError
 
 CELLS = [
     {"cell_type": "markdown", "metadata": {}, "source": ["# Title\n", "\n", "Some **bold** and ä\n", "`code`."]},
@@ -58,11 +59,24 @@ def test_places_of_a_notebook() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"{", b"[]", b'{"worksheets": []}', b"[" * 100_000], ids=["cut", "list", "old", "deep"]
+    "data",
+    [
+        *(b"{", b"[]", b'{"worksheets": []}', b"[" * 100_000),
+        b'{"cells": [{"cell_type": "markdown", "source": "A", "x": 1, "source": "B"}]}',
+        b'{"cells": [{"cell_type": "markdown", "source": "A"}], "cells": []}',
+    ],
+    ids=["cut", "list", "old", "deep", "two texts", "two lists"],
 )
 def test_what_is_no_notebook_is_refused(data: bytes) -> None:
     with pytest.raises(InputError, match="cannot be read as a notebook"):
         Notebook().read(data, made.OPTIONS)
+
+
+@pytest.mark.parametrize("source", ['{"a": "Some text"}', '["Some", 5, "text"]', '["Some", ["text"]]', "5"])
+def test_cells_that_are_no_text_stay(source: str) -> None:
+    data = f'{{"cells": [{{"cell_type": "markdown", "source": {source}}}]}}'.encode()
+    assert made.shouted(Notebook(), data) == data
+    assert made.texts(Notebook(), data) == []
 
 
 def pdf(*pages: str) -> bytes:
@@ -94,6 +108,34 @@ def test_a_pdf_is_read_page_by_page() -> None:
         ("page 1", "The dog is black."),
         ("page 2", "The cat is not."),
     ]
+
+
+def encrypted(password: str) -> bytes:
+    import pypdf
+
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(pdf("The dog is black.")))
+    writer.encrypt(password, "owner", algorithm="AES-256")
+    stream = io.BytesIO()
+    writer.write(stream)
+    return stream.getvalue()
+
+
+def test_a_pdf_that_is_encrypted_without_a_password_is_read() -> None:
+    assert made.texts(Pdf(), encrypted("")) == ["The dog is black."]
+    with pytest.raises(InputError, match="is encrypted"):
+        Pdf().read(encrypted("secret"), made.OPTIONS)
+
+
+def test_a_pdf_that_needs_a_library_to_decrypt_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pypdf
+
+    def refuse(*_: object) -> None:
+        raise pypdf.errors.DependencyError("cryptography>=3.1 is required for AES algorithm")
+
+    data = encrypted("")
+    monkeypatch.setattr(pypdf.PdfReader, "decrypt", refuse)
+    with pytest.raises(ConfigError, match="needs cryptography"):
+        Pdf().read(data, made.OPTIONS)
 
 
 def test_a_pdf_cannot_be_written() -> None:
@@ -130,6 +172,21 @@ def test_a_page_in_a_mail_is_read_as_one() -> None:
         b"Subject: Hi\nContent-Type: text/html\n\n<html><body><p>The <b>dog</b></p><script>x</script></body></html>\n"
     )
     assert [segment.text for segment in Mail().read(data, made.OPTIONS).segments] == ["Hi", "The dog"]
+
+
+def test_a_page_in_a_mail_is_in_the_encoding_of_the_mail() -> None:
+    data = (
+        "Subject: Hi\nContent-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n"
+        '<meta charset="iso-8859-1"><p>The d\u00f6g \u20ac</p>\n'
+    ).encode()
+    assert made.texts(Mail(), data) == ["Hi", "The d\u00f6g \u20ac"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "html"])
+def test_halves_of_characters_in_a_mail_are_no_text(kind: str) -> None:
+    data = f"Subject: Hi\nContent-Type: text/{kind}; charset=raw_unicode_escape\n\nA \\ud800 dog\n".encode()
+    _, text = made.texts(Mail(), data)
+    assert text.encode().decode() == "A ? dog"
 
 
 @pytest.mark.parametrize("data", [b"", b"no header\n\ntext", b"Subject:\n\n"])
