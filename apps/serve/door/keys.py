@@ -16,7 +16,8 @@ MOST_BYTES = 2**20
 
 def hash_key(key: str) -> bytes:
     """Return what is kept of a key. Keys are long and random: a slow hash would add nothing."""
-    return hashlib.sha256(key.encode()).digest()
+    # Not every string that a program may be given is text; one that is not is a wrong key like any other.
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def knows_key(key: str, hashes: frozenset[bytes]) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -106,8 +107,9 @@ async def read_fields(visit: Visit) -> Fields:
 
 def _read_json(data: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(data.decode())
-    except (ValueError, RecursionError):
+        # Unlike Python's own reader it refuses halves of surrogate pairs, which are no text.
+        values = from_json(data, allow_inf_nan=False)
+    except ValueError:
         values = None
     if not isinstance(values, dict):
         raise ApiError("Invalid request: the body is neither a JSON object nor a form that its Content-Type names")
@@ -144,6 +146,8 @@ async def _read_multipart(request: Request, data: bytes, given: dict[str, Any]) 
         form = await copy.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=max(1, len(data)))
     except HTTPException as error:
         raise ApiError(f"Invalid request: the form cannot be read: {error.detail}") from None
+    except UnicodeError:
+        raise ApiError("Invalid request: the form cannot be read in the charset that it names") from None
     try:
         file = None
         pairs: list[tuple[str, str]] = []
@@ -152,6 +156,10 @@ async def _read_multipart(request: Request, data: bytes, given: dict[str, Any]) 
                 file = (value.filename or "", await value.read())
             else:
                 pairs.append((name, value))
+        # Some of the charsets that a form may name make halves of surrogate pairs, which are no text.
+        "".join([*itertools.chain(*pairs), file[0] if file else ""]).encode()
+    except UnicodeEncodeError:
+        raise ApiError("Invalid request: the form cannot be read in the charset that it names") from None
     finally:
         await form.close()
     return Fields({**given, **_gathered(pairs)}, file)

@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
 
 
-def plan_embeddings(body: EmbeddingBody, lm: LanguageModel) -> list[tuple[int, ...]]:
-    """Return the token ids of each text."""
+def plan_embeddings(body: EmbeddingBody, engine: SharedEngine, lm: LanguageModel) -> list[tuple[int, ...]]:
+    """Return the token ids of each text. All are checked before any is read: a refused request leaves no work behind.
+
+    Raises:
+        ApiError: There is nothing to read of an empty text.
+        NlpkitError: A text cannot be read.
+    """
     found = []
     for given in texts_of(body.input):
         ids = (lm.encode(given) or [start_id(lm)]) if isinstance(given, str) else given
+        engine.reader.check(ids, hidden=True)
         found.append(tuple(ids))
     return found
 
@@ -31,11 +37,11 @@ def plan_embeddings(body: EmbeddingBody, lm: LanguageModel) -> list[tuple[int, .
 async def answer_embeddings(
     body: EmbeddingBody, texts: Sequence[tuple[int, ...]], engine: SharedEngine
 ) -> dict[str, Any]:
-    """Read texts; return the answer's body.
+    """Read checked texts; return the answer's body.
 
     Raises:
         ApiError: The vectors cannot have so many dimensions as are asked for.
-        NlpkitError: A text cannot be read.
+        NlpkitError: The engine gave up.
     """
     futures = [engine.reader.mean_hidden(ids) for ids in texts]
     means = await asyncio.gather(*map(asyncio.wrap_future, futures))

@@ -230,7 +230,6 @@ class SharedEngine:
         """Take no more requests; whoever waits for one gets `ClosedServiceError`."""
         self._closed = True
         self._thread.leave(self)
-        self._thread.leave(self.reader)
 
     # On the thread alone.
 
@@ -263,6 +262,8 @@ class SharedEngine:
         self._suspects.clear()
         self._others.clear()
         self._main.entries.clear()
+        # Nobody closes an engine that broke down, and what reads beside it holds the weights.
+        self._thread.leave(self.reader)
 
     def _new_station(self) -> Station:
         return Station(self.engine.new_loop(batch_tokens=self.batch_tokens))

@@ -72,7 +72,8 @@ class DecodeThread:
             work: What to run; short, since everybody waits for it.
 
         Returns:
-            What it returns or raises, when it has run. A future that is cancelled before is not run.
+            What it returns or raises, when it has run, or `ClosedServiceError`, where the thread is closed before. A
+            future that is cancelled before is not run.
 
         Raises:
             ClosedServiceError: The thread has ended.
@@ -82,6 +83,9 @@ class DecodeThread:
         def run() -> None:
             if future.set_running_or_notify_cancel():
                 try:
+                    if self._closing:
+                        # Whoever ends the thread does not wait for all that was asked of it.
+                        raise ClosedServiceError(CLOSED)
                     future.set_result(work())
                 except BaseException as error:  # whoever waits gets it
                     future.set_exception(error)

@@ -18,7 +18,11 @@ def test_each_line_is_the_hash_of_a_key(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"# ours\n\n{HASH}  alice\n{hashlib.sha256(b'two').hexdigest().upper()}\n")
     keys = read_keys(path)
-    assert [knows_key(key, keys) for key in ("secret", "two", "three", "", HASH)] == [True, True, False, False, False]
+    assert [knows_key(key, keys) for key in ("secret", "two", "three", "", HASH, "\ud800")] == [
+        True,
+        True,
+        *[False] * 4,
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "sk-plain-key\n", HASH[:-1], "\x00" * 10, "ü" * 64])

@@ -6,11 +6,13 @@ import base64
 import json
 import math
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2 as httpx
 import pytest
-from tiny_server import running, tiny_settings
+from tiny_server import running, tiny_models, tiny_settings
 
 openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.local_server
@@ -139,3 +141,16 @@ def test_embeddings_are_means_of_length_one(client: Any) -> None:
     assert numbers == pytest.approx(answer.data[0].embedding, abs=1e-6)
     with pytest.raises(openai.BadRequestError, match="have 32"):
         client.embeddings.create(model="tiny", input="x", dimensions=8)
+
+
+def test_refused_embeddings_leave_no_work_behind() -> None:
+    settings = tiny_settings()
+    models = tiny_models(settings)
+    with running(settings, models) as address, models.lend("tiny") as loaded:
+        wait = threading.Event()
+        models.thread.call(lambda: wait.wait(20))
+        answer = httpx.post(f"{address}/v1/embeddings", json={"model": "tiny", "input": [[1] * 256] * 9 + [[999]]})
+        wait.set()
+        assert answer.status_code == 400
+        models.thread.call(lambda: None).result(20)
+        assert not loaded.engine.reader.busy

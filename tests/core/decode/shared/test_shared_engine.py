@@ -241,6 +241,8 @@ def test_an_engine_that_cannot_go_on_tells_those_who_wait_and_spares_the_others(
     with pytest.raises(ClosedServiceError):
         list(broken.generate([Request(prompt_ids=(1,), config=LONG)]))
     assert list(whole.generate([Request(prompt_ids=(1,), config=LONG)]))
+    # Nothing holds its weights any more.
+    assert thread._members == [whole.reader, whole]
 
 
 def test_an_engine_that_cannot_go_on_after_a_cancellation_spares_the_others(
@@ -260,7 +262,7 @@ def test_an_engine_that_cannot_go_on_after_a_cancellation_spares_the_others(
         list(other)
     assert broken.closed
     assert list(whole.generate([Request(prompt_ids=(1,), config=LONG)]))
-    assert broken not in thread._members
+    assert thread._members == [whole.reader, whole]
 
 
 def test_nothing_is_scored_by_an_engine_that_was_closed(shared: SharedEngine, thread: DecodeThread) -> None:
@@ -273,6 +275,28 @@ def test_nothing_is_scored_by_an_engine_that_was_closed(shared: SharedEngine, th
     # As often as one likes.
     shared.close()
     thread.close()
+
+
+def test_a_thread_that_is_closed_does_not_compute_what_waits(thread: DecodeThread) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> int:
+        begun.set()
+        go_on.wait(20)
+        return 1
+
+    first, *others = [thread.call(work) for _ in range(3)]
+    assert begun.wait(20)
+    closing = threading.Thread(target=thread.close)
+    closing.start()
+    while thread.alive:
+        time.sleep(0.005)
+    go_on.set()
+    closing.join()
+    assert first.result(20) == 1
+    for one in others:
+        with pytest.raises(ClosedServiceError):
+            one.result(20)
 
 
 def test_a_thread_that_breaks_down_tells_those_who_wait(
