@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +169,7 @@ class _Tokens:
 
 async def stream_chat(
     plan: ChatPlan, engine: SharedEngine, office: PostOffice, tally: Tally
-) -> AsyncIterator[list[str]]:
+) -> AsyncGenerator[list[str]]:
     """Run a request; yield the data of events, those that are ready together."""
     options = plan.body.stream_options
     with_usage = options is not None and bool(options.include_usage)
@@ -195,14 +196,17 @@ async def stream_chat(
 
     try:
         yield [chunk(index, {"role": "assistant", "content": "", "refusal": None}) for index in range(plan.n)]
-        async for batch in events_of(engine, [plan.request], office, watch_text=True, tally=tally):
-            ready: list[str] = []
-            for _, event in batch:
-                n_tokens += event.token_id is not None
-                for copy in range(copies):
-                    ready += told(event, event.index + copy)
-            if ready:
-                yield ready
+        async with contextlib.aclosing(
+            events_of(engine, [plan.request], office, watch_text=True, tally=tally)
+        ) as batches:
+            async for batch in batches:
+                ready: list[str] = []
+                for _, event in batch:
+                    n_tokens += event.token_id is not None
+                    for copy in range(copies):
+                        ready += told(event, event.index + copy)
+                if ready:
+                    yield ready
         last = _object(plan, [], "chat.completion.chunk") | {"usage": usage(len(plan.request.prompt_ids), n_tokens)}
         yield [*([json.dumps(last)] if with_usage else []), "[DONE]"]
     except Exception as error:  # the status was sent: what went wrong is an event like any other

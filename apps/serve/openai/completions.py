@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -220,7 +221,7 @@ class _Growing:
 
 async def stream_completion(
     plan: CompletionPlan, engine: SharedEngine, office: PostOffice, tally: Tally
-) -> AsyncIterator[list[str]]:
+) -> AsyncGenerator[list[str]]:
     """Run a request; yield the data of events, those that are ready together."""
     options = plan.body.stream_options
     with_usage = options is not None and bool(options.include_usage)
@@ -237,16 +238,19 @@ async def stream_completion(
             await read_prompts(plan, engine)
             everyone = [one for copies_of in growing.values() for one in copies_of]
             yield [json.dumps(_object(plan, [one.take("", ended=None)]) | more) for one in everyone]
-        async for batch in events_of(engine, plan.requests, office, watch_text=True, tally=tally):
-            ready = []
-            for place, event in batch:
-                n_tokens += event.token_id is not None
-                for one in growing[place, event.index]:
-                    choice = _advance(one, event)
-                    if choice is not None:
-                        ready.append(json.dumps(_object(plan, [choice]) | more))
-            if ready:
-                yield ready
+        async with contextlib.aclosing(
+            events_of(engine, plan.requests, office, watch_text=True, tally=tally)
+        ) as batches:
+            async for batch in batches:
+                ready = []
+                for place, event in batch:
+                    n_tokens += event.token_id is not None
+                    for one in growing[place, event.index]:
+                        choice = _advance(one, event)
+                        if choice is not None:
+                            ready.append(json.dumps(_object(plan, [choice]) | more))
+                if ready:
+                    yield ready
         last = [json.dumps(_object(plan, []) | {"usage": usage(plan.prompt_tokens, n_tokens)})] if with_usage else []
         yield [*last, "[DONE]"]
     except Exception as error:  # the status was sent: what went wrong is an event like any other

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 from tiny_server import tiny_models, tiny_settings
 
@@ -103,10 +105,47 @@ def test_leaving_pieces_early_stops_the_work() -> None:
 
             pieces = pieces_in_thread(state, work)
             await anext(pieces)
-            await pieces.aclose()  # type: ignore[attr-defined]
+            await pieces.aclose()
 
     asyncio.run(go())
     assert closed == ["closed"]
+
+
+@pytest.mark.parametrize("how", ["scope", "task"])
+def test_no_thread_outlives_the_wait_for_it(how: str) -> None:
+    """What it works with is given back when the wait is over."""
+    ended: list[str] = []
+
+    def work() -> Iterator[str]:
+        yield "one"
+        time.sleep(0.3)
+        ended.append("ended")
+
+    async def streamed(state: ServerState) -> None:
+        async with aclosing(pieces_in_thread(state, work)) as pieces:
+            await anext(pieces)
+            await anyio.sleep(10)
+
+    async def whole(state: ServerState) -> None:
+        await in_thread(state, lambda: list(work()))
+
+    async def go(ask: Callable[[ServerState], Awaitable[None]]) -> None:
+        async with state_of() as state:
+            if how == "scope":
+                with anyio.move_on_after(0.1):
+                    await ask(state)
+            else:
+                task = asyncio.ensure_future(ask(state))
+                for _ in range(3):
+                    await asyncio.sleep(0.05)
+                    task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert ended == ["ended"]
+            ended.clear()
+
+    for ask in (streamed, whole):
+        asyncio.run(go(ask))
 
 
 def test_what_goes_wrong_in_the_thread_is_raised() -> None:
