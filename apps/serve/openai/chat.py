@@ -14,7 +14,7 @@ from nlpkit.apps.serve.errors import ApiError, to_api_error
 from nlpkit.apps.serve.openai.chat_bodies import ChatBody, MessageBody
 from nlpkit.apps.serve.openai.completions import fingerprint, finish_reason, usage
 from nlpkit.apps.serve.openai.decoding import check_stream, decode_config
-from nlpkit.apps.serve.openai.tokens import ShownToken, TokenPlaces, chat_logprobs
+from nlpkit.apps.serve.openai.tokens import GrowingTokens, ShownToken, chat_logprobs
 from nlpkit.apps.serve.running import complete, events_of
 from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.constraint import Constraint
@@ -143,28 +143,22 @@ async def answer_chat(plan: ChatPlan, engine: SharedEngine, office: PostOffice, 
 
 
 class _Tokens:
-    """The tokens of one answer: which of them belong to what is shown of it."""
+    """The tokens of one answer as it grows; the one that ends it is not told of."""
 
     def __init__(self, plan: ChatPlan) -> None:
         self._tokenizer = plan.lm.tokenizer
         self._wanted = bool(plan.body.logprobs)
-        self._places = TokenPlaces(self._tokenizer)
-        self._length = 0
-        self._pending: list[tuple[ShownToken, int]] = []
+        self._tokens = GrowingTokens(self._tokenizer, plan.request.prompt_ids, wanted=self._wanted)
 
     def add(self, token: ShownToken) -> None:
         """Take a token whose text may not be shown yet."""
-        if self._wanted and token.token_id not in self._tokenizer.eos_ids:
-            self._pending.append((token, self._places.next(token.token_id)))
+        if token.token_id not in self._tokenizer.eos_ids:
+            self._tokens.add(token)
 
     def take(self, text: str) -> dict[str, Any] | None:
         """Return what is told of the tokens that begin in text that is new."""
-        self._length += len(text)
-        if not self._wanted:
-            return None
-        ready = [token for token, place in self._pending if place < self._length]
-        self._pending = self._pending[len(ready) :]
-        return chat_logprobs(self._tokenizer, ready)
+        ready = self._tokens.take(text)
+        return chat_logprobs(self._tokenizer, [token for token, _ in ready]) if self._wanted else None
 
 
 async def stream_chat(

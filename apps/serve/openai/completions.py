@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nlpkit.apps.serve.errors import ApiError, to_api_error
 from nlpkit.apps.serve.openai.bodies import CompletionBody, Prompt
 from nlpkit.apps.serve.openai.decoding import check_stream, decode_config
-from nlpkit.apps.serve.openai.tokens import ShownToken, TokenPlaces, completion_logprobs
+from nlpkit.apps.serve.openai.tokens import GrowingTokens, ShownToken, TokenPlaces, completion_logprobs
 from nlpkit.apps.serve.running import Finished, complete, events_of
 from nlpkit.core.decode.request import Completion, Request
 
@@ -185,18 +185,18 @@ class _Growing:
     def __init__(self, plan: CompletionPlan, asked: Asked, index: int) -> None:
         self._plan = plan
         self._index = index
-        self._tokenizer = plan.lm.tokenizer
         self._wants_logprobs = plan.body.logprobs is not None
         self._echo = asked if plan.body.echo else None
-        shown = asked.text if plan.body.echo else ""
-        self._places = TokenPlaces(self._tokenizer, offset=len(shown))
-        self._length = len(shown)
-        self._pending: list[tuple[ShownToken, int]] = []
+        self._tokens = GrowingTokens(
+            plan.lm.tokenizer,
+            asked.request.prompt_ids,
+            wanted=self._wants_logprobs,
+            offset=len(asked.text) if plan.body.echo else 0,
+        )
 
     def add(self, token: ShownToken) -> None:
         """Take a token whose text may not be shown yet."""
-        if self._wants_logprobs:
-            self._pending.append((token, self._places.next(token.token_id)))
+        self._tokens.add(token)
 
     def take(self, text: str, *, ended: Completion | None) -> dict[str, Any]:
         """Return a choice with text that is new, and the tokens that begin in it.
@@ -206,15 +206,12 @@ class _Growing:
             ended: The whole text, if this is its end. Then all tokens are told of, the one that ended it too, unless
                 a stop string cut them off.
         """
-        self._length += len(text)
-        everything = ended is not None and ended.finish_reason != "stop"
-        ready = [one for one in self._pending if everything or one[1] < self._length]
-        self._pending = self._pending[len(ready) :]
+        ready = self._tokens.take(text, everything=ended is not None and ended.finish_reason != "stop")
         if self._echo is not None:
             text = self._echo.text + text
             ready = [*self._echo.echoed, *ready]
             self._echo = None
-        logprobs = completion_logprobs(self._tokenizer, ready) if self._wants_logprobs else None
+        logprobs = completion_logprobs(self._plan.lm.tokenizer, ready) if self._wants_logprobs else None
         reason = None if ended is None else finish_reason(ended)
         return {"text": text, "index": self._index, "logprobs": logprobs, "finish_reason": reason}
 
