@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from nlpkit.core.decode.shared.engine import SharedEngine
     from nlpkit.core.language_model import LanguageModel
 
+ANSWER_TOKENS = 1024
+"""Most tokens of an answer where the request sets no limit."""
 MOST_SCHEMA_CHARS = 65_536
 """Longest JSON schema: it is compiled where everybody's texts are computed."""
 ANY_OBJECT = '{"type": "object"}'
@@ -77,16 +79,17 @@ def plan_chat(body: ChatBody, engine: SharedEngine, lm: LanguageModel) -> ChatPl
     messages = [Message(_role(message), _text(message)) for message in body.messages]
     ids = lm.chat.render_tokens(messages, lm.tokenizer, add_generation_prompt=True)
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    if limit is None:
-        # As long as the context has room for.
-        limit = max(1, engine.max_seq_len - len(ids))
     config = decode_config(
         body,
-        max_tokens=limit,
+        # Texts are kept room for up to their limit: one that nobody set must not keep others out.
+        max_tokens=1 if limit is None else limit,
         n=body.n or 1,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         constraint=_constraint(body),
     )
+    if limit is None:
+        room = min(engine.max_seq_len, engine.batch_tokens // config.n) - len(ids)
+        config = config.replace(max_tokens=max(1, min(ANSWER_TOKENS, room)))
     request = Request(prompt_ids=tuple(ids), config=config)
     engine.check(request)
     return ChatPlan(body, lm, request, body.n or 1)

@@ -69,7 +69,7 @@ class ChatBody(SamplingBody):
     model: str = Field(max_length=500, description="Id of a model; GET /v1/models lists them.")
     messages: list[MessageBody] = Field(min_length=1, max_length=MOST_MESSAGES, description="Oldest first.")
     max_completion_tokens: int | None = Field(
-        None, ge=1, description="Most tokens to write; by default what the context has room for."
+        None, ge=1, description="Most tokens to write; by default 1024, or what there is room for."
     )
     max_tokens: int | None = Field(None, ge=1, description="The old name of max_completion_tokens, which wins.")
     logprobs: bool | None = Field(None, description="Tell the log-probability of each token.")

@@ -12,7 +12,10 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from tiny_server import running, tiny_models, tiny_settings
+from tiny_server import running, tiny_lm, tiny_models, tiny_settings
+
+from nlpkit.apps.serve.openai.chat import plan_chat
+from nlpkit.apps.serve.openai.chat_bodies import ChatBody
 
 openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.local_server
@@ -81,6 +84,24 @@ def test_a_stream_says_what_the_whole_answer_says(client: Any, n: int, temperatu
 def test_the_answer_fills_what_is_left_of_the_context(client: Any) -> None:
     answer = client.chat.completions.create(model="tiny", messages=ASKED["messages"], logit_bias={"256": -100})
     assert answer.usage.total_tokens == 256
+
+
+def test_an_answer_without_a_limit_keeps_others_no_room() -> None:
+    settings = tiny_settings(batch_tokens=400)
+    models = tiny_models(settings, lambda name: tiny_lm(name, max_seq_len=4096))
+    asked = {"model": "tiny", "messages": ASKED["messages"], "logit_bias": {"256": -100, "97": 100}}
+    with running(settings, models) as address:
+        answer = httpx.post(f"{address}/v1/chat/completions", json={**asked, "n": 5}, timeout=60).json()
+        assert answer["usage"]["completion_tokens"] == 5 * (400 // 5 - 20)
+        assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"] * 5
+    settings = tiny_settings()
+    models = tiny_models(settings, lambda name: tiny_lm(name, max_seq_len=4096))
+    with models.lend("tiny") as loaded:
+        body = ChatBody.model_validate(asked)
+        assert plan_chat(body, loaded.engine, loaded.lm).request.config.max_tokens == 1024
+        long = body.model_copy(update={"max_tokens": 3000})
+        assert plan_chat(long, loaded.engine, loaded.lm).request.config.max_tokens == 3000
+    models.close()
 
 
 def test_answers_can_be_json(client: Any) -> None:
