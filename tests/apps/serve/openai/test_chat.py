@@ -7,6 +7,7 @@ import json
 import math
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -137,12 +138,27 @@ def test_answers_can_be_json(client: Any) -> None:
             None,
             None,
         ),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {
+                        "name": "a",
+                        "schema": {"type": "string", "pattern": "^((a{1000}){1000}){10}$"},
+                    },
+                }
+            },
+            None,
+            None,
+        ),
         ({"max_completion_tokens": 1000}, None, "context_length_exceeded"),
     ],
 )
 def test_what_cannot_be_is_refused(client: Any, asked: dict[str, Any], param: str | None, code: str | None) -> None:
+    began = time.process_time()
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(**{**ASKED, **asked})
+    assert time.process_time() - began < 2
     assert (caught.value.body["param"], caught.value.body["code"]) == (param, code)
 
 
