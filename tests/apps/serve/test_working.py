@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -15,7 +16,7 @@ from tiny_server import tiny_models, tiny_settings
 from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.serve.mailbox import PostOffice
 from nlpkit.apps.serve.running import complete
-from nlpkit.apps.serve.state import ServerState
+from nlpkit.apps.serve.state import LONG_WORKERS, ServerState
 from nlpkit.apps.serve.working import in_thread, pieces_in_thread
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
@@ -146,6 +147,26 @@ def test_no_thread_outlives_the_wait_for_it(how: str) -> None:
 
     for ask in (streamed, whole):
         asyncio.run(go(ask))
+
+
+def test_loaded_models_are_lent_however_many_tasks_run() -> None:
+    async def go() -> None:
+        async with state_of() as state:
+            with state.models.lend("tiny"):
+                pass
+            ended = threading.Event()
+            tasks = [asyncio.ensure_future(state.at_length(lambda: ended.wait(30))) for _ in range(LONG_WORKERS)]
+            try:
+                while state._long.available_tokens:
+                    await asyncio.sleep(0.01)
+                with anyio.fail_after(10):
+                    async with state.borrowed(state.models.lend("tiny")) as loaded:
+                        assert not loaded.engine.closed
+            finally:
+                ended.set()
+                await asyncio.gather(*tasks)
+
+    asyncio.run(go())
 
 
 def test_what_goes_wrong_in_the_thread_is_raised() -> None:
