@@ -23,6 +23,45 @@ MOST_FIELDS = 1000
 MOST_TEXTS = 256
 MOST_ALTERNATIVES = 10
 
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MOST_TEXTS}
+_KEY = {"api_key": {**_TEXT, "description": "A key, where the server demands one."}}
+_PAIR = {
+    "source": {**_TEXT, "description": "Code of the text's language, or auto."},
+    "target": {**_TEXT, "description": "Code of the language to translate into."},
+}
+TRANSLATE_FIELDS: dict[str, Any] = {
+    "type": "object",
+    "required": ["q", "source", "target"],
+    "properties": {
+        "q": {"anyOf": [_TEXT, _TEXTS], "description": "A text, or a list of texts."},
+        **_PAIR,
+        "format": {"enum": ["text", "html"], "description": "Both are treated alike."},
+        "alternatives": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MOST_ALTERNATIVES,
+            "description": "So many more translations of each; 0.",
+        },
+        **_KEY,
+    },
+}
+DETECT_FIELDS: dict[str, Any] = {
+    "type": "object",
+    "required": ["q"],
+    "properties": {"q": {"anyOf": [_TEXT, _TEXTS], "description": "A text; of a list the first is read."}, **_KEY},
+}
+FILE_FIELDS: dict[str, Any] = {
+    "type": "object",
+    "required": ["file", "source", "target"],
+    "properties": {
+        "file": {**_TEXT, "format": "binary", "description": "The file, with its name."},
+        **_PAIR,
+        **_KEY,
+    },
+}
+"""Fields of the requests, as JSON schemas."""
+
 
 @dataclass(frozen=True)
 class Fields:
