@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from nlpkit.apps.serve.door.keys import knows_key
+from nlpkit.apps.serve.door.keys import bearer_key, knows_key
 from nlpkit.apps.serve.errors import ApiError, QueueFullError
 
 if TYPE_CHECKING:
@@ -141,8 +141,7 @@ class Doorkeeper:
             )
         if not self._keys or scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDERS):
             return
-        kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if kind.lower() != "bearer" or not knows_key(key.strip(), self._keys):
+        if not knows_key(bearer_key(headers.get(b"authorization", b"").decode("latin-1")), self._keys):
             raise ApiError(
                 "The API key is missing or wrong. Send it in the header: Authorization: Bearer KEY.",
                 status=401,

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from nlpkit.apps.pipeline.result import TaskResult
-from nlpkit.apps.serve.door.keys import knows_key
+from nlpkit.apps.serve.door.keys import bearer_key, knows_key
 from nlpkit.apps.serve.errors import ApiError, to_api_error
 from nlpkit.apps.serve.libretranslate.fields import (
     DETECT_FIELDS,
@@ -62,10 +62,9 @@ def _check_key(visit: Visit, fields: Fields) -> None:
     keys = visit.state.settings.api_keys
     if not keys:
         return
-    kind, _, key = visit.request.headers.get("authorization", "").partition(" ")
     given = fields.values.get("api_key")
     if not isinstance(given, str) or not given:
-        given = key.strip() if kind.lower() == "bearer" else ""
+        given = bearer_key(visit.request.headers.get("authorization", ""))
     if not knows_key(given, keys):
         raise ApiError("Invalid API key", status=403)
 

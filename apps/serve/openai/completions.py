@@ -101,9 +101,8 @@ def plan_completion(body: CompletionBody, engine: SharedEngine, lm: LanguageMode
     config = decode_config(body, max_tokens=max_tokens, n=best_of, logprobs=body.logprobs)
     asked = []
     for given in texts_of(body.prompt):
-        # What begins a new text stands before an empty one.
-        ids = (lm.encode(given) or [start_id(lm)]) if isinstance(given, str) else given
-        request = Request(prompt_ids=tuple(ids), config=config)
+        ids = ids_of(given, lm)
+        request = Request(prompt_ids=ids, config=config)
         engine.check(request)
         asked.append(Asked(request, given if isinstance(given, str) else lm.tokenizer.decode(ids)))
     return CompletionPlan(body, lm, tuple(asked), n)
@@ -116,12 +115,16 @@ def texts_of(given: Prompt | None) -> Sequence[str | list[int]]:
     return [several or ""] if one else several
 
 
-def start_id(lm: LanguageModel) -> int:
-    """Return the token behind which a new text begins.
+def ids_of(given: str | list[int], lm: LanguageModel) -> tuple[int, ...]:
+    """Return the tokens of a text that was given as it is or as ids.
 
     Raises:
-        ApiError: The tokenizer has none.
+        ApiError: It is empty, and the tokenizer has no token behind which a new text begins.
     """
+    return tuple((lm.encode(given) or [_start_id(lm)]) if isinstance(given, str) else given)
+
+
+def _start_id(lm: LanguageModel) -> int:
     if lm.tokenizer.bos_id is not None:
         return lm.tokenizer.bos_id
     if not lm.tokenizer.eos_ids:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.serve.errors import ApiError
-from nlpkit.apps.serve.openai.completions import start_id, texts_of, usage
+from nlpkit.apps.serve.openai.completions import ids_of, texts_of, usage
 
 if TYPE_CHECKING:
     from nlpkit.apps.serve.openai.chat_bodies import EmbeddingBody
@@ -28,9 +28,9 @@ def plan_embeddings(body: EmbeddingBody, engine: SharedEngine, lm: LanguageModel
     """
     found = []
     for given in texts_of(body.input):
-        ids = (lm.encode(given) or [start_id(lm)]) if isinstance(given, str) else given
+        ids = ids_of(given, lm)
         engine.reader.check(ids, hidden=True)
-        found.append(tuple(ids))
+        found.append(ids)
     return found
 
 

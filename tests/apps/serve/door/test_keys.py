@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nlpkit.apps.serve.door.gate import host_name
-from nlpkit.apps.serve.door.keys import knows_key, read_keys
+from nlpkit.apps.serve.door.keys import bearer_key, knows_key, read_keys
 from nlpkit.core.errors import ConfigError
 
 HASH = hashlib.sha256(b"secret").hexdigest()
@@ -48,3 +48,8 @@ def test_a_file_that_is_missing_or_huge_is_refused(tmp_path: Path) -> None:
 )
 def test_names_are_read_without_their_port(header: str, name: str) -> None:
     assert host_name(header) == name
+
+
+def test_no_key_is_no_key() -> None:
+    assert [bearer_key(header) for header in ("Bearer  k ", "bearer k", "Basic k", "k", "")] == ["k", "k", "", "", ""]
+    assert not knows_key("", frozenset({hashlib.sha256(b"").digest()}))
