@@ -15,6 +15,10 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+MOST_TOLD = 1000
+"""Most mistakes of a body that are looked at, to tell of one."""
+
+
 def at_most(count: int) -> BeforeValidator:
     """Return what refuses a longer object before its entries are looked at.
 
@@ -61,6 +65,9 @@ class _Any(BaseModel):
 
 
 def _refusal(error: ValidationError) -> ApiError:
+    if error.error_count() > MOST_TOLD:
+        # To look at them all would take more memory than all else.
+        return ApiError(f"The body has {error.error_count():,} mistakes. /docs lists what there is.")
     # Of the forms that a field may have, the last is told of as much as the first: the longest path is the closest.
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     first = max(problems, key=lambda one: (one["loc"][:1] == problems[0]["loc"][:1], len(one["loc"])))

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from nlpkit.apps.serve.body import read_body
+from nlpkit.apps.serve.errors import ApiError
 from nlpkit.apps.serve.openai.bodies import CompletionBody
 from nlpkit.apps.serve.openai.chat_bodies import ChatBody
 from nlpkit.apps.serve.tasks.routes import task_endpoints
@@ -47,3 +49,10 @@ def test_of_many_mistakes_few_are_told(kind: Any, field: str, value: str) -> Non
     with pytest.raises(ValidationError) as caught:
         body.model_validate_json(f'{{"model": "x", "{field}": {value}}}')
     assert caught.value.error_count() < 10
+
+
+def test_many_names_that_are_not_known_are_counted() -> None:
+    with pytest.raises(ApiError, match="20,001 mistakes"):
+        read_body(CompletionBody, NAMES.encode())
+    with pytest.raises(ApiError, match="supplied: x0"):
+        read_body(CompletionBody, b'{"model": "x", "x0": 1, "x1": 2}')
