@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 DType = Literal["auto", "fp32", "bf16", "int8", "int4"]
 _EMBEDDINGS = ("embed.weight", "pos_embed.weight")
 
+_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.13, "int4": 0.63}
+"""Bytes of a weight, scales included."""
+
 
 def pick_dtype(dtype: str, device: torch.device) -> str:
     """Choose the weights' dtype.
@@ -106,27 +109,60 @@ def load_model(
     Raises:
         NlpkitError: Anything about the options, the download or the files that is not as it should be.
     """
+    from nlpkit.core.machine.processor import set_threads
+
+    set_threads(threads)
+    path, source, chosen, target = _open(name, dtype=dtype, device=device, progress=progress)
+    if source is None:
+        return _load_foreign(called or name, path, adapter, chosen, target, batch_tokens)
+    if share_with is not None and (share_with.path, share_with.dtype, share_with.device) != (path, chosen, target.type):
+        share_with = None
+    named = None if adapter is None else (Path(adapter), adapter_name or str(adapter))
+    return _load_own(called or name, source, named, chosen, target, batch_tokens, share_with)
+
+
+def weight_bytes(n_parameters: int, dtype: str) -> int:
+    """Return about how many bytes so many weights take in memory."""
+    return int(n_parameters * _BYTES.get(dtype, 4.0))
+
+
+def weigh_model(name: str = "default", *, dtype: str = "auto", device: str = "auto") -> int:
+    """Say about how many bytes a model's weights will take in memory, without loading them.
+
+    Args:
+        name: As `load_model` takes it; it is downloaded where it is missing.
+        dtype: The same.
+        device: The same.
+
+    Raises:
+        NlpkitError: As `load_model`.
+    """
+    path, source, chosen, _ = _open(name, dtype=dtype, device=device)
+    if source is None:
+        return sum(file.stat().st_size for kind in ("*.safetensors", "*.bin") for file in path.glob(kind))
+    return weight_bytes(source.config.n_parameters, chosen)
+
+
+def _open(
+    name: str, *, dtype: str, device: str, progress: Callable[[int, int], None] | None = None
+) -> tuple[Path, ModelSource | None, str, torch.device]:
+    """Return where a model lies, its files, or None where they are for transformers, its dtype, and its device."""
     from nlpkit.core.fetch.resolve import resolve_model
     from nlpkit.core.formats.open import open_model
     from nlpkit.core.machine.devices import pick_device
-    from nlpkit.core.machine.processor import set_threads
 
     target = pick_device(device)
     chosen = pick_dtype(dtype, target)
-    set_threads(threads)
     path = resolve_model(name, progress=progress)
     if path.is_dir() and (path / "config.json").exists() and not (path / "nlpkit.json").exists():
         from nlpkit.core.formats.hf import is_known_family
 
         if not is_known_family(path):
-            return _load_foreign(called or name, path, adapter, chosen, target, batch_tokens)
+            return path, None, chosen, target
     source = open_model(path)
     if dtype == "auto" and runs_kernels(source.config, target):
         chosen = "int8"
-    if share_with is not None and (share_with.path, share_with.dtype, share_with.device) != (path, chosen, target.type):
-        share_with = None
-    named = None if adapter is None else (Path(adapter), adapter_name or str(adapter))
-    return _load_own(called or name, source, named, chosen, target, batch_tokens, share_with)
+    return path, source, chosen, target
 
 
 def _load_foreign(

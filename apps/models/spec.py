@@ -67,3 +67,15 @@ class ModelSpec:
         if self.prefix_cache is not None:
             lm.keep_prefixes(self.prefix_cache)
         return lm
+
+    def weigh(self, adapter: TaskAdapter | None) -> int:
+        """Say about how many bytes its weights will take in memory, without loading them.
+
+        Args:
+            adapter: As `load` takes it.
+
+        Raises:
+            NlpkitError: There is no such model, or it cannot be used.
+        """
+        own = None if adapter is None else adapter.model
+        return loading.weigh_model(self.name if own is None else str(own), dtype=self.dtype, device=self.device)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +15,7 @@ import anyio
 from starlette.requests import ClientDisconnect
 
 from nlpkit.apps.serve.errors import ApiError
+from nlpkit.apps.serve.working import until_ended
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -103,8 +104,7 @@ async def while_connected(receive: Receive, work: Awaitable[_T], *, limit: float
     finally:
         for one in (task, gone):
             one.cancel()
-        with contextlib.suppress(BaseException):
-            await asyncio.gather(task, gone, return_exceptions=True)
+        await until_ended(task, gone)
 
 
 class EventStream:
@@ -119,7 +119,7 @@ class EventStream:
 
     def __init__(
         self,
-        events: AsyncIterator[list[str]],
+        events: AsyncGenerator[list[str]],
         resources: AsyncExitStack,
         *,
         limit: float | None = None,
@@ -138,7 +138,8 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; see the ASGI specification."""
-        async with self._resources:
+        # What makes the events ends first: it uses what is given back.
+        async with self._resources, contextlib.aclosing(self._events):
             with contextlib.suppress(ClientGoneError):
                 await while_connected(receive, self._send_all(send))
 

@@ -20,13 +20,11 @@ from nlpkit.apps.toolkit import Toolkit
 from nlpkit.core.decode.shared.submission import ClosedServiceError
 from nlpkit.core.decode.shared.thread import DecodeThread
 from nlpkit.core.errors import did_you_mean, shown
+from nlpkit.core.load import weight_bytes
 
 if TYPE_CHECKING:
     from nlpkit.core.decode.shared.engine import SharedEngine
     from nlpkit.core.language_model import LanguageModel
-
-_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.13, "int4": 0.63}
-"""Bytes of a weight, scales included."""
 
 
 @dataclass(eq=False)
@@ -36,7 +34,7 @@ class LoadedModel:
     Attributes:
         lm: The model.
         engine: Through which everybody decodes with it.
-        size: About how many bytes its weights take.
+        size: About how many bytes its weights take, those that it shares included.
         users: How many are at it: it stays for as long.
         used: When somebody last began to use it, on the clock of `time.monotonic`.
     """
@@ -47,9 +45,17 @@ class LoadedModel:
     users: int = 0
     used: float = field(default_factory=time.monotonic)
 
+    @property
+    def shares(self) -> dict[int, int]:
+        """About how many bytes each table takes that another model may share, by its place in memory."""
+        tables = self.lm.embeddings.values()
+        return {table.data_ptr(): weight_bytes(table.numel(), self.lm.facts.dtype) for table in tables}
+
 
 LoadServed = Callable[[ServedModel, "TaskAdapter | None", "LanguageModel | None"], "LanguageModel"]
 """Loads a model with an adapter; gets one of the same name that is loaded already, to share with it what it can."""
+WeighServed = Callable[[ServedModel, "TaskAdapter | None"], int]
+"""Says about how many bytes a model's weights will take, before it is loaded."""
 _Key = tuple[str, "TaskAdapter | None"]
 
 
@@ -59,6 +65,7 @@ class ServedModels:
     Args:
         settings: Which models there are, and how much memory they may take.
         load: Loads one; by default from its files.
+        weigh: Weighs one that was not loaded before; by default by its files.
 
     Attributes:
         settings: Which models there are.
@@ -67,9 +74,12 @@ class ServedModels:
         ending: Whether the server is about to end.
     """
 
-    def __init__(self, settings: ServeSettings, *, load: LoadServed | None = None) -> None:
+    def __init__(
+        self, settings: ServeSettings, *, load: LoadServed | None = None, weigh: WeighServed | None = None
+    ) -> None:
         self.settings = settings
-        self._load_model = load or self._from_files
+        self._load_model = load or (lambda model, adapter, mate: self._spec(model).load(adapter, share_with=mate))
+        self._weigh_model = weigh or (lambda model, adapter: self._spec(model).weigh(adapter))
         self.created = int(time.time())
         self.thread = DecodeThread()
         self.ending = False
@@ -81,8 +91,11 @@ class ServedModels:
             for adapter in chooser.shipped:
                 self._by_id[f"{model.id}:{adapter.name}"] = model, adapter
         self._loaded: dict[_Key, LoadedModel] = {}
+        self._sizes: dict[_Key, int] = {}
+        self._coming: dict[_Key, int] = {}
         self._lock = threading.Lock()
-        self._loading: dict[_Key, threading.Lock] = {}
+        # Of one model, one at a time: the second shares with the first what it can.
+        self._loading = {model.id: threading.Lock() for model in settings.models}
 
     @property
     def ids(self) -> list[str]:
@@ -154,9 +167,7 @@ class ServedModels:
         key = (model.id, adapter)
         loaded = self._take(key)
         if loaded is None:
-            with self._lock:
-                lock = self._loading.setdefault(key, threading.Lock())
-            with lock:
+            with self._loading[model.id]:
                 loaded = self._take(key) or self._load(key, model, adapter)
         try:
             yield loaded
@@ -177,42 +188,72 @@ class ServedModels:
             return loaded
 
     def _load(self, key: _Key, model: ServedModel, adapter: TaskAdapter | None) -> LoadedModel:
-        with self._lock:
-            mates = [one.lm for (name, _), one in self._loaded.items() if name == model.id]
-        lm = self._load_model(model, adapter, mates[0] if mates else None)
-        size = int(lm.facts.n_parameters * _BYTES.get(lm.facts.dtype, 4.0))
-        with self._lock:
-            self._make_room(size)
+        if self.settings.memory_bytes is not None:
+            self._make_room(key, self._sizes.get(key) or self._weigh_model(model, adapter))
+        try:
+            mate = self._mate(key)
+            lm = self._load_model(model, adapter, None if mate is None else mate.lm)
+            size = self._sizes[key] = weight_bytes(lm.facts.n_parameters, lm.facts.dtype)
             engine = lm.share(self.thread, batch_tokens=self.settings.batch_tokens)
-            loaded = self._loaded[key] = LoadedModel(lm, engine, size, users=1)
+            with self._lock:
+                loaded = self._loaded[key] = LoadedModel(lm, engine, size, users=1)
+        finally:
+            with self._lock:
+                self._coming.pop(key, None)
         return loaded
 
-    def _from_files(self, model: ServedModel, adapter: TaskAdapter | None, mate: LanguageModel | None) -> LanguageModel:
+    def _mate(self, key: _Key) -> LoadedModel | None:
+        """Return a loaded model that shares with one what it can, if there is one."""
+        model, adapter = key
+        if _is_own(adapter):
+            return None
+        with self._lock:
+            mates = (one for (name, other), one in self._loaded.items() if name == model and not _is_own(other))
+            return next(mates, None)
+
+    def _spec(self, model: ServedModel) -> ModelSpec:
         settings = self.settings
-        spec = ModelSpec(
+        return ModelSpec(
             name=model.name,
             adapter=model.adapter,
             dtype=settings.dtype,
             device=settings.device,
             threads=settings.threads,
         )
-        return spec.load(adapter, share_with=mate)
 
-    def _make_room(self, size: int) -> None:
-        """Put models away that nobody uses, the longest unused first, until so many bytes more are within the limit."""
-        limit = self.settings.memory_bytes
-        if limit is None:
-            return
-        idle = sorted(
-            (key for key, one in self._loaded.items() if not one.users), key=lambda key: self._loaded[key].used
-        )
-        total = size + sum(one.size for one in self._loaded.values())
-        for key in idle:
-            if total <= limit:
-                return
-            gone = self._loaded.pop(key)
-            gone.engine.close()
-            total -= gone.size
+    def _make_room(self, key: _Key, size: int) -> None:
+        """Put models away that nobody uses, the longest unused first, until one that comes is within the limit."""
+        limit = self.settings.memory_bytes or 0
+        mate = self._mate(key)
+        with self._lock:
+            # What it shares with another takes no more room; that one goes last.
+            shared = 0 if mate is None else sum(mate.shares.values())
+            self._coming[key] = max(0, size - shared)
+            idle = sorted(
+                (one for one in self._loaded.items() if not one[1].users),
+                key=lambda one: (one[1] is mate, one[1].used),
+            )
+            gone = False
+            for name, one in idle:
+                if self._total() <= limit:
+                    break
+                del self._loaded[name]
+                one.engine.close()
+                gone = True
+        if gone:
+            # The thread lets go of their weights between two turns.
+            with contextlib.suppress(ClosedServiceError):
+                self.thread.call(lambda: None).result()
+
+    def _total(self) -> int:
+        """Return about how many bytes all weights take, those that are on their way included."""
+        total = sum(self._coming.values())
+        seen: set[int] = set()
+        for one in self._loaded.values():
+            shares = one.shares
+            total += one.size - sum(size for place, size in shares.items() if place in seen)
+            seen |= shares.keys()
+        return total
 
     def end(self) -> None:
         """Let nobody in any more; whoever waits for a text is told that the end has come."""
@@ -223,3 +264,8 @@ class ServedModels:
     def close(self) -> None:
         """End everything; whoever waits is told."""
         self.thread.close()
+
+
+def _is_own(adapter: TaskAdapter | None) -> bool:
+    """Tell whether it is a model of a task's own instead of an adapter on others' weights."""
+    return adapter is not None and adapter.model is not None

@@ -25,10 +25,12 @@ class Operation:
         summary: What it does.
         group: What it belongs to.
         body: Its body, or None.
+        fields: Instead of a body the fields of one that may be a form, as a JSON schema.
+        forms: Types of bodies with such fields.
         answer: What it answers when all goes well.
         media: Type of the answer.
         also: Types of answers besides, such as a stream.
-        uploads: Fields of a form instead of a body, as a JSON schema.
+        problem: What its errors look like, by the schema's name.
         unready: What it says with status 503, where that is no error.
     """
 
@@ -37,14 +39,16 @@ class Operation:
     summary: str
     group: str
     body: type[BaseModel] | None = None
+    fields: dict[str, Any] | None = None
+    forms: Sequence[str] = ()
     answer: str = "The answer."
     media: str = "application/json"
     also: Sequence[str] = ()
-    uploads: dict[str, Any] | None = None
+    problem: str = "Error"
     unready: str | None = None
 
 
-ERROR = {
+ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -59,6 +63,12 @@ ERROR = {
             },
         }
     },
+}
+PLAIN_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    # What is refused at the door is told in the other way.
+    "properties": {"error": {"anyOf": [{"type": "string"}, ERROR["properties"]["error"]]}},
 }
 PROBLEMS = {
     "400": "The request cannot be understood, or asks for what cannot be.",
@@ -98,7 +108,7 @@ def build_openapi(operations: Sequence[Operation], *, version: str, models: Sequ
         "info": {"title": "nlpkit", "version": version, "description": "Language tasks on one shared GPT core."},
         "paths": paths,
         "components": {
-            "schemas": {**schemas.get("$defs", {}), "Error": ERROR},
+            "schemas": {**schemas.get("$defs", {}), "Error": ERROR, "PlainError": PLAIN_ERROR},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
@@ -107,9 +117,9 @@ def build_openapi(operations: Sequence[Operation], *, version: str, models: Sequ
 
 def _operation(one: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {media: {} for media in (one.media, *one.also)}
-    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    problem = {"application/json": {"schema": {"$ref": _REF.format(model=one.problem)}}}
     problems = (
-        PROBLEMS if one.body or one.uploads else {key: PROBLEMS[key] for key in ("401", "403", "404", "421", "503")}
+        PROBLEMS if one.body or one.fields else {key: PROBLEMS[key] for key in ("401", "403", "404", "421", "503")}
     )
     found: dict[str, Any] = {
         "summary": one.summary,
@@ -125,8 +135,8 @@ def _operation(one: Operation) -> dict[str, Any]:
     if one.body is not None:
         schema = {"$ref": _REF.format(model=one.body.__name__)}
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    if one.uploads is not None:
-        found["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": one.uploads}}}
+    if one.fields is not None:
+        found["requestBody"] = {"required": True, "content": {form: {"schema": one.fields} for form in one.forms}}
     names = [part[1:-1] for part in one.path.split("/") if part.startswith("{")]
     if names:
         found["parameters"] = [

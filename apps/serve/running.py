@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ async def events_of(
     *,
     watch_text: bool,
     tally: Tally | None = None,
-) -> AsyncIterator[list[tuple[int, Event]]]:
+) -> AsyncGenerator[list[tuple[int, Event]]]:
     """Run checked requests; yield what happens, all that has happened since at once."""
     box = Mailbox(office)
     submission = engine.submit(requests, box.put, watch_text=watch_text)

@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 SHORT_WORKERS = 4
 """Threads for what takes moments: reading bodies, tokenizing."""
 LONG_WORKERS = 64
-"""Threads for what takes long and mostly waits: loading models, tasks."""
+"""Threads for what takes long and mostly waits: tasks."""
 
 
 class ServerState:
@@ -43,6 +43,8 @@ class ServerState:
         self.gate = Gate(settings.queue)
         self._short = CapacityLimiter(SHORT_WORKERS)
         self._long = CapacityLimiter(LONG_WORKERS)
+        # Most find their model loaded, and must not wait for those who wait for another, nor for tasks.
+        self._lending = CapacityLimiter(settings.queue)
 
     async def briefly(self, work: Callable[[], _T]) -> _T:
         """Run something that takes moments outside the event loop."""
@@ -55,7 +57,7 @@ class ServerState:
     @contextlib.asynccontextmanager
     async def borrowed(self, context: AbstractContextManager[_T]) -> AsyncIterator[_T]:
         """Enter a context whose beginning may take long, such as that of lending a model."""
-        value = await self.at_length(context.__enter__)
+        value = await anyio.to_thread.run_sync(context.__enter__, limiter=self._lending)
         try:
             yield value
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 from typing import TypeVar
 
@@ -75,7 +75,7 @@ class Visit:
         """
         return await while_connected(self.request.receive, work, limit=self.state.settings.timeout)
 
-    def stream(self, events: AsyncIterator[list[str]]) -> EventStream:
+    def stream(self, events: AsyncGenerator[list[str]]) -> EventStream:
         """Answer with events; the request is over when they are."""
         return EventStream(events, self._stack.pop_all(), limit=self.state.settings.timeout)
 

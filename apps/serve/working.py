@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
 
 from nlpkit.core.decode.shared.submission import Cancellation
 
@@ -14,6 +16,19 @@ if TYPE_CHECKING:
     from nlpkit.apps.serve.state import ServerState
 
 _T = TypeVar("_T")
+
+
+async def until_ended(*tasks: asyncio.Future[Any]) -> None:
+    """Wait until tasks have ended, however often one is told to wait no more: what they use is given back behind it."""
+    # A scope of anyio that was left cancels again and again what waits inside it; others do it once.
+    with anyio.CancelScope(shield=True):
+        while not all(task.done() for task in tasks):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            # Whoever wants it has it already.
+            task.exception()
 
 
 async def in_thread(state: ServerState, work: Callable[[], _T]) -> _T:
@@ -42,12 +57,11 @@ async def in_thread(state: ServerState, work: Callable[[], _T]) -> _T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         cancellation.cancel()
-        with contextlib.suppress(Exception):
-            await task
+        await until_ended(task)
         raise
 
 
-async def pieces_in_thread(state: ServerState, work: Callable[[], Iterable[_T]]) -> AsyncIterator[list[_T]]:
+async def pieces_in_thread(state: ServerState, work: Callable[[], Iterable[_T]]) -> AsyncGenerator[list[_T]]:
     """Run work that gives one piece after another in a thread; yield what it gives, all that is there at once.
 
     Ending the iteration early stops the work at its next call of a shared engine.
@@ -85,5 +99,4 @@ async def pieces_in_thread(state: ServerState, work: Callable[[], Iterable[_T]])
         task.result()
     finally:
         cancellation.cancel()
-        with contextlib.suppress(Exception, asyncio.CancelledError):
-            await task
+        await until_ended(task)

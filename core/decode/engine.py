@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from nlpkit.core.decode.guide import start_guide
+from nlpkit.core.decode.guide import check_constraint
 from nlpkit.core.decode.loop import CHUNK, Loop
 from nlpkit.core.decode.prefix_cache.order import plan_order
 from nlpkit.core.decode.prefix_cache.prefixes import PrefixCache
@@ -147,7 +147,7 @@ class Engine:
                 "lower max_tokens."
             )
         if config.constraint is not None:
-            start_guide(config.constraint, self._tokenizer, prompt_ids=ids)
+            check_constraint(config.constraint, self._tokenizer, prompt_ids=ids)
         if config.contrastive_alpha:
             check_runner(self._scorer)
         if config.must_include:

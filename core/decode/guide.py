@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 MAX_COMPILED = 64
 """Most compiled constraints that are kept for one tokenizer."""
 
+LEXER_FUEL = 50_000
+FUEL_PER_CHARACTER = 2
+"""What the library may spend on preparing the regular expressions of a constraint, some 500 units a millisecond where
+it is at its slowest: a bound on the time that a few characters such as ``((a{1000}){1000}){1000}`` can cost."""
+
 _SPECIAL = b"\xff"
 """Marks the name of a special token in the library's vocabulary: no UTF-8 text has this byte."""
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
@@ -100,6 +105,23 @@ def start_guide(constraint: Constraint, tokenizer: Tokenizer, *, prompt_ids: Seq
             vocabulary = _vocabularies[tokenizer] = _Vocabulary(tokenizer)
         drops = vocabulary.drops_space and begins_anew(tokenizer, prompt_ids)
         return Guide(vocabulary.matcher(constraint, drops_space=drops), vocabulary, constraint)
+
+
+def check_constraint(constraint: Constraint, tokenizer: Tokenizer, *, prompt_ids: Sequence[int] = ()) -> None:
+    """Refuse a constraint that cannot be used.
+
+    What takes longest is done here, where nobody else waits for it, and not between the steps of texts.
+
+    Args:
+        constraint: As `start_guide` takes it.
+        tokenizer: The same.
+        prompt_ids: The same.
+
+    Raises:
+        ConfigError: As `start_guide`; or no token can be the first, or the constraint is too complex.
+    """
+    guide = start_guide(constraint, tokenizer, prompt_ids=prompt_ids)
+    guide.fill(np.zeros((1, -(-guide.vocab_size // 32)), dtype=np.int32), 0)
 
 
 def allowed_masks(guides: Sequence[Guide | None], logits: Tensor) -> list[Tensor | None]:
@@ -173,7 +195,9 @@ class _Vocabulary:
     def _compile(self, constraint: Constraint, drops_space: bool) -> Any:
         library = _library()
         grammar = json.dumps({"grammars": _grammars(constraint, drops_space)})
-        matcher = library.LLMatcher(self._tokenizer, grammar, log_level=0)
+        fuel = LEXER_FUEL + FUEL_PER_CHARACTER * len(constraint.text)
+        limits = library.LLParserLimits(initial_lexer_fuel=fuel)
+        matcher = library.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise ConfigError(
                 f"The {constraint.kind} constraint {_shown(constraint.text)} cannot be used: "

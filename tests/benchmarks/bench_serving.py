@@ -12,12 +12,11 @@ import argparse
 import asyncio
 import json
 import random
-import re
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 WORDS = [
@@ -100,6 +99,9 @@ async def load(base: str, model: str, *, clients: int, each: int, n_prompt: int,
 
 
 def main() -> None:
+    sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+    from served import serving
+
     parser = argparse.ArgumentParser()
     parser.add_argument("--clients", type=int, action="append")
     parser.add_argument("--each", type=int, default=2, help="requests of each client")
@@ -110,16 +112,8 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--peer", action="append", default=[], help="NAME=BASE_URL=MODEL")
     options = parser.parse_args()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "nlpkit.cli", "serve", "--model", options.model, "--dtype", options.dtype, "--port", "0"],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        line = server.stderr.readline()  # type: ignore[union-attr]
-        address = re.search(r"at (http://\S+);", line)
-        if address is None:
-            raise SystemExit(f"the server did not start: {line}")
-        servers = [("nlpkit", f"{address[1]}/v1", options.model), *(peer.split("=", 2) for peer in options.peer)]
+    with serving("--model", options.model, "--dtype", options.dtype) as (address, _):
+        servers = [("nlpkit", f"{address}/v1", options.model), *(peer.split("=", 2) for peer in options.peer)]
         print(
             f"{'server':12} {'clients':>7} {'tokens/s':>9} {'first token, s':>15} {'95th':>6} {'answer, s':>10} failed"
         )
@@ -134,9 +128,6 @@ def main() -> None:
                 print(f"{name:12} {clients:7} {rate:9.1f} {statistics.median(first):15.2f} "
                       f"{first[int(len(first) * 0.95)]:6.2f} {statistics.median(whole):10.2f} "
                       f"{sum(seen.failed for seen, _ in runs)}", flush=True)  # fmt: skip
-    finally:
-        server.terminate()
-        server.wait()
 
 
 if __name__ == "__main__":

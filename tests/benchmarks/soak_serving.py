@@ -6,11 +6,13 @@ python tests/benchmarks/soak_serving.py [COUNT] [MODEL]
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -29,22 +31,24 @@ def gauge(address: str, name: str) -> float:
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 
+@contextlib.contextmanager
+def tiny_process() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Serve a tiny model in a process of its own."""
+    with subprocess.Popen([sys.executable, "-c", TINY % str(SUPPORT)], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield server.stdout.readline().strip(), server  # type: ignore[union-attr]
+        finally:
+            server.terminate()
+
+
 def main() -> None:
     sys.path.insert(0, str(SUPPORT))
+    from served import serving
     from soaking import soak
 
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     model = sys.argv[2] if len(sys.argv) > 2 else "tiny"
-    if model == "tiny":
-        server = subprocess.Popen([sys.executable, "-c", TINY % str(SUPPORT)], stdout=subprocess.PIPE, text=True)
-        address = server.stdout.readline().strip()  # type: ignore[union-attr]
-    else:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "nlpkit.cli", "serve", "--model", model, "--port", "0"],
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        address = re.search(r"at (http://\S+);", server.stderr.readline())[1]  # type: ignore[index, union-attr]
-    try:
+    with tiny_process() if model == "tiny" else serving("--model", model) as (address, server):
         # Warmed up first: what is loaded once is no leak.
         asyncio.run(soak(address, model, count=max(200, count // 20), seed=1))
         print(f"after warming up: {rss(server.pid):.0f} MB")
@@ -55,9 +59,7 @@ def main() -> None:
             print(f"after {(part + 1) * count // 5}: {rss(server.pid):.0f} MB, {dict(sorted(ended.items()))}")
         print(f"{time.perf_counter() - began:.0f} s; slots in use {gauge(address, 'nlpkit_slots'):g}, "
               f"waiting {gauge(address, 'nlpkit_waiting'):g}, inside {gauge(address, 'nlpkit_requests_inside'):g}")  # fmt: skip
-    finally:
-        server.terminate()
-        print(f"exit code {server.wait()}")
+    print(f"exit code {server.returncode}")
 
 
 if __name__ == "__main__":

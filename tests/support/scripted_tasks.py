@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from tiny_server import tiny_lm, tiny_settings
@@ -14,13 +15,15 @@ from nlpkit.apps.pipeline.result import Alternative, TaskResult
 from nlpkit.apps.serve.models import ServedModels
 from nlpkit.apps.serve.settings import ServeSettings
 from nlpkit.apps.tasks.task import Prediction, Task
+from nlpkit.core.decode.shared.submission import current_cancellation
 from nlpkit.core.errors import InputError
 
 EVIL = "<img src=x onerror=\"document.title='broken in'\">"
 
 
 class ScriptedToolkit:
-    """Answers by a task's name. A text that holds ``fail`` fails; one that holds ``slow`` is written until stopped."""
+    """Answers by a task's name. A text that holds ``fail`` fails; one that holds ``slow`` is written until stopped, and so
+    are several answers to one that holds ``later``."""
 
     def __init__(self, stopped: threading.Event) -> None:
         self.stopped = stopped
@@ -29,8 +32,10 @@ class ScriptedToolkit:
         return [self._result(task, row, options.get("options") or {}) for row in rows]
 
     def stream(self, task: Task[Any], row: Mapping[str, Any], **options: Any) -> Iterator[str | TaskResult]:
-        result = self._result(task, row, options.get("options") or {})
-        if "slow" in str(row.get(task.text_field)):
+        wanted = options.get("options") or {}
+        result = self._result(task, row, wanted)
+        text = str(row.get(task.text_field))
+        if "slow" in text or ("later" in text and wanted.get("n", 1) > 1):
             try:
                 while True:
                     yield "word "
@@ -42,6 +47,16 @@ class ScriptedToolkit:
             yield result.text[:middle]
             yield result.text[middle:]
         yield result
+
+    def translate_bytes(self, data: bytes, target_lang: str, *, name: str, source_lang: str) -> SimpleNamespace:
+        """Translate a file: one that holds ``slow`` until stopped."""
+        try:
+            while b"slow" in data:
+                current_cancellation().check()
+                time.sleep(0.02)
+        finally:
+            self.stopped.set()
+        return SimpleNamespace(data=data)
 
     def _result(self, task: Task[Any], row: Mapping[str, Any], options: Mapping[str, Any]) -> TaskResult:
         text = str(row.get(task.text_field))

@@ -71,7 +71,8 @@ def tiny_settings(**changes: Any) -> ServeSettings:
 def tiny_models(
     settings: ServeSettings, load: Callable[[str], LanguageModel] = lambda name: tiny_lm(name)
 ) -> ServedModels:
-    return ServedModels(settings, load=lambda model, adapter, mate: load(model.name))
+    size = tiny_config(vocab_size=257, max_seq_len=256).n_parameters * 4
+    return ServedModels(settings, load=lambda model, adapter, mate: load(model.name), weigh=lambda model, adapter: size)
 
 
 @contextlib.contextmanager

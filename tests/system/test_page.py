@@ -254,6 +254,37 @@ def test_work_can_be_stopped(page: Page, models: ScriptedModels) -> None:
     assert models.stopped.wait(10)
 
 
+def test_more_of_a_translation_and_whole_files_can_be_stopped(
+    page: Page, models: ScriptedModels, tmp_path: Path
+) -> None:
+    page.view("translate")
+    page.put("later")
+    page.run()
+    page.button("Show alternatives").click()
+    models.stopped.clear()
+    page.wait(lambda: page.button("Stop")).click()
+    assert models.stopped.wait(10)
+    assert page.wait(lambda: page.button("Show alternatives"))
+    path = tmp_path / "page.html"
+    path.write_text("<!DOCTYPE html><p>slow</p>")
+    models.stopped.clear()
+    page.script("return document.querySelector('#view-translate input[type=file]')").send_keys(str(path))
+    page.wait(lambda: page.button("Stop")).click()
+    assert models.stopped.wait(10)
+    page.wait(lambda: not page.button("Stop"))
+    assert not page.all("[role=alert]")
+
+
+def test_swapping_takes_nothing_away_that_was_written(page: Page) -> None:
+    page.use("translate")
+    page.put("something else")
+    page.one(".swap").click()
+    assert page.one("textarea").get_attribute("value") == "something else"
+    page.run()
+    page.one(".swap").click()
+    assert page.one("textarea").get_attribute("value") == f"Guten Morgen. {EVIL}"
+
+
 def test_errors_are_said_in_plain_words(page: Page) -> None:
     page.view("translate")
     page.run()

@@ -181,12 +181,18 @@ class _Talk:
             note(self.conversation.system or "the model is told nothing")
 
     def _retry(self, rest: str) -> None:
+        before = list(self.conversation.messages)
         text = self.conversation.take_back()
         if text is None:
             note("nothing was said yet")
-        else:
+            return
+        try:
             # Another seed: with the same one the answer would be the same.
             self._say(text, config=self.config.replace(seed=None))
+        except BaseException:
+            # There is no new answer to take the place of the old one.
+            self.conversation.messages[:] = before
+            raise
 
     def _undo(self, rest: str) -> None:
         note("nothing was said yet" if self.conversation.take_back() is None else "taken back", quiet=self.quiet)

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from nlpkit.apps.serve.door.keys import knows_key
+from nlpkit.apps.serve.door.keys import bearer_key, knows_key
 from nlpkit.apps.serve.errors import ApiError, QueueFullError
 
 if TYPE_CHECKING:
@@ -65,6 +65,12 @@ def host_name(header: str) -> str:
     return header.partition(":")[0].rstrip(".")
 
 
+def _port(address: str, kind: str) -> str:
+    """Return the port of a ``Host`` header or of an origin behind its ``//``; the usual one where it names none."""
+    behind = address.strip().rpartition("]")[2]
+    return behind.partition(":")[2] or {"http": "80", "https": "443"}.get(kind, "")
+
+
 class Doorkeeper:
     """Turns away requests that call the server by a name that is not its own, or bring no key.
 
@@ -79,7 +85,8 @@ class Doorkeeper:
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self._app = app
         self._keys = settings.api_keys
-        self._names = {"localhost", "127.0.0.1", "::1", *(name.lower() for name in settings.allowed_hosts)}
+        self._allowed = frozenset(name.lower() for name in settings.allowed_hosts)
+        self._names = {"localhost", "127.0.0.1", "::1", *self._allowed}
         self._any_address = _is_wildcard(settings.host)
         if not self._any_address:
             self._names.add(settings.host.lower())
@@ -97,16 +104,27 @@ class Doorkeeper:
                 return
         await self._app(scope, receive, send)
 
-    def _is_own(self, origin: str, called: str) -> bool:
-        """Tell whether what a browser sends comes from a page of this server, or from what its user installed."""
-        kind, _, name = origin.lower().partition("://")
-        return host_name(name) in {*self._names, called} or kind.endswith("-extension")
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Tell whether what a browser sends comes from a page of this server, or from what its user installed.
+
+        Args:
+            origin: The ``Origin`` header.
+            host: The ``Host`` header.
+        """
+        kind, _, address = origin.lower().partition("://")
+        name = host_name(address)
+        # Behind a proxy the browser sees another port than is called: a name that was allowed is enough.
+        if kind.endswith("-extension") or name in self._allowed:
+            return True
+        # What listens on another port of this machine is another's.
+        return name in {*self._names, host_name(host)} and _port(address, kind) == _port(host, kind)
 
     def _check(self, scope: Scope) -> None:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, value)
-        name = host_name(headers.get(b"host", b"").decode("latin-1"))
+        host = headers.get(b"host", b"").decode("latin-1")
+        name = host_name(host)
         if name not in self._names and not (self._any_address and _is_address(name)):
             raise ApiError(
                 f"This server is not called {name[:100]!r}. Call it by its address, or start it with --allow-host.",
@@ -114,7 +132,7 @@ class Doorkeeper:
                 code="wrong_host",
             )
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and not self._is_own(origin, name):
+        if origin and not self._is_own(origin, host):
             raise ApiError(
                 f"Pages of {origin[:100]!r} may not use this server.",
                 status=403,
@@ -123,8 +141,7 @@ class Doorkeeper:
             )
         if not self._keys or scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDERS):
             return
-        kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if kind.lower() != "bearer" or not knows_key(key.strip(), self._keys):
+        if not knows_key(bearer_key(headers.get(b"authorization", b"").decode("latin-1")), self._keys):
             raise ApiError(
                 "The API key is missing or wrong. Send it in the header: Authorization: Bearer KEY.",
                 status=401,

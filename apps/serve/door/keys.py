@@ -16,16 +16,23 @@ MOST_BYTES = 2**20
 
 def hash_key(key: str) -> bytes:
     """Return what is kept of a key. Keys are long and random: a slow hash would add nothing."""
-    return hashlib.sha256(key.encode()).digest()
+    # Not every string that a program may be given is text; one that is not is a wrong key like any other.
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def knows_key(key: str, hashes: frozenset[bytes]) -> bool:
-    """Tell whether a key is one of those, in a time that does not depend on which."""
+    """Tell whether a key is one of those, in a time that does not depend on which; an empty one is none."""
     given = hash_key(key)
     found = False
     for known in hashes:
         found |= hmac.compare_digest(given, known)
-    return found
+    return found and bool(key)
+
+
+def bearer_key(header: str) -> str:
+    """Return the key in an ``Authorization`` header; an empty text where it brings none."""
+    kind, _, key = header.partition(" ")
+    return key.strip() if kind.lower() == "bearer" else ""
 
 
 def read_keys(path: str | Path) -> frozenset[bytes]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,6 +22,45 @@ from nlpkit.core.errors import shown
 MOST_FIELDS = 1000
 MOST_TEXTS = 256
 MOST_ALTERNATIVES = 10
+
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MOST_TEXTS}
+_KEY = {"api_key": {**_TEXT, "description": "A key, where the server demands one."}}
+_PAIR = {
+    "source": {**_TEXT, "description": "Code of the text's language, or auto."},
+    "target": {**_TEXT, "description": "Code of the language to translate into."},
+}
+TRANSLATE_FIELDS: dict[str, Any] = {
+    "type": "object",
+    "required": ["q", "source", "target"],
+    "properties": {
+        "q": {"anyOf": [_TEXT, _TEXTS], "description": "A text, or a list of texts."},
+        **_PAIR,
+        "format": {"enum": ["text", "html"], "description": "Both are treated alike."},
+        "alternatives": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MOST_ALTERNATIVES,
+            "description": "So many more translations of each; 0.",
+        },
+        **_KEY,
+    },
+}
+DETECT_FIELDS: dict[str, Any] = {
+    "type": "object",
+    "required": ["q"],
+    "properties": {"q": {"anyOf": [_TEXT, _TEXTS], "description": "A text; of a list the first is read."}, **_KEY},
+}
+FILE_FIELDS: dict[str, Any] = {
+    "type": "object",
+    "required": ["file", "source", "target"],
+    "properties": {
+        "file": {**_TEXT, "format": "binary", "description": "The file, with its name."},
+        **_PAIR,
+        **_KEY,
+    },
+}
+"""Fields of the requests, as JSON schemas."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +146,9 @@ async def read_fields(visit: Visit) -> Fields:
 
 def _read_json(data: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(data.decode())
-    except (ValueError, RecursionError):
+        # Unlike Python's own reader it refuses halves of surrogate pairs, which are no text.
+        values = from_json(data, allow_inf_nan=False)
+    except ValueError:
         values = None
     if not isinstance(values, dict):
         raise ApiError("Invalid request: the body is neither a JSON object nor a form that its Content-Type names")
@@ -144,6 +185,8 @@ async def _read_multipart(request: Request, data: bytes, given: dict[str, Any]) 
         form = await copy.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=max(1, len(data)))
     except HTTPException as error:
         raise ApiError(f"Invalid request: the form cannot be read: {error.detail}") from None
+    except UnicodeError:
+        raise ApiError("Invalid request: the form cannot be read in the charset that it names") from None
     try:
         file = None
         pairs: list[tuple[str, str]] = []
@@ -152,6 +195,10 @@ async def _read_multipart(request: Request, data: bytes, given: dict[str, Any]) 
                 file = (value.filename or "", await value.read())
             else:
                 pairs.append((name, value))
+        # Some of the charsets that a form may name make halves of surrogate pairs, which are no text.
+        "".join([*itertools.chain(*pairs), file[0] if file else ""]).encode()
+    except UnicodeEncodeError:
+        raise ApiError("Invalid request: the form cannot be read in the charset that it names") from None
     finally:
         await form.close()
     return Fields({**given, **_gathered(pairs)}, file)

@@ -86,7 +86,9 @@ class KeptFiles:
         """
         path = PurePosixPath(name.replace("\\", "/"))
         stem = re.sub(r"[^\w.-]+", "_", path.stem, flags=re.ASCII)[:80].strip("._") or "file"
-        kept = f"{uuid.uuid4()}.{stem}_{language}{path.suffix.lower()}"
+        # Both stand in an address and in a header.
+        suffix = re.sub(r"[^\w.]+", "", path.suffix.lower(), flags=re.ASCII)[:20]
+        kept = f"{uuid.uuid4()}.{stem}_{language}{suffix}"
         self._files[kept] = KeptFile(data, media, time.monotonic() + KEPT_SECONDS)
         self._sweep()
         return kept

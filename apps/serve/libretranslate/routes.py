@@ -11,9 +11,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from nlpkit.apps.pipeline.result import TaskResult
-from nlpkit.apps.serve.door.keys import knows_key
+from nlpkit.apps.serve.door.keys import bearer_key, knows_key
 from nlpkit.apps.serve.errors import ApiError, to_api_error
-from nlpkit.apps.serve.libretranslate.fields import MOST_ALTERNATIVES, Fields, read_fields
+from nlpkit.apps.serve.libretranslate.fields import (
+    DETECT_FIELDS,
+    FILE_FIELDS,
+    MOST_ALTERNATIVES,
+    TRANSLATE_FIELDS,
+    Fields,
+    read_fields,
+)
 from nlpkit.apps.serve.libretranslate.files import KeptFiles, check_kind, file_suffixes, media_type
 from nlpkit.apps.serve.libretranslate.languages import (
     AUTO,
@@ -55,10 +62,9 @@ def _check_key(visit: Visit, fields: Fields) -> None:
     keys = visit.state.settings.api_keys
     if not keys:
         return
-    kind, _, key = visit.request.headers.get("authorization", "").partition(" ")
     given = fields.values.get("api_key")
     if not isinstance(given, str) or not given:
-        given = key.strip() if kind.lower() == "bearer" else ""
+        given = bearer_key(visit.request.headers.get("authorization", ""))
     if not knows_key(given, keys):
         raise ApiError("Invalid API key", status=403)
 
@@ -217,7 +223,24 @@ ROUTES = [
 ]
 
 _GROUP = "LibreTranslate's interface"
+_PLAIN = "PlainError"
+_FORMS = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
 OPERATIONS = [
-    Operation("/languages", "get", "List the languages.", _GROUP),
-    Operation("/frontend/settings", "get", "Tell what a page needs to know.", _GROUP),
-]
+    Operation(
+        "/translate", "post", "Translate a text or several.", _GROUP, fields=TRANSLATE_FIELDS, forms=_FORMS,
+        problem=_PLAIN,
+    ),
+    Operation(
+        "/detect", "post", "Tell the language of a text.", _GROUP, fields=DETECT_FIELDS, forms=_FORMS, problem=_PLAIN
+    ),
+    Operation(
+        "/translate_file", "post", "Translate a file; the answer says where to fetch it.", _GROUP, fields=FILE_FIELDS,
+        forms=_FORMS[2:], problem=_PLAIN,
+    ),
+    Operation(
+        "/download_file/{name}", "get", "Fetch a translated file.", _GROUP, media="application/octet-stream",
+        problem=_PLAIN,
+    ),
+    Operation("/languages", "get", "List the languages.", _GROUP, problem=_PLAIN),
+    Operation("/frontend/settings", "get", "Tell what a page needs to know.", _GROUP, problem=_PLAIN),
+]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nlpkit.apps.serve.body import Body
+from nlpkit.apps.serve.body import Body, at_most
 
 MOST_PROMPTS = 256
 """Most prompts of one request."""
@@ -14,15 +14,16 @@ MOST_BIASES = 1024
 """Most entries of a logit bias."""
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 Text = Annotated[str, Field(max_length=4_000_000)]
 Prompt = (
     Text
-    | Annotated[list[TokenId], Field(min_length=1)]
-    | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
-    | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MOST_PROMPTS)]
+    | TokenIds
+    | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
 )
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
-Stop = StopText | Annotated[list[StopText], Field(max_length=4)]
+Stop = StopText | Annotated[list[StopText], Field(max_length=4, fail_fast=True)]
 BiasedId = Annotated[str, Field(pattern="^[0-9]{1,10}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 
@@ -47,8 +48,8 @@ class SamplingBody(Body):
     stop: Stop | None = Field(None, description="Up to four strings; the text ends before the first of them.")
     presence_penalty: float | None = Field(None, ge=-2, le=2, description="Once for tokens that were written; 0.")
     frequency_penalty: float | None = Field(None, ge=-2, le=2, description="For each time that a token was written; 0.")
-    logit_bias: dict[BiasedId, Bias] | None = Field(
-        None, max_length=MOST_BIASES, description="Token id to what is added to its logit; -100 bans it."
+    logit_bias: Annotated[dict[BiasedId, Bias], Field(max_length=MOST_BIASES), at_most(MOST_BIASES)] | None = Field(
+        None, description="Token id to what is added to its logit; -100 bans it."
     )
     seed: int | None = Field(
         None, ge=-(2**63), lt=2**63, description="The same seed gives the same text, whatever runs beside it."

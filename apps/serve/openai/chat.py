@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from nlpkit.apps.serve.errors import ApiError, to_api_error
 from nlpkit.apps.serve.openai.chat_bodies import ChatBody, MessageBody
 from nlpkit.apps.serve.openai.completions import fingerprint, finish_reason, usage
 from nlpkit.apps.serve.openai.decoding import check_stream, decode_config
-from nlpkit.apps.serve.openai.tokens import ShownToken, TokenPlaces, chat_logprobs
+from nlpkit.apps.serve.openai.tokens import GrowingTokens, ShownToken, chat_logprobs
 from nlpkit.apps.serve.running import complete, events_of
 from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.constraint import Constraint
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from nlpkit.core.decode.shared.engine import SharedEngine
     from nlpkit.core.language_model import LanguageModel
 
+ANSWER_TOKENS = 1024
+"""Most tokens of an answer where the request sets no limit."""
 MOST_SCHEMA_CHARS = 65_536
 """Longest JSON schema: it is compiled where everybody's texts are computed."""
 ANY_OBJECT = '{"type": "object"}'
@@ -76,16 +79,17 @@ def plan_chat(body: ChatBody, engine: SharedEngine, lm: LanguageModel) -> ChatPl
     messages = [Message(_role(message), _text(message)) for message in body.messages]
     ids = lm.chat.render_tokens(messages, lm.tokenizer, add_generation_prompt=True)
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    if limit is None:
-        # As long as the context has room for.
-        limit = max(1, engine.max_seq_len - len(ids))
     config = decode_config(
         body,
-        max_tokens=limit,
+        # Texts are kept room for up to their limit: one that nobody set must not keep others out.
+        max_tokens=1 if limit is None else limit,
         n=body.n or 1,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         constraint=_constraint(body),
     )
+    if limit is None:
+        room = min(engine.max_seq_len, engine.batch_tokens // config.n) - len(ids)
+        config = config.replace(max_tokens=max(1, min(ANSWER_TOKENS, room)))
     request = Request(prompt_ids=tuple(ids), config=config)
     engine.check(request)
     return ChatPlan(body, lm, request, body.n or 1)
@@ -142,33 +146,27 @@ async def answer_chat(plan: ChatPlan, engine: SharedEngine, office: PostOffice, 
 
 
 class _Tokens:
-    """The tokens of one answer: which of them belong to what is shown of it."""
+    """The tokens of one answer as it grows; the one that ends it is not told of."""
 
     def __init__(self, plan: ChatPlan) -> None:
         self._tokenizer = plan.lm.tokenizer
         self._wanted = bool(plan.body.logprobs)
-        self._places = TokenPlaces(self._tokenizer)
-        self._length = 0
-        self._pending: list[tuple[ShownToken, int]] = []
+        self._tokens = GrowingTokens(self._tokenizer, plan.request.prompt_ids, wanted=self._wanted)
 
     def add(self, token: ShownToken) -> None:
         """Take a token whose text may not be shown yet."""
-        if self._wanted and token.token_id not in self._tokenizer.eos_ids:
-            self._pending.append((token, self._places.next(token.token_id)))
+        if token.token_id not in self._tokenizer.eos_ids:
+            self._tokens.add(token)
 
     def take(self, text: str) -> dict[str, Any] | None:
         """Return what is told of the tokens that begin in text that is new."""
-        self._length += len(text)
-        if not self._wanted:
-            return None
-        ready = [token for token, place in self._pending if place < self._length]
-        self._pending = self._pending[len(ready) :]
-        return chat_logprobs(self._tokenizer, ready)
+        ready = self._tokens.take(text)
+        return chat_logprobs(self._tokenizer, [token for token, _ in ready]) if self._wanted else None
 
 
 async def stream_chat(
     plan: ChatPlan, engine: SharedEngine, office: PostOffice, tally: Tally
-) -> AsyncIterator[list[str]]:
+) -> AsyncGenerator[list[str]]:
     """Run a request; yield the data of events, those that are ready together."""
     options = plan.body.stream_options
     with_usage = options is not None and bool(options.include_usage)
@@ -195,14 +193,17 @@ async def stream_chat(
 
     try:
         yield [chunk(index, {"role": "assistant", "content": "", "refusal": None}) for index in range(plan.n)]
-        async for batch in events_of(engine, [plan.request], office, watch_text=True, tally=tally):
-            ready: list[str] = []
-            for _, event in batch:
-                n_tokens += event.token_id is not None
-                for copy in range(copies):
-                    ready += told(event, event.index + copy)
-            if ready:
-                yield ready
+        async with contextlib.aclosing(
+            events_of(engine, [plan.request], office, watch_text=True, tally=tally)
+        ) as batches:
+            async for batch in batches:
+                ready: list[str] = []
+                for _, event in batch:
+                    n_tokens += event.token_id is not None
+                    for copy in range(copies):
+                        ready += told(event, event.index + copy)
+                if ready:
+                    yield ready
         last = _object(plan, [], "chat.completion.chunk") | {"usage": usage(len(plan.request.prompt_ids), n_tokens)}
         yield [*([json.dumps(last)] if with_usage else []), "[DONE]"]
     except Exception as error:  # the status was sent: what went wrong is an event like any other

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from nlpkit.apps.serve.body import Body
+from nlpkit.apps.serve.body import Body, at_most
 from nlpkit.apps.serve.openai.bodies import Prompt, SamplingBody, Text
 
 MOST_MESSAGES = 1000
@@ -24,7 +24,7 @@ class MessageBody(Body):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[TextPart], Field(max_length=MOST_MESSAGES)] | None = Field(
+    content: Text | Annotated[list[TextPart], Field(max_length=MOST_MESSAGES, fail_fast=True)] | None = Field(
         None, description="A text, or parts of one."
     )
     name: Annotated[str, Field(max_length=64)] | None = Field(None, description="Accepted and not used.")
@@ -67,9 +67,11 @@ class ChatBody(SamplingBody):
     """A request to answer a conversation."""
 
     model: str = Field(max_length=500, description="Id of a model; GET /v1/models lists them.")
-    messages: list[MessageBody] = Field(min_length=1, max_length=MOST_MESSAGES, description="Oldest first.")
+    messages: list[MessageBody] = Field(
+        min_length=1, max_length=MOST_MESSAGES, fail_fast=True, description="Oldest first."
+    )
     max_completion_tokens: int | None = Field(
-        None, ge=1, description="Most tokens to write; by default what the context has room for."
+        None, ge=1, description="Most tokens to write; by default 1024, or what there is room for."
     )
     max_tokens: int | None = Field(None, ge=1, description="The old name of max_completion_tokens, which wins.")
     logprobs: bool | None = Field(None, description="Tell the log-probability of each token.")
@@ -81,7 +83,9 @@ class ChatBody(SamplingBody):
     function_call: Literal["none", "auto"] | None = Field(None, description="Without functions both are the same.")
     parallel_tool_calls: bool | None = Field(None, description="Without tools it means nothing.")
     store: Literal[False] | None = Field(None, description="Nothing is stored.")
-    metadata: dict[str, str] | None = Field(None, max_length=16, description="Accepted, and neither used nor kept.")
+    metadata: Annotated[dict[str, str], Field(max_length=16), at_most(16)] | None = Field(
+        None, description="Accepted, and neither used nor kept."
+    )
     service_tier: Literal["auto", "default"] | None = Field(None, description="There is one.")
 
 

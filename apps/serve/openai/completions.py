@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.serve.errors import ApiError, to_api_error
 from nlpkit.apps.serve.openai.bodies import CompletionBody, Prompt
 from nlpkit.apps.serve.openai.decoding import check_stream, decode_config
-from nlpkit.apps.serve.openai.tokens import ShownToken, TokenPlaces, completion_logprobs
+from nlpkit.apps.serve.openai.tokens import GrowingTokens, ShownToken, TokenPlaces, completion_logprobs
 from nlpkit.apps.serve.running import Finished, complete, events_of
 from nlpkit.core.decode.request import Completion, Request
 
@@ -100,9 +101,8 @@ def plan_completion(body: CompletionBody, engine: SharedEngine, lm: LanguageMode
     config = decode_config(body, max_tokens=max_tokens, n=best_of, logprobs=body.logprobs)
     asked = []
     for given in texts_of(body.prompt):
-        # What begins a new text stands before an empty one.
-        ids = (lm.encode(given) or [start_id(lm)]) if isinstance(given, str) else given
-        request = Request(prompt_ids=tuple(ids), config=config)
+        ids = ids_of(given, lm)
+        request = Request(prompt_ids=ids, config=config)
         engine.check(request)
         asked.append(Asked(request, given if isinstance(given, str) else lm.tokenizer.decode(ids)))
     return CompletionPlan(body, lm, tuple(asked), n)
@@ -115,12 +115,16 @@ def texts_of(given: Prompt | None) -> Sequence[str | list[int]]:
     return [several or ""] if one else several
 
 
-def start_id(lm: LanguageModel) -> int:
-    """Return the token behind which a new text begins.
+def ids_of(given: str | list[int], lm: LanguageModel) -> tuple[int, ...]:
+    """Return the tokens of a text that was given as it is or as ids.
 
     Raises:
-        ApiError: The tokenizer has none.
+        ApiError: It is empty, and the tokenizer has no token behind which a new text begins.
     """
+    return tuple((lm.encode(given) or [_start_id(lm)]) if isinstance(given, str) else given)
+
+
+def _start_id(lm: LanguageModel) -> int:
     if lm.tokenizer.bos_id is not None:
         return lm.tokenizer.bos_id
     if not lm.tokenizer.eos_ids:
@@ -184,18 +188,18 @@ class _Growing:
     def __init__(self, plan: CompletionPlan, asked: Asked, index: int) -> None:
         self._plan = plan
         self._index = index
-        self._tokenizer = plan.lm.tokenizer
         self._wants_logprobs = plan.body.logprobs is not None
         self._echo = asked if plan.body.echo else None
-        shown = asked.text if plan.body.echo else ""
-        self._places = TokenPlaces(self._tokenizer, offset=len(shown))
-        self._length = len(shown)
-        self._pending: list[tuple[ShownToken, int]] = []
+        self._tokens = GrowingTokens(
+            plan.lm.tokenizer,
+            asked.request.prompt_ids,
+            wanted=self._wants_logprobs,
+            offset=len(asked.text) if plan.body.echo else 0,
+        )
 
     def add(self, token: ShownToken) -> None:
         """Take a token whose text may not be shown yet."""
-        if self._wants_logprobs:
-            self._pending.append((token, self._places.next(token.token_id)))
+        self._tokens.add(token)
 
     def take(self, text: str, *, ended: Completion | None) -> dict[str, Any]:
         """Return a choice with text that is new, and the tokens that begin in it.
@@ -205,22 +209,19 @@ class _Growing:
             ended: The whole text, if this is its end. Then all tokens are told of, the one that ended it too, unless
                 a stop string cut them off.
         """
-        self._length += len(text)
-        everything = ended is not None and ended.finish_reason != "stop"
-        ready = [one for one in self._pending if everything or one[1] < self._length]
-        self._pending = self._pending[len(ready) :]
+        ready = self._tokens.take(text, everything=ended is not None and ended.finish_reason != "stop")
         if self._echo is not None:
             text = self._echo.text + text
             ready = [*self._echo.echoed, *ready]
             self._echo = None
-        logprobs = completion_logprobs(self._tokenizer, ready) if self._wants_logprobs else None
+        logprobs = completion_logprobs(self._plan.lm.tokenizer, ready) if self._wants_logprobs else None
         reason = None if ended is None else finish_reason(ended)
         return {"text": text, "index": self._index, "logprobs": logprobs, "finish_reason": reason}
 
 
 async def stream_completion(
     plan: CompletionPlan, engine: SharedEngine, office: PostOffice, tally: Tally
-) -> AsyncIterator[list[str]]:
+) -> AsyncGenerator[list[str]]:
     """Run a request; yield the data of events, those that are ready together."""
     options = plan.body.stream_options
     with_usage = options is not None and bool(options.include_usage)
@@ -237,16 +238,19 @@ async def stream_completion(
             await read_prompts(plan, engine)
             everyone = [one for copies_of in growing.values() for one in copies_of]
             yield [json.dumps(_object(plan, [one.take("", ended=None)]) | more) for one in everyone]
-        async for batch in events_of(engine, plan.requests, office, watch_text=True, tally=tally):
-            ready = []
-            for place, event in batch:
-                n_tokens += event.token_id is not None
-                for one in growing[place, event.index]:
-                    choice = _advance(one, event)
-                    if choice is not None:
-                        ready.append(json.dumps(_object(plan, [choice]) | more))
-            if ready:
-                yield ready
+        async with contextlib.aclosing(
+            events_of(engine, plan.requests, office, watch_text=True, tally=tally)
+        ) as batches:
+            async for batch in batches:
+                ready = []
+                for place, event in batch:
+                    n_tokens += event.token_id is not None
+                    for one in growing[place, event.index]:
+                        choice = _advance(one, event)
+                        if choice is not None:
+                            ready.append(json.dumps(_object(plan, [choice]) | more))
+                if ready:
+                    yield ready
         last = [json.dumps(_object(plan, []) | {"usage": usage(plan.prompt_tokens, n_tokens)})] if with_usage else []
         yield [*last, "[DONE]"]
     except Exception as error:  # the status was sent: what went wrong is an event like any other

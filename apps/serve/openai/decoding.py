@@ -52,7 +52,7 @@ def decode_config(
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
         logit_bias={int(token_id): bias for token_id, bias in (body.logit_bias or {}).items()},
-        # Seeds of the engine are not negative; each number has one of its own.
+        # Seeds of the engine are not negative.
         seed=None if body.seed is None else body.seed % 2**63,
         logprobs=logprobs,
         constraint=constraint,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.serve.errors import ApiError
-from nlpkit.apps.serve.openai.completions import start_id, texts_of, usage
+from nlpkit.apps.serve.openai.completions import ids_of, texts_of, usage
 
 if TYPE_CHECKING:
     from nlpkit.apps.serve.openai.chat_bodies import EmbeddingBody
@@ -19,23 +19,29 @@ if TYPE_CHECKING:
     from nlpkit.core.language_model import LanguageModel
 
 
-def plan_embeddings(body: EmbeddingBody, lm: LanguageModel) -> list[tuple[int, ...]]:
-    """Return the token ids of each text."""
+def plan_embeddings(body: EmbeddingBody, engine: SharedEngine, lm: LanguageModel) -> list[tuple[int, ...]]:
+    """Return the token ids of each text. All are checked before any is read: a refused request leaves no work behind.
+
+    Raises:
+        ApiError: There is nothing to read of an empty text.
+        NlpkitError: A text cannot be read.
+    """
     found = []
     for given in texts_of(body.input):
-        ids = (lm.encode(given) or [start_id(lm)]) if isinstance(given, str) else given
-        found.append(tuple(ids))
+        ids = ids_of(given, lm)
+        engine.reader.check(ids, hidden=True)
+        found.append(ids)
     return found
 
 
 async def answer_embeddings(
     body: EmbeddingBody, texts: Sequence[tuple[int, ...]], engine: SharedEngine
 ) -> dict[str, Any]:
-    """Read texts; return the answer's body.
+    """Read checked texts; return the answer's body.
 
     Raises:
         ApiError: The vectors cannot have so many dimensions as are asked for.
-        NlpkitError: A text cannot be read.
+        NlpkitError: The engine gave up.
     """
     futures = [engine.reader.mean_hidden(ids) for ids in texts]
     means = await asyncio.gather(*map(asyncio.wrap_future, futures))

@@ -48,7 +48,7 @@ async def create_embeddings(request: Request) -> Any:
     async with visiting(request) as visit:
         body = await visit.read(EmbeddingBody)
         loaded = await visit.lend(body.model)
-        texts = await visit.briefly(lambda: plan_embeddings(body, loaded.lm))
+        texts = await visit.briefly(lambda: plan_embeddings(body, loaded.engine, loaded.lm))
         visit.tally.prompt_tokens = sum(map(len, texts))
         return JSONResponse(await visit.wait(answer_embeddings(body, texts, loaded.engine)))
 

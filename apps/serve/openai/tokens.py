@@ -43,11 +43,13 @@ class TokenPlaces:
 
     Args:
         tokenizer: Turns ids into text.
+        prompt_ids: What stands before the first token and is not counted; some tokenizers take a space off the front
+            of a text that nothing stands before.
         offset: Characters that stand before the first token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, offset: int = 0) -> None:
-        self._decoder = StreamDecoder(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, *, prompt_ids: Sequence[int] = (), offset: int = 0) -> None:
+        self._decoder = StreamDecoder(tokenizer, prompt_ids=prompt_ids)
         self._offset = offset
 
     def next(self, token_id: int) -> int:
@@ -55,6 +57,40 @@ class TokenPlaces:
         begins = self._offset
         self._offset += len(self._decoder.feed(token_id))
         return begins
+
+
+class GrowingTokens:
+    """The tokens of one text as it grows: which of them belong to what is shown of it.
+
+    Args:
+        tokenizer: Turns ids into text.
+        prompt_ids: What the text continues.
+        wanted: Whether anybody wants to be told of them.
+        offset: Characters that are shown before the text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], *, wanted: bool, offset: int = 0) -> None:
+        self._places = TokenPlaces(tokenizer, prompt_ids=prompt_ids, offset=offset)
+        self._wanted = wanted
+        self._length = offset
+        self._pending: list[tuple[ShownToken, int]] = []
+
+    def add(self, token: ShownToken) -> None:
+        """Take a token whose text may not be shown yet."""
+        if self._wanted:
+            self._pending.append((token, self._places.next(token.token_id)))
+
+    def take(self, text: str, *, everything: bool = False) -> list[tuple[ShownToken, int]]:
+        """Return the tokens that begin in text that is new, each with its place.
+
+        Args:
+            text: The text.
+            everything: Return all others as well: nothing more comes.
+        """
+        self._length += len(text)
+        ready = [one for one in self._pending if everything or one[1] < self._length]
+        self._pending = self._pending[len(ready) :]
+        return ready
 
 
 def completion_logprobs(tokenizer: Tokenizer, tokens: Sequence[tuple[ShownToken, int]]) -> dict[str, Any]:

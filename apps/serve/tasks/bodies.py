@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, create_model
 
-from nlpkit.apps.serve.body import Body
+from nlpkit.apps.serve.body import Body, at_most
 from nlpkit.apps.serve.errors import ApiError
 from nlpkit.apps.tasks.task import Field as Column
 from nlpkit.apps.tasks.task import Overflow, Row, Task
@@ -14,13 +14,19 @@ from nlpkit.apps.tasks.task import Overflow, Row, Task
 MOST_ROWS = 256
 """Most rows of one request."""
 
+MOST_ENTRIES = 10_000
+"""Most entries of an object in a field."""
+
 _Text = Annotated[str, StringConstraints(max_length=4_000_000)]
 _KINDS: dict[type, Any] = {
     str: _Text,
-    list: Annotated[list[_Text], Field(max_length=1000)],
-    dict: Annotated[dict[str, _Text], Field(max_length=10_000)],
+    list: Annotated[list[_Text], Field(max_length=1000, fail_fast=True)],
+    dict: Annotated[dict[str, _Text], Field(max_length=MOST_ENTRIES), at_most(MOST_ENTRIES)],
     int: Annotated[int, Field(ge=-(10**18), le=10**18)],
 }
+
+_Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=16, fail_fast=True)]
+_Words = Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=64, fail_fast=True)]
 
 
 class TaskOptions(Body):
@@ -37,18 +43,14 @@ class TaskOptions(Body):
     frequency_penalty: float | None = Field(None, ge=-2, le=2, description="For each time that a token was written.")
     presence_penalty: float | None = Field(None, ge=-2, le=2, description="Once for tokens that were written.")
     no_repeat_ngram: int | None = Field(None, ge=0, le=1000, description="Never write so many tokens twice; 0 is off.")
-    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=16)] | None = Field(
-        None, description="Strings that end the text."
-    )
+    stop: _Stops | None = Field(None, description="Strings that end the text.")
     seed: int | None = Field(None, ge=0, lt=2**63, description="Repeats what was sampled.")
     n: int | None = Field(None, ge=1, le=20, description="Give so many predictions, as alternatives.")
     beam_size: int | None = Field(None, ge=1, le=32, description="Beams to search with; 1 does not search.")
     length_penalty: float | None = Field(None, ge=-10, le=10, description="Of beam search.")
     beam_groups: int | None = Field(None, ge=1, le=32, description="Groups of beams that are kept apart.")
     diversity_penalty: float | None = Field(None, ge=0, le=1000, description="What keeps groups of beams apart.")
-    must_include: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=64)] | None = Field(
-        None, description="Words that the text must hold; searches with beams."
-    )
+    must_include: _Words | None = Field(None, description="Words that the text must hold; searches with beams.")
     contrastive_alpha: float | None = Field(None, ge=0, le=1, description="Contrastive search; 0 is off.")
 
 
@@ -70,7 +72,7 @@ def build_body(task: Task[Any], name: str) -> type[TaskBody]:
     """
     columns = [column for column in task.fields if column.role != "reference"]
     row = create_model(f"{name}Row", __base__=Body, **{column.name: _field(column) for column in columns})
-    rows: Any = Annotated[list[row], Field(min_length=1, max_length=MOST_ROWS)]  # type: ignore[valid-type]
+    rows: Any = Annotated[list[row], Field(min_length=1, max_length=MOST_ROWS, fail_fast=True)]  # type: ignore[valid-type]
     fields: dict[str, Any] = {column.name: (_KINDS[column.kind] | None, _described(column)) for column in columns}
     described = Field(None, description="Several rows instead of one: objects with the fields of one.")
     body: type[TaskBody] = create_model(name, __base__=TaskBody, **fields, rows=(rows | None, described))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,13 +66,14 @@ class TaskEndpoint:
 
     async def _events(
         self, visit: Visit, toolkit: Toolkit, row: Row, options: dict[str, Any], body: TaskBody
-    ) -> AsyncIterator[list[str]]:
+    ) -> AsyncGenerator[list[str]]:
         def work() -> Iterator[str | TaskResult]:
             return toolkit.stream(self.task, row, options=options, on_overflow=body.on_overflow)
 
         try:
-            async for pieces in pieces_in_thread(visit.state, work):
-                yield [json.dumps(_event(visit, piece)) for piece in pieces]
+            async with contextlib.aclosing(pieces_in_thread(visit.state, work)) as found:
+                async for pieces in found:
+                    yield [json.dumps(_event(visit, piece)) for piece in pieces]
             yield ["[DONE]"]
         except Exception as error:  # the status was sent: what went wrong is an event like any other
             yield [json.dumps(to_api_error(error).body()), "[DONE]"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from nlpkit.core.decode.sampler import draw_seed
 from nlpkit.core.decode.shared.reading import Reader
 from nlpkit.core.decode.shared.station import Entry, Station
 from nlpkit.core.decode.shared.submission import (
+    CLOSED,
     CancelledRequestError,
     ClosedServiceError,
     Sink,
@@ -36,7 +38,6 @@ AHEAD = 8
 comes next need not wait for long."""
 FOOTPRINT = 3
 """How much more of a cache may be written than is in use at once, before a new one is begun."""
-CLOSED = "The model is being unloaded, or the program is ending. Try again later."
 SCORED_AT_ONCE = 512
 """Tokens that are scored between two steps of running texts."""
 
@@ -134,10 +135,15 @@ class SharedEngine:
             watch_text=watch_text,
             order=order,
             keep=[None] * len(seeded) if len(seeded) <= FEW else shared,
-            cancel=lambda one: self._thread.post(lambda: self._drop(one)),
+            cancel=self._cancel,
         )
         self._thread.post(lambda: self._enter(submission))
         return submission
+
+    def _cancel(self, submission: Submission) -> None:
+        # Where the thread has ended, nothing of it is left.
+        with contextlib.suppress(ClosedServiceError):
+            self._thread.post(lambda: self._drop(submission))
 
     def generate(
         self, requests: Sequence[Request], *, batch_tokens: int | None = None
@@ -194,7 +200,11 @@ class SharedEngine:
             submission.cancel()
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
-        """Compute log-likelihoods as `Engine.score` does, a few between two steps of running texts."""
+        """Compute log-likelihoods as `Engine.score` does, a few between two steps of running texts.
+
+        Raises:
+            ClosedServiceError: The engine was closed.
+        """
         cancellation = current_cancellation()
         scores: list[Score] = []
         for first, stop in _parts([len(context) + len(continuation) for context, continuation in pairs]):
@@ -203,14 +213,23 @@ class SharedEngine:
         return scores
 
     def score_some(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Future[list[Score]]:
-        """Compute log-likelihoods of few pairs at once, between two steps of running texts."""
-        return self._thread.call(lambda: self.engine.score(pairs))
+        """Compute log-likelihoods of few pairs at once, between two steps of running texts.
+
+        Raises:
+            ClosedServiceError: The engine was closed; where that happens before they are computed, the future has it.
+        """
+
+        def compute() -> list[Score]:
+            if self._closed:
+                raise ClosedServiceError(CLOSED)
+            return self.engine.score(pairs)
+
+        return self._thread.call(compute)
 
     def close(self) -> None:
         """Take no more requests; whoever waits for one gets `ClosedServiceError`."""
         self._closed = True
         self._thread.leave(self)
-        self._thread.leave(self.reader)
 
     # On the thread alone.
 
@@ -243,6 +262,8 @@ class SharedEngine:
         self._suspects.clear()
         self._others.clear()
         self._main.entries.clear()
+        # Nobody closes an engine that broke down, and what reads beside it holds the weights.
+        self._thread.leave(self.reader)
 
     def _new_station(self) -> Station:
         return Station(self.engine.new_loop(batch_tokens=self.batch_tokens))
@@ -250,9 +271,7 @@ class SharedEngine:
     def _enter(self, submission: Submission) -> None:
         if self._closed:
             # It was handed in while the engine was being closed: nobody would ever come to it.
-            submission.fail(
-                ClosedServiceError("The model is being unloaded, or the program is ending. Try again later.")
-            )
+            submission.fail(ClosedServiceError(CLOSED))
         else:
             self._queue.append(submission)
 
@@ -286,11 +305,31 @@ class SharedEngine:
             try:
                 station.drop(submission)
             except Exception as error:  # as in `turn`
-                self._recover(station, error)
+                self._recover_or_end(station, error)
+
+    def _recover_or_end(self, station: Station, error: Exception) -> None:
+        """Recover between two turns, where nobody else would see that it cannot be done."""
+        try:
+            self._recover(station, error)
+        except Exception:  # it could not even begin anew, for want of memory: the other engines go on without it
+            self._closed = True
+            self._thread.leave(self)
 
     def _recover(self, station: Station, error: Exception) -> None:
-        """Give up a loop that failed. Whoever may be the cause is tried again alone; the others begin again."""
+        """Give up a loop that failed. Whoever may be the cause is tried again alone; the others begin again.
+
+        Raises:
+            Exception: There is no new one to be had; all who were in it are told of `error`.
+        """
         entries = list(station.entries.values())
+        try:
+            self._begin_again(station, entries, error)
+        except Exception:
+            for entry in entries:
+                entry.submission.fail(error)
+            raise
+
+    def _begin_again(self, station: Station, entries: Sequence[Entry], error: Exception) -> None:
         suspects = [] if station.alone else [entry for entry in entries if entry.may_fail]
         if station is self._main:
             self._main = self._new_station()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nlpkit.core.decode.runner import ShowsHidden
-from nlpkit.core.decode.shared.submission import ClosedServiceError
+from nlpkit.core.decode.shared.submission import CLOSED, ClosedServiceError
 from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class Reader:
         self._queue: deque[_Scoring | _Averaging] = deque()
         self._group: list[_Scoring | _Averaging] = []
         self._runner: Runner | None = None
+        self._closed = False
         thread.join(self)
 
     def scores(self, ids: Sequence[int], *, top: int = 0) -> Future[TokenScores]:
@@ -132,14 +133,15 @@ class Reader:
         Raises:
             InputError: The text has no tokens, or some that the model does not know.
             ContextOverflowError: It is longer than the model's context.
+            ClosedServiceError: The thread has ended.
         """
-        self._check(ids, len(ids) - 1)
+        self.check(ids)
         future: Future[TokenScores] = Future()
         if len(ids) == 1:
             future.set_result(TokenScores((), ()))
         else:
             one = _Scoring(tuple(ids[:-1]), future, following=tuple(ids[1:]), top=top)
-            self._thread.post(lambda: self._queue.append(one))
+            self._thread.post(lambda: self._enter(one))
         return future
 
     def mean_hidden(self, ids: Sequence[int]) -> Future[list[float]]:
@@ -155,23 +157,36 @@ class Reader:
             InputError: The text has no tokens, or some that the model does not know.
             ContextOverflowError: It is longer than the model's context.
             ConfigError: The model shows no hidden states.
+            ClosedServiceError: The thread has ended.
         """
-        self._check(ids, len(ids))
-        if not self._engine.shows_hidden:
+        self.check(ids, hidden=True)
+        one = _Averaging(tuple(ids), Future())
+        self._thread.post(lambda: self._enter(one))
+        return one.future
+
+    def check(self, ids: Sequence[int], *, hidden: bool = False) -> None:
+        """Refuse a text that cannot be read.
+
+        Args:
+            ids: The text.
+            hidden: Whether its hidden states are wanted, as `mean_hidden` averages them, or the tokens' scores.
+
+        Raises:
+            InputError: The text has no tokens, or some that the model does not know.
+            ContextOverflowError: It is longer than the model's context.
+            ConfigError: Hidden states are wanted of a model that shows none.
+        """
+        if hidden and not self._engine.shows_hidden:
             raise ConfigError(
                 "This model runs through transformers and shows no hidden states here, so it makes no embeddings. Use "
                 "a model of a family that nlpkit's own core runs."
             )
-        one = _Averaging(tuple(ids), Future())
-        self._thread.post(lambda: self._queue.append(one))
-        return one.future
-
-    def _check(self, ids: Sequence[int], n_read: int) -> None:
         if not ids:
             raise InputError("The text is empty: it has no tokens. Give at least one character.")
         if min(ids) < 0 or max(ids) >= self._engine.vocab_size:
             raise InputError(f"The text holds ids outside the vocabulary of {self._engine.vocab_size} tokens.")
-        if n_read > self._engine.max_seq_len:
+        # The last token's score needs nothing behind it.
+        if len(ids) - (not hidden) > self._engine.max_seq_len:
             raise ContextOverflowError(
                 f"The text has {len(ids)} tokens; the model's context holds {self._engine.max_seq_len}. Shorten it."
             )
@@ -195,12 +210,20 @@ class Reader:
             self._runner = None
 
     def stop(self) -> None:
-        """Tell everybody that nothing more comes."""
+        """Tell everybody that nothing more comes, and from now on whoever asks for more."""
+        self._closed = True
         self._fail(
             [*self._group, *self._queue], ClosedServiceError("The program is ending, or the model was unloaded.")
         )
         self._group.clear()
         self._queue.clear()
+
+    def _enter(self, one: _Scoring | _Averaging) -> None:
+        if self._closed:
+            # It was handed in while the reader was being closed: nobody would ever come to it.
+            self._fail([one], ClosedServiceError(CLOSED))
+        else:
+            self._queue.append(one)
 
     def _step(self) -> None:
         if not self._group and not self._gather():

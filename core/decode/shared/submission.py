@@ -20,6 +20,9 @@ Sink: TypeAlias = "Callable[[int, Event | Exception], None]"
 that ends them. Called on the thread that computes: it must be short."""
 
 
+CLOSED = "The model is being unloaded, or the program is ending. Try again later."
+
+
 class CancelledRequestError(NlpkitError):
     """The caller no longer wants what it asked for."""
 

@@ -14,7 +14,9 @@ QUICK = settings(
     max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
 )
 POSTS = ["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/translate", "/v1/write", "/v1/generate"]
+POSTS += ["/translate", "/detect", "/translate_file"]
 GETS = ["/v1/models", "/v1/models/{model}", "/health", "/metrics", "/languages", "/frontend/settings"]
+GETS += ["/download_file/{name}"]
 
 
 @pytest.fixture(scope="module")

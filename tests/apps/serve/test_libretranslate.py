@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 
 import httpx2 as httpx
@@ -104,6 +105,33 @@ def test_errors_have_its_form(address: str, body: object, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        {"q": "\ud800", "source": "en", "target": "de"},
+        {"q": "x", "source": "en", "target": "\ud800"},
+        {"q": "x", "source": "en", "target": "de", "\ud800": 1},
+        {"q": float("nan"), "source": "en", "target": "de"},
+    ],
+)
+def test_halves_of_characters_are_refused(address: str, body: object) -> None:
+    for path in ("/translate", "/detect"):
+        # Written out by hand: the client refuses such itself.
+        answer = httpx.post(f"{address}{path}", content=json.dumps(body), headers={"Content-Type": "application/json"})
+        assert (answer.status_code, set(answer.json())) == (400, {"error"})
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "punycode", "idna", "hex", "none"])
+def test_forms_cannot_name_charsets_that_make_no_text(address: str, charset: str) -> None:
+    parts = [("q", "+2AA-"), ("source", "en"), ("target", "+2AA-")]
+    lines = [f'--a\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in parts]
+    kind = f"multipart/form-data; boundary=a; charset={charset}"
+    answer = httpx.post(
+        f"{address}/translate", content="".join([*lines, "--a--\r\n"]).encode(), headers={"Content-Type": kind}
+    )
+    assert (answer.status_code, set(answer.json())) == (400, {"error"})
+
+
+@pytest.mark.parametrize(
     ("kind", "data"),
     [
         ("multipart/form-data", b"x"),
@@ -126,6 +154,18 @@ def test_files_go_up_and_down(address: str, expected: str, tmp_path: object) -> 
     assert answer.text == expected
     assert answer.headers["content-disposition"] == 'attachment; filename="my_notes_de.txt"'
     assert httpx.get(f"{address}/download_file/other.txt").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("brief.m\u0430rt", "brief_de.mrt"), ('x.a"b', "x_de.a"), ("a." + "x" * 500, "a_de.")]
+)
+def test_no_name_of_a_file_breaks_the_answer(address: str, name: str, shown: str) -> None:
+    upload = {"file": (name, b"<!DOCTYPE html><p>Hi</p>"), "source": (None, "de"), "target": (None, "de")}
+    url = httpx.post(f"{address}/translate_file", files=upload, timeout=60).json()["translatedFileUrl"]
+    answer = httpx.get(url)
+    assert answer.status_code == 200
+    assert answer.headers["content-disposition"].startswith(f'attachment; filename="{shown}')
+    assert len(answer.headers["content-disposition"]) < 100
 
 
 def test_documents_keep_their_form(address: str) -> None:
@@ -190,6 +230,7 @@ def test_keys_come_as_a_field() -> None:
         assert httpx.post(f"{address}/translate", json={**body, "api_key": "secret"}).status_code == 200
         assert httpx.post(f"{address}/translate", json=body, headers={"Authorization": "Bearer secret"}).is_success
         assert httpx.post(f"{address}/detect", data={"q": "x"}).status_code == 403
+        assert httpx.post(f"{address}/detect", content=b'{"q": "x", "api_key": "\\ud800"}').status_code == 400
         assert httpx.get(f"{address}/languages").status_code == 200
         assert httpx.get(f"{address}/frontend/settings").json()["keyRequired"] is True
 

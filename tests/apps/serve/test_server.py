@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from starlette.routing import Route
 from tiny_server import running, tiny_lm, tiny_models, tiny_settings
 
+from nlpkit.apps.serve.app import build_app
 from nlpkit.apps.serve.models import ServedModels
 from nlpkit.apps.serve.settings import ServedModel
 from nlpkit.core.decode.config import DecodeConfig
@@ -98,8 +100,14 @@ def test_only_its_own_names_are_answered(address: str, host: str, status: int) -
 @pytest.mark.parametrize(
     ("origin", "status"),
     [
-        ("http://127.0.0.1:8000", 200),
-        ("http://localhost:3000", 200),
+        ("http://127.0.0.1:PORT", 200),
+        ("http://localhost:PORT", 200),
+        ("http://[::1]:PORT", 200),
+        ("http://models.example:PORT", 200),
+        ("https://models.example", 200),
+        ("http://127.0.0.1", 403),
+        ("http://localhost:3000", 403),
+        ("http://[::1]:3000", 403),
         ("moz-extension://5b1c", 200),
         ("https://evil.example", 403),
         ("http://localhost.evil.example", 403),
@@ -108,8 +116,14 @@ def test_only_its_own_names_are_answered(address: str, host: str, status: int) -
 )
 def test_other_pages_cannot_send(address: str, origin: str, status: int) -> None:
     body = json.dumps({"model": "tiny", "prompt": "x", "max_tokens": 1})
-    headers = {"Origin": origin, "Content-Type": "text/plain"}
+    headers = {"Origin": origin.replace("PORT", address.rpartition(":")[2]), "Content-Type": "text/plain"}
     assert httpx.post(f"{address}/v1/completions", content=body, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(("origin", "status"), [("http://localhost", 200), ("http://localhost:8000", 403)])
+def test_a_host_without_a_port_has_the_usual_one(address: str, origin: str, status: int) -> None:
+    headers = {"Origin": origin, "Host": "localhost"}
+    assert httpx.post(f"{address}/detect", json={"q": "x"}, headers=headers).status_code == status
 
 
 def test_other_pages_get_no_leave_to_read(address: str) -> None:
@@ -169,7 +183,19 @@ def test_unknown_addresses_and_methods_are_refused(address: str) -> None:
 
 def test_the_interface_describes_itself(address: str) -> None:
     document = httpx.get(f"{address}/openapi.json").json()
-    assert "/v1/completions" in document["paths"]
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    # The page, what describes the interface, and another address of the same.
+    others = {"/", "/favicon.ico", "/page/{name}", "/docs", "/openapi.json", "/v1/engines/{engine:path}/completions"}
+    models = tiny_models(tiny_settings())
+    models.close()
+    app = build_app(tiny_settings(), models=models)
+    served = {
+        (method, route.path.replace(":path", ""))
+        for route in app.routes
+        if isinstance(route, Route) and route.path not in others
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert described == served
     page = httpx.get(f"{address}/docs").text
     assert "presence_penalty" in page
     assert "http://" not in page.replace("http://127", "")

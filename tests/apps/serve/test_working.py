@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 from tiny_server import tiny_models, tiny_settings
 
 from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.serve.mailbox import PostOffice
 from nlpkit.apps.serve.running import complete
-from nlpkit.apps.serve.state import ServerState
+from nlpkit.apps.serve.state import LONG_WORKERS, ServerState
 from nlpkit.apps.serve.working import in_thread, pieces_in_thread
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.request import Request
@@ -103,10 +106,67 @@ def test_leaving_pieces_early_stops_the_work() -> None:
 
             pieces = pieces_in_thread(state, work)
             await anext(pieces)
-            await pieces.aclose()  # type: ignore[attr-defined]
+            await pieces.aclose()
 
     asyncio.run(go())
     assert closed == ["closed"]
+
+
+@pytest.mark.parametrize("how", ["scope", "task"])
+def test_no_thread_outlives_the_wait_for_it(how: str) -> None:
+    """What it works with is given back when the wait is over."""
+    ended: list[str] = []
+
+    def work() -> Iterator[str]:
+        yield "one"
+        time.sleep(0.3)
+        ended.append("ended")
+
+    async def streamed(state: ServerState) -> None:
+        async with aclosing(pieces_in_thread(state, work)) as pieces:
+            await anext(pieces)
+            await anyio.sleep(10)
+
+    async def whole(state: ServerState) -> None:
+        await in_thread(state, lambda: list(work()))
+
+    async def go(ask: Callable[[ServerState], Awaitable[None]]) -> None:
+        async with state_of() as state:
+            if how == "scope":
+                with anyio.move_on_after(0.1):
+                    await ask(state)
+            else:
+                task = asyncio.ensure_future(ask(state))
+                for _ in range(3):
+                    await asyncio.sleep(0.05)
+                    task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert ended == ["ended"]
+            ended.clear()
+
+    for ask in (streamed, whole):
+        asyncio.run(go(ask))
+
+
+def test_loaded_models_are_lent_however_many_tasks_run() -> None:
+    async def go() -> None:
+        async with state_of() as state:
+            with state.models.lend("tiny"):
+                pass
+            ended = threading.Event()
+            tasks = [asyncio.ensure_future(state.at_length(lambda: ended.wait(30))) for _ in range(LONG_WORKERS)]
+            try:
+                while state._long.available_tokens:
+                    await asyncio.sleep(0.01)
+                with anyio.fail_after(10):
+                    async with state.borrowed(state.models.lend("tiny")) as loaded:
+                        assert not loaded.engine.closed
+            finally:
+                ended.set()
+                await asyncio.gather(*tasks)
+
+    asyncio.run(go())
 
 
 def test_what_goes_wrong_in_the_thread_is_raised() -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sys
+import time
 import weakref
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ from nlpkit.core.decode import guide as guides
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.constraint import Constraint
 from nlpkit.core.decode.engine import Engine
-from nlpkit.core.decode.guide import allowed_masks, start_guide
+from nlpkit.core.decode.guide import allowed_masks, check_constraint, start_guide
 from nlpkit.core.decode.request import Completion, Request
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.runners.gpt import GPTRunner
@@ -359,6 +360,9 @@ def test_a_dead_end_is_told(pattern: str) -> None:
     with pytest.raises(ConfigError, match=r"came to a dead end: no token of this model's vocabulary"):
         write("toy", Constraint.regex(pattern), logit_bias={1: 5.0})
     write("toy", Constraint.regex("ab"))
+    # Where it is the first token that is missing, before anything runs.
+    with pytest.raises(ConfigError, match="dead end"):
+        check_constraint(Constraint.regex("A"), tokenizer_of("toy"))
 
 
 @pytest.mark.parametrize(
@@ -377,10 +381,26 @@ def test_a_dead_end_is_told(pattern: str) -> None:
 def test_what_cannot_be_used_is_told_before_anything_runs(constraint: Constraint, said: str) -> None:
     good = Request(prompt_ids=(1,), config=DecodeConfig(max_tokens=2))
     bad = Request(prompt_ids=(1,), config=DecodeConfig(max_tokens=2, constraint=constraint))
+    engine = engine_of("bpe")
+    began = time.thread_time()
     with pytest.raises(ConfigError, match=said) as caught:
-        engine_of("bpe").generate([good, bad])
+        engine.generate([good, bad])
+    # Others may be at the same engine.
+    assert time.thread_time() - began < 1.5
     assert "\n" not in str(caught.value)
     assert f"The {constraint.kind} constraint" in str(caught.value)
+
+
+def test_constraints_of_some_size_can_be_used() -> None:
+    fields = {f"field {i}": {"type": "string", "pattern": f"^[A-Z]{{2,5}}[0-9]{{1,{i + 3}}}$"} for i in range(100)}
+    schema = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    for constraint in (
+        Constraint.json_schema(schema),
+        Constraint.json_schema({"enum": [f"value number {i} of many" for i in range(2000)]}),
+        Constraint.choice(*[f"choice number {i} of many" for i in range(2000)]),
+        Constraint.regex("([0-9a-f]{4}:){500}[a-z]{1,2000}"),
+    ):
+        check_constraint(constraint, tokenizer_of("bpe"))
 
 
 def test_values() -> None:

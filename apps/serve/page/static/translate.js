@@ -1,6 +1,6 @@
 // Translate: two panes, how sure each result is, other ways to say it, whole files.
 import { getJson, PlainError, postForm, postStream } from "./api.js";
-import { copyButton, field, h, replace } from "./dom.js";
+import { copyButton, field, h, replace, translate } from "./dom.js";
 import { remember } from "./history.js";
 import { meter, notes, output, runner, textPane } from "./parts.js";
 import { language, t } from "./texts.js";
@@ -26,6 +26,8 @@ export function translateView() {
   let languages = [];
   let formats = [];
   let last = null;
+  let sending = null;
+  let asking = null;
 
   function fill() {
     const chosen = [from.value || "auto", to.value];
@@ -47,7 +49,8 @@ export function translateView() {
     const before = from.value === "auto" ? last?.source_lang : from.value;
     if (!before) return;
     [from.value, to.value] = [to.value, before];
-    if (last) pane.set(last.shown);
+    // What was written since is the user's own.
+    if (last && pane.area.value === last.asked.source) pane.set(last.shown);
   });
 
   // A file that is more than plain text goes to the server whole, and comes back as a file.
@@ -59,41 +62,48 @@ export function translateView() {
     form.append("file", file);
     form.append("source", from.value);
     form.append("target", to.value);
-    replace(link, h("span", { t: "working" }));
+    sending?.abort();
+    const own = (sending = new AbortController());
+    replace(link, h("span", { t: "working" }), " ", h("button", { type: "button", class: "quiet", t: "stop", on: { click: () => own.abort() } }));
     link.hidden = false;
     try {
-      const { translatedFileUrl } = await postForm("/translate_file", form);
+      const { translatedFileUrl } = await postForm("/translate_file", form, own.signal);
       const path = new URL(translatedFileUrl).pathname;
       replace(link, h("a", { href: path, download: "" }, `${t("download")} ${file.name}`));
     } catch (error) {
-      link.hidden = true;
-      throw error;
+      if (sending === own) link.hidden = true;
+      if (error.name !== "AbortError") throw error;
     }
     return true;
   }
 
   function show(found, text) {
-    last = { ...found, shown: text };
+    const own = (last = { ...found, shown: text });
     const said = h("p", { class: "text", lang: found.target_lang, dir: "auto" }, text);
     const detected = found.source_lang && from.value === "auto" ? h("p", { class: "hint" }, `${t("detected")} ${languageName(found.source_lang)}`) : null;
     const others = h("ol", { class: "choices" });
     const more = h("button", { type: "button", class: "quiet", t: "alternatives", on: { click: async () => {
-      more.disabled = true;
+      if (more.dataset.t === "stop") return asking.abort();
+      const { signal } = (asking = new AbortController());
+      more.dataset.t = "stop";
+      translate(more);
       try {
         const body = { ...found.asked, options: { n: ALTERNATIVES } };
         let other = [];
-        for await (const event of postStream("/v1/translate", body)) other = event.result?.alternatives ?? other;
+        for await (const event of postStream("/v1/translate", body, signal)) other = event.result?.alternatives ?? other;
         const texts = [...new Set([text, ...other.map((one) => one.text)])];
         replace(others, ...texts.map((one) => h("li", {}, h("button", { type: "button", class: "choice", lang: found.target_lang, on: { click: (event) => {
           for (const choice of others.querySelectorAll("button")) choice.setAttribute("aria-pressed", String(choice === event.currentTarget));
           said.textContent = one;
-          last.shown = one;
+          own.shown = one;
         } }, "aria-pressed": String(one === text) }, one))));
         if (texts.length < 2) replace(others, h("li", { class: "hint", t: "noAlternatives" }));
+        more.hidden = true;
       } catch (error) {
-        replace(others, h("li", { class: "error", role: "alert" }, error instanceof PlainError ? error.message : t("errorBug")));
+        if (error.name !== "AbortError") replace(others, h("li", { class: "error", role: "alert" }, error instanceof PlainError ? error.message : t("errorBug")));
       }
-      more.hidden = true;
+      more.dataset.t = "alternatives";
+      translate(more);
     } } });
     replace(result.body, said, meter("confidence", found.confidence), detected, notes(found.warnings), flagged(found.flagged),
       h("div", { class: "row" }, copyButton(() => said.textContent), more), others);
@@ -108,6 +118,7 @@ export function translateView() {
   const run = runner("translateRun", box, async (signal) => {
     const text = pane.area.value;
     if (!text.trim()) throw new PlainError(t("errorEmpty"));
+    asking?.abort();
     const asked = { source: text, target_lang: to.value, source_lang: from.value };
     for await (const event of postStream("/v1/translate", asked, signal)) {
       if (event.result) show({ ...event.result, asked }, event.result.prediction);
@@ -122,6 +133,7 @@ export function translateView() {
   return {
     box,
     restore(input) {
+      last = null;
       pane.set(input.source);
       from.value = input.source_lang;
       to.value = input.target_lang;

@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 
+from nlpkit.apps.serve.cli import chat
+from nlpkit.apps.serve.conversation import Conversation
+from nlpkit.core.chat.message import Message
+from nlpkit.core.decode.config import DecodeConfig
+from nlpkit.core.errors import ContextOverflowError
+
 
 def test_each_line_is_a_turn(cli: Any, fake_model: Any) -> None:
     result = cli("chat", stdin=b"hello\n\nhow are you\n")
@@ -39,6 +45,19 @@ def test_an_answer_is_written_anew(cli: Any, fake_model: Any) -> None:
     assert prompts == ["a", "a", "a\nA\nb", "a\nA\nc"]
     assert [request.config.seed for request in fake_model.requests] == [3, None, 3, 3]
     assert "nothing was said yet" in result.err
+
+
+def test_an_answer_stays_where_none_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation = Conversation("", [Message("user", "a"), Message("assistant", "A")])
+    talk = chat._Talk(None, DecodeConfig(), conversation, as_json=True, quiet=True)  # type: ignore[arg-type]
+
+    def fail(*arguments: object) -> None:
+        raise ContextOverflowError("no room")
+
+    monkeypatch.setattr("nlpkit.apps.serve.conversation.ask", fail)
+    with pytest.raises(ContextOverflowError):
+        talk._obey("/retry")
+    assert [message.content for message in conversation.messages] == ["a", "A"]
 
 
 def test_a_conversation_is_kept_and_gone_on_with(cli: Any, fake_model: Any, tmp_path: Path) -> None:

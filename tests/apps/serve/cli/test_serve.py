@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from served import serving
 
 from nlpkit.apps.serve.cli.serve import ServeOptions
 from nlpkit.apps.serve.settings import ServedModel, is_loopback
@@ -79,6 +80,14 @@ def test_errors_come_before_anything_is_served(cli: Any) -> None:
 )
 def test_the_loopback_is_known(host: str, own: bool) -> None:
     assert is_loopback(host) == own
+
+
+@pytest.mark.local_server
+def test_the_command_says_where_it_serves(default_model: str) -> None:
+    with serving("--model", default_model) as (address, server):
+        assert httpx.get(f"{address}/ready").json() == {"ready": True}
+    # As whoever asked for it wanted.
+    assert server.returncode == 0
 
 
 @pytest.mark.local_server

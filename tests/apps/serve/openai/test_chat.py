@@ -6,11 +6,17 @@ import base64
 import json
 import math
 import struct
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2 as httpx
 import pytest
-from tiny_server import running, tiny_settings
+from tiny_server import running, tiny_lm, tiny_models, tiny_settings
+
+from nlpkit.apps.serve.openai.chat import plan_chat
+from nlpkit.apps.serve.openai.chat_bodies import ChatBody
 
 openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.local_server
@@ -81,6 +87,24 @@ def test_the_answer_fills_what_is_left_of_the_context(client: Any) -> None:
     assert answer.usage.total_tokens == 256
 
 
+def test_an_answer_without_a_limit_keeps_others_no_room() -> None:
+    settings = tiny_settings(batch_tokens=400)
+    models = tiny_models(settings, lambda name: tiny_lm(name, max_seq_len=4096))
+    asked = {"model": "tiny", "messages": ASKED["messages"], "logit_bias": {"256": -100, "97": 100}}
+    with running(settings, models) as address:
+        answer = httpx.post(f"{address}/v1/chat/completions", json={**asked, "n": 5}, timeout=60).json()
+        assert answer["usage"]["completion_tokens"] == 5 * (400 // 5 - 20)
+        assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"] * 5
+    settings = tiny_settings()
+    models = tiny_models(settings, lambda name: tiny_lm(name, max_seq_len=4096))
+    with models.lend("tiny") as loaded:
+        body = ChatBody.model_validate(asked)
+        assert plan_chat(body, loaded.engine, loaded.lm).request.config.max_tokens == 1024
+        long = body.model_copy(update={"max_tokens": 3000})
+        assert plan_chat(long, loaded.engine, loaded.lm).request.config.max_tokens == 3000
+    models.close()
+
+
 def test_answers_can_be_json(client: Any) -> None:
     pytest.importorskip("llguidance")
     schema = {
@@ -114,12 +138,27 @@ def test_answers_can_be_json(client: Any) -> None:
             None,
             None,
         ),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {
+                        "name": "a",
+                        "schema": {"type": "string", "pattern": "^((a{1000}){1000}){10}$"},
+                    },
+                }
+            },
+            None,
+            None,
+        ),
         ({"max_completion_tokens": 1000}, None, "context_length_exceeded"),
     ],
 )
 def test_what_cannot_be_is_refused(client: Any, asked: dict[str, Any], param: str | None, code: str | None) -> None:
+    began = time.process_time()
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(**{**ASKED, **asked})
+    assert time.process_time() - began < 2
     assert (caught.value.body["param"], caught.value.body["code"]) == (param, code)
 
 
@@ -139,3 +178,16 @@ def test_embeddings_are_means_of_length_one(client: Any) -> None:
     assert numbers == pytest.approx(answer.data[0].embedding, abs=1e-6)
     with pytest.raises(openai.BadRequestError, match="have 32"):
         client.embeddings.create(model="tiny", input="x", dimensions=8)
+
+
+def test_refused_embeddings_leave_no_work_behind() -> None:
+    settings = tiny_settings()
+    models = tiny_models(settings)
+    with running(settings, models) as address, models.lend("tiny") as loaded:
+        wait = threading.Event()
+        models.thread.call(lambda: wait.wait(20))
+        answer = httpx.post(f"{address}/v1/embeddings", json={"model": "tiny", "input": [[1] * 256] * 9 + [[999]]})
+        wait.set()
+        assert answer.status_code == 400
+        models.thread.call(lambda: None).result(20)
+        assert not loaded.engine.reader.busy

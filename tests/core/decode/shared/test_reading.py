@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from tiny_models import ToyTokenizer, tiny_config, tiny_engine, tiny_gpt
+from torch import Tensor
 
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.decode.engine import Engine
@@ -79,10 +83,27 @@ def test_a_model_without_hidden_states_makes_no_means() -> None:
     thread.close()
 
 
-def test_what_is_not_wanted_is_not_read(shared: SharedEngine) -> None:
+def test_what_is_not_wanted_is_not_read(shared: SharedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    extend = GPTRunner.extend
+
+    def counted(self: GPTRunner, first: int, parts: Any, lengths: Any, **options: Any) -> Tensor:
+        read.extend(map(len, parts))
+        return extend(self, first, parts, lengths, **options)
+
+    monkeypatch.setattr(GPTRunner, "extend", counted)
+    wait = threading.Event()
+    # Nothing is read before all is cancelled.
+    shared._thread.call(lambda: wait.wait(20))
     futures = [shared.reader.scores([1] * 128) for _ in range(50)]
     assert all(future.cancel() for future in futures[1:])
+    wait.set()
     assert len(futures[0].result(20).logprobs) == 127
+    for _ in range(1000):
+        if not shared.reader.busy:
+            break
+        time.sleep(0.005)
+    assert sum(read) == 127
 
 
 def test_those_who_wait_are_told_of_the_end(shared: SharedEngine) -> None:
@@ -90,3 +111,23 @@ def test_those_who_wait_are_told_of_the_end(shared: SharedEngine) -> None:
     shared.close()
     with pytest.raises(ClosedServiceError):
         futures[-1].result(20)
+
+
+def test_what_comes_after_the_end_is_told_of_it(shared: SharedEngine) -> None:
+    shared.close()
+    for ask in (shared.reader.scores, shared.reader.mean_hidden):
+        with pytest.raises(ClosedServiceError):
+            ask([1] * 8).result(20)
+    shared._thread.close()
+    for ask in (shared.reader.scores, shared.reader.mean_hidden):
+        with pytest.raises(ClosedServiceError):
+            ask([1] * 8).result(20)
+
+
+def test_texts_can_be_checked_before_any_is_read(shared: SharedEngine) -> None:
+    shared.reader.check([1] * 129)
+    shared.reader.check([1] * 128, hidden=True)
+    with pytest.raises(ContextOverflowError):
+        shared.reader.check([1] * 129, hidden=True)
+    with pytest.raises(InputError):
+        shared.reader.check([1, 29])

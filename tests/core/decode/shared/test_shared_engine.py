@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,3 +241,86 @@ def test_an_engine_that_cannot_go_on_tells_those_who_wait_and_spares_the_others(
     with pytest.raises(ClosedServiceError):
         list(broken.generate([Request(prompt_ids=(1,), config=LONG)]))
     assert list(whole.generate([Request(prompt_ids=(1,), config=LONG)]))
+    # Nothing holds its weights any more.
+    assert thread._members == [whole.reader, whole]
+
+
+def test_an_engine_that_cannot_go_on_after_a_cancellation_spares_the_others(
+    thread: DecodeThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, whole = SharedEngine(tiny_engine(), thread), SharedEngine(tiny_engine(), thread)
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    unwanted, other = (broken.stream(Request(prompt_ids=(one,), config=LONG)) for one in (1, 2))
+    next(unwanted), next(other)
+    monkeypatch.setattr(broken._main, "drop", fail)
+    monkeypatch.setattr(broken.engine, "new_loop", fail)
+    unwanted.close()  # type: ignore[attr-defined]
+    with pytest.raises((MemoryError, ClosedServiceError)):
+        list(other)
+    assert broken.closed
+    assert list(whole.generate([Request(prompt_ids=(1,), config=LONG)]))
+    assert thread._members == [whole.reader, whole]
+
+
+def test_nothing_is_scored_by_an_engine_that_was_closed(shared: SharedEngine, thread: DecodeThread) -> None:
+    shared.close()
+    with pytest.raises(ClosedServiceError):
+        shared.score([([1], [2])])
+    thread.close()
+    with pytest.raises(ClosedServiceError):
+        shared.score([([1], [2])])
+    # As often as one likes.
+    shared.close()
+    thread.close()
+
+
+def test_a_thread_that_is_closed_does_not_compute_what_waits(thread: DecodeThread) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> int:
+        begun.set()
+        go_on.wait(20)
+        return 1
+
+    first, *others = [thread.call(work) for _ in range(3)]
+    assert begun.wait(20)
+    closing = threading.Thread(target=thread.close)
+    closing.start()
+    while thread.alive:
+        time.sleep(0.005)
+    go_on.set()
+    closing.join()
+    assert first.result(20) == 1
+    for one in others:
+        with pytest.raises(ClosedServiceError):
+            one.result(20)
+
+
+def test_a_thread_that_breaks_down_tells_those_who_wait(
+    thread: DecodeThread, shared: SharedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda what: told.append(what.exc_type))
+    stream = shared.stream(Request(prompt_ids=(3,), config=LONG))
+    next(stream)
+    thread.post(lambda: [].pop())
+    with pytest.raises(ClosedServiceError):
+        list(stream)
+    thread.close()
+    assert told == [IndexError]
+    assert not thread.alive
+
+
+def test_a_process_may_end_while_the_thread_computes() -> None:
+    code = (
+        "import sys, time\nsys.path.insert(0, sys.argv[1])\nfrom nlpkit.core.decode.shared.thread import DecodeThread\n"
+        "import torch\nthread = DecodeThread()\nmatrix = torch.rand(300, 300)\n"
+        "def work():\n    for _ in range(3000):\n        matrix @ matrix\n        if thread._closing: return\n"
+        "for _ in range(50): thread.call(work)\ntime.sleep(0.1)\n"
+    )
+    support = Path(__file__).parents[3] / "support"
+    done = subprocess.run([sys.executable, "-c", code, str(support)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
