@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from nlpkit.apps.documents.document import Code
 from nlpkit.apps.documents.translation.masks import MASK, MaskedText, mask_protected, problems, respaced
 from nlpkit.apps.text.translation.protected import compare
+from nlpkit.core.errors import NlpkitError
 
 LOST = "placeholders"
 """The reason of an answer that lost a code."""
@@ -40,11 +41,13 @@ class Answer:
         text: Its translation.
         confidence: How likely it is right, from 0 to 1.
         reasons: What is wrong with it; empty where it is to be trusted.
+        refusal: Why the translator cannot be asked this at all; None where it was asked.
     """
 
     text: str
     confidence: float = 1.0
     reasons: tuple[str, ...] = ()
+    refusal: NlpkitError | None = None
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,9 @@ def translate_segments(document: Document, translate: Translate, *, known: Known
         document: The document.
         translate: The translator.
         known: Translations that need not be asked for.
+
+    Raises:
+        NlpkitError: The translator refuses all that it is asked; what it refuses among others stays as it is.
     """
     planned = [plan_segment(segment) for segment in document.segments]
     places = [(s, u) for s, plan in enumerate(planned) for u, unit in enumerate(plan.units) if not unit.copied]
@@ -130,6 +133,9 @@ def _outcomes(
             continue
         asked = dict.fromkeys(text for index in due for text in ways[index][turn].asked)
         answers = dict(zip(asked, translate(tuple(asked)), strict=True))
+        refusals = [answer.refusal for answer in answers.values() if answer.refusal is not None]
+        if turn == 0 and not found and len(refusals) == len(answers):
+            raise refusals[0]
         for index in due:
             attempt = ways[index][turn]
             mine = [answers[text] for text in attempt.asked]
