@@ -6,7 +6,7 @@ skeleton holds the file as it was: what is not translated comes back byte for by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -175,6 +175,21 @@ class Format(Protocol):
             options: As the file was read with.
         """
         ...
+
+
+def joined(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Join texts that stand beside each other, and leave out empty ones.
+
+    Args:
+        parts: Text and codes.
+    """
+    done: list[Part] = []
+    for part in parts:
+        if isinstance(part, str) and done and isinstance(done[-1], str):
+            done[-1] += part
+        elif part != "":
+            done.append(part)
+    return tuple(done)
 
 
 def missing_library(what: str, library: str) -> InputError:

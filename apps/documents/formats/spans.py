@@ -58,6 +58,19 @@ def write_spans(skeleton: SpanSkeleton, results: Results, render: Callable[[Tran
     )
 
 
+def matched_end(pattern: re.Pattern[str], text: str, start: int, end: int) -> int:
+    """Return where a match that begins at a place ends: there where nothing matches.
+
+    Args:
+        pattern: The pattern.
+        text: The text.
+        start: Where the match begins.
+        end: Where the text is taken to end.
+    """
+    match = pattern.match(text, start, end)
+    return start if match is None else match.end()
+
+
 def literals(result: Translated, escape: Callable[[str], str]) -> str:
     """Return the parts of a result as they stand in a file: texts escaped, codes as they are."""
     return "".join(escape(part) if isinstance(part, str) else part.literal for part in result.parts)

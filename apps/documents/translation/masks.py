@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nlpkit.apps.documents.document import Code, Part
+from nlpkit.apps.documents.document import joined as joined
 from nlpkit.apps.text.translation.protected_grammar import find_protected
 
 MASK = re.compile(r"⟦([1-9]\d{0,5})⟧")
@@ -48,17 +49,6 @@ class MaskedText:
     def numbers(self, text: str) -> list[int]:
         """Return the numbers of the masks in a text, in order."""
         return [int(match.group(1)) for match in MASK.finditer(text)]
-
-
-def joined(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Join texts that stand beside each other, and leave out empty ones."""
-    done: list[Part] = []
-    for part in parts:
-        if isinstance(part, str) and done and isinstance(done[-1], str):
-            done[-1] += part
-        elif part != "":
-            done.append(part)
-    return tuple(done)
 
 
 def mask_parts(parts: Sequence[Part]) -> MaskedText:

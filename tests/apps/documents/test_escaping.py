@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -38,8 +40,31 @@ def written(name: str, source: str, text: str, *, columns: bool = False) -> str:
     return write_document(document, results, entry, OPTIONS).decode()
 
 
+def again(name: str, source: str) -> str:
+    """Return a file whose segments are written with the text and codes that were read."""
+    entry = find_format(name, source.encode(), columns=True)
+    assert entry is not None
+    document = read_document(source.encode(), entry, OPTIONS)
+    assert document.segments
+    results = [Translated(parts=segment.parts) for segment in document.segments]
+    return write_document(document, results, entry, OPTIONS).decode()
+
+
 def _po(data: str) -> str:
     return polib.pofile(data)[0].msgstr
+
+
+def _front(data: str) -> str:
+    front, separator, _ = data.removeprefix("---\n").partition("\n---\n")
+    assert separator
+    return str(yaml.safe_load(front)["title"])
+
+
+def _vtt(data: str) -> str:
+    head, _, text = data.partition(" --> 00:03.000\n")
+    assert (head, text[-2:]) == ("WEBVTT\n\n00:01.000", "\n\n")
+    assert "-->" not in text
+    return html.unescape(re.sub(r"<[^<>]*>", "", text))
 
 
 def _without_codes(text: str) -> str:
@@ -66,8 +91,19 @@ CASES: list[tuple[str, str, Callable[[str], str]]] = [
     ("a.yml", f"k: |-\n  {WORDS}\nn: 1\n", lambda data: yaml.safe_load(data)["k"]),
     ("a.yml", f"k: >-\n  {WORDS}\nn: 1\n", lambda data: yaml.safe_load(data)["k"]),
     ("a.toml", f'k = "{WORDS}"\n', lambda data: tomllib.loads(data)["k"]),
+    ("a.yml", f"k: [{WORDS}, b]\nn: 1\n", lambda data: yaml.safe_load(data)["k"][0]),
+    ("a.yml", f"k: {{a: {WORDS}, b: c}}\nn: 1\n", lambda data: yaml.safe_load(data)["k"]["a"]),
+    ("a.yml", 'k: "Good \\u0064ay to you"\nn: 1\n', lambda data: yaml.safe_load(data)["k"]),
+    ("a.yml", f"a:\n  k: |2\n    {WORDS}\nn: 1\n", lambda data: yaml.safe_load(data)["a"]["k"]),
+    ("a.yml", f"k: >+\n  {WORDS}\n\nn: 1\n", lambda data: yaml.safe_load(data)["k"]),
+    ("a.md", f"---\ntitle: {WORDS}\n---\n", _front),
+    ("a.md", f"---\nn: 1\ntitle: '{WORDS}'\n---\nx\n", _front),
+    ("a.md", f'---\ntitle: "{WORDS}" # note\n---\n', _front),
+    ("a.md", f"---\ntitle: >-\n  {WORDS}\nn: 1\n---\n", _front),
     ("a.toml", f"k = '{WORDS}'\n", lambda data: tomllib.loads(data)["k"]),
     ("a.toml", f'k = """{WORDS}"""\n', lambda data: tomllib.loads(data)["k"]),
+    ("a.toml", f"k = '''{WORDS}'''\n", lambda data: tomllib.loads(data)["k"]),
+    ("a.vtt", f"WEBVTT\n\n00:01.000 --> 00:03.000\n{WORDS}\n\n", _vtt),
     ("a.po", f'msgid "{WORDS}"\nmsgstr ""\n', _po),
     ("a.properties", f"k={WORDS}\n", _again("a.properties")),
     ("a.properties", f"é=1\nk={WORDS}\n", _again("a.properties")),
@@ -94,6 +130,60 @@ def test_any_words_are_read_again(name: str, source: str, read: Callable[[str], 
     got = read(written(name, source, text, columns=True))
     # Of our own reader nothing is got where the words are none for people.
     assert " ".join(got.split()) == " ".join(text.split()) or not got
+
+
+SAME = [
+    ("a.yml", 'k: "Caf\\u00e9 \\U0001f600 is open"\n'),
+    ("a.yml", "k: >\n  One line\n\n\n  and two  more\n\n  in it\n\nn: 1\n"),
+    ("a.yml", "k: |+\n  One line  \n    and two\n\n\nn: 1\n"),
+    ("a.yml", "k: [One line, two lines]\nm: {a: Three lines, b: 'It''s it'}\n"),
+    ("a.toml", 'k = """Use C:\\\\new\nand C:\\\\old"""\n'),
+    ("a.toml", 'k = """\r\nOne \\"line\\"\r\nand two"""\n'),
+    ("a.md", "---\ntitle: 'It''s a garden'\nsubtitle: \"A \\\\ and \\\" in it\"\ndescription: A garden\n---\n"),
+    ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\nHello there\n2\n00:00:03,000 --> 00:00:04,000\nAnd bye\n"),
+    ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nYou &amp; me &lt; you&nbsp;all\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "source"), SAME)
+def test_words_that_stay_the_same_are_escaped_as_they_were(name: str, source: str) -> None:
+    assert again(name, source) == source
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "k: |2\n    Good day\n   to you\nn: 1\n",
+        "k: |\n\n  Good day\n  to you\nn: 1\n",
+        "k: >\n  Good day\n    to you\n  all\nn: 1\n",
+        "k:\n  - |-\n\n   Good day\n  - x y\n",
+    ],
+)
+def test_blocks_that_begin_with_blanks_keep_their_value(source: str) -> None:
+    assert yaml.safe_load(again("a.yml", source)) == yaml.safe_load(source)
+
+
+@pytest.mark.parametrize(
+    "text", ["0xFF", "0o17", "1_000", "1:30", ".inf", "2024-01-01", "2024-01-01 10:00:00", "=", "<<", "~"]
+)
+def test_what_yaml_reads_as_another_type_is_quoted(text: str) -> None:
+    assert yaml.safe_load(written("a.yml", f"k: {WORDS}\n", text)) == {"k": text}
+    assert yaml.safe_load(written("a.yml", f"k: [{WORDS}]\n", text)) == {"k": [text]}
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "a\x85b", "a\tb", "a\nb", "a\x07b", "a\ufeffb", "a\u202fb", "\U0001f600"])
+@pytest.mark.parametrize("source", ["k: {}", "k: '{}'", 'k: "{}"', "k: |-\n  {}\n", "k: >-\n  {}\n", 'k: "\\x20{}"'])
+def test_characters_that_yaml_does_not_take_are_escaped(source: str, text: str) -> None:
+    assert yaml.safe_load(written("a.yml", source.format(WORDS), text))["k"] == text
+
+
+def test_a_cue_does_not_end_early() -> None:
+    two = "1\n00:00:01,000 --> 00:00:02,000\n{}\n2\n00:00:03,000 --> 00:00:04,000\nBye\n"
+    assert written("a.srt", two.format(WORDS), "\nOne\n\n  \ntwo\n") == two.format("One\ntwo")
+    entry = find_format("a.srt")
+    assert entry is not None
+    found = read_document(two.format("Hi").encode(), entry, OPTIONS).segments
+    assert [segment.text for segment in found] == ["Hi", "Bye"]
 
 
 def test_the_end_of_cdata_is_escaped() -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import time
+from dataclasses import replace
+
 import pytest
 from document_checks import Mangler, lost_after, opens_again, shout
 from document_samples import SAMPLES, Sample
 
-from nlpkit.apps.documents.document import Document, ReadOptions
+from nlpkit.apps.documents.document import Document, ReadOptions, Translated
 from nlpkit.apps.documents.formats.office.table import OFFICE_FORMATS
-from nlpkit.apps.documents.registry import FORMATS, FormatEntry, find_format, read_document, write_document
+from nlpkit.apps.documents.registry import (
+    FORMATS,
+    FormatEntry,
+    find_format,
+    read_document,
+    refuse_unknown,
+    write_document,
+)
 from nlpkit.apps.documents.translation.translate import translate_segments
 from nlpkit.core.errors import InputError
 
@@ -34,6 +46,20 @@ def test_what_is_for_people_is_found(sample: Sample) -> None:
 def test_without_translation_the_bytes_are_the_same(sample: Sample) -> None:
     entry, document = read(sample)
     assert write_document(document, [None] * len(document.segments), entry, OPTIONS) == sample.data
+
+
+@pytest.mark.parametrize("sample", BY_NAME)
+def test_words_that_stay_the_same_are_written_as_they_were(sample: Sample) -> None:
+    entry, document = read(sample)
+    results = [Translated(parts=segment.parts) for segment in document.segments]
+    if not document.bilingual:
+        written = write_document(document, results, entry, replace(OPTIONS, target_lang="en"))
+        assert _in_one_line(written) == _in_one_line(sample.data)
+
+
+def _in_one_line(data: bytes) -> bytes:
+    """Return a text that may have been wrapped in another way."""
+    return re.sub(rb"(?:\\?\s)+", b" ", data)
 
 
 @pytest.mark.parametrize("sample", BY_NAME)
@@ -126,4 +152,22 @@ def test_settings_of_programs_are_refused() -> None:
 )
 def test_content_tells_the_format_where_a_name_does_not(head: bytes, name: str | None) -> None:
     found = find_format("-", head)
+    assert (found and found.name) == name
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"<!---->" * 580 + b"<foo/>", None),
+        (b"<!---->" * 500 + b"<!-- a\n --><html>", "html"),
+        (b"<" + b"a" * 4095, None),
+    ],
+)
+def test_a_beginning_is_looked_at_in_no_time(head: bytes, name: str | None) -> None:
+    began = time.perf_counter()
+    found = find_format("x.xml", head)
+    if found is None:
+        with contextlib.suppress(InputError):
+            refuse_unknown("x", head)
+    assert time.perf_counter() - began < 0.5
     assert (found and found.name) == name

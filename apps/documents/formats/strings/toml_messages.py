@@ -23,6 +23,8 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
 
 class TomlMessages:
     """Reads and writes TOML."""
@@ -75,17 +77,13 @@ class TomlMessages:
 
 def _written(text: str, raw: str, quote: str) -> str:
     newline = "\r\n" if "\r\n" in raw else "\n"
-    if (
-        quote in ("'", "'''")
-        and quote[0] * (1 if quote == "'" else 3) not in text
-        and (quote == "'''" or "\n" not in text)
-    ):
-        lead = newline if quote == "'''" and re.match(r"'''\r?\n", raw) else ""
+    # A line end right behind three quotes is not read.
+    lead = newline if len(quote) == 3 and (raw[3:5].startswith(newline) or text.startswith("\n")) else ""
+    bare = not _CONTROLS.search(text) and quote not in text and (quote == "'''" or "\n" not in text)
+    if quote[0] == "'" and bare and not (quote == "'''" and text.endswith("'")):
         return f"{quote}{lead}{text.replace(chr(10), newline)}{quote}"
     if quote == '"""' and "\n" in text:
-        lead = newline if re.match(r'"""\r?\n', raw) else ""
-        body = _escaped(text).replace("\\n", newline).replace('""\\"', '""\\"')
-        return f'"""{lead}{body}"""'
+        return f'"""{lead}{newline.join(map(_escaped, text.split(chr(10))))}"""'
     return f'"{_escaped(text)}"'
 
 
