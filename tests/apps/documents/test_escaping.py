@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from nlpkit.apps.documents.document import ReadOptions, Translated
 from nlpkit.apps.documents.registry import find_format, read_document, write_document
+from nlpkit.apps.documents.source_text import SourceText
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -132,6 +133,8 @@ def test_any_words_are_read_again(name: str, source: str, read: Callable[[str], 
     assert " ".join(got.split()) == " ".join(text.split()) or not got
 
 
+_ANDROID = '<resources><string name="k">{}</string></resources>\n'
+
 SAME = [
     ("a.yml", 'k: "Caf\\u00e9 \\U0001f600 is open"\n'),
     ("a.yml", "k: >\n  One line\n\n\n  and two  more\n\n  in it\n\nn: 1\n"),
@@ -141,6 +144,17 @@ SAME = [
     ("a.toml", 'k = """\r\nOne \\"line\\"\r\nand two"""\n'),
     ("a.md", "---\ntitle: 'It''s a garden'\nsubtitle: \"A \\\\ and \\\" in it\"\ndescription: A garden\n---\n"),
     ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\nHello there\n2\n00:00:03,000 --> 00:00:04,000\nAnd bye\n"),
+    ("a.tex", "One line \\\\% a secret note\nand two \\% of it \\& a_b, 5 \\textbackslash{} x & y\n"),
+    ("a.xml", _ANDROID.format('"Say \\"hi\\" and  it\'s all"')),
+    ("a.xml", _ANDROID.format('Say \\"hi\\" and it\\\'s all\\\\')),
+    ("a.xml", _ANDROID.format('<![CDATA[Say \\"hi\\" & it\\\'s\\nall]]>')),
+    ("a.ini", '[a]\nk = "say \\"hi\\" to \\n all"\nl = "say "hi" to all"\n'),
+    (
+        "a.php",
+        "<?php return ['k' => \"One \\x41 \\u{41} \\101 \\$x $y[0] {$z->a} \\\"q\\\" for $5\\n\", 'l' => 'it\\'s \\\\ so'];\n",
+    ),
+    ("a.properties", "k='{0}' is it''s {1} 'so' on\n=A value\n"),
+    ("a.adoc", "|===\n|One \\| two `a \\| b` |Three\n|===\n"),
     ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nYou &amp; me &lt; you&nbsp;all\n"),
 ]
 
@@ -206,3 +220,53 @@ def test_html_is_read_again(text: str) -> None:
     parser.feed(data)
     parser.close()
     assert parser.said == text
+
+
+@pytest.mark.parametrize("text", ["x % & _ # $ { } \\ y", "{\\}", "\\% a"])
+def test_latex_escapes_each_sign_once(text: str) -> None:
+    data = written("a.tex", f"{WORDS}\n", text).rstrip("\n")
+    assert re.sub(r"\\textbackslash\{\}|\\([%&_#${}])", lambda match: match.group(1) or "\\", data) == text
+
+
+def test_characters_beyond_the_first_plane_may_be_two_escapes() -> None:
+    for name, source in (
+        ("a.xml", _ANDROID.format(r"Good \ud83d\ude00 day")),
+        ("a.strings", r'"k" = "Good \ud83d\ude00 day";'),
+        ("a.properties", r"k=Good \ud83d\ude00 day"),
+    ):
+        entry = find_format(name, source.encode())
+        assert entry is not None
+        assert read_document(source.encode(), entry, OPTIONS).segments[0].text == "Good \U0001f600 day"
+        again(name, source).encode()
+
+
+def test_what_stands_in_cdata_is_escaped_as_android_reads_it() -> None:
+    entry = find_format("a.xml", _ANDROID.encode())
+    assert entry is not None
+    data = _ANDROID.format("<![CDATA[It\\'s & so\\nall]]>").encode()
+    document = read_document(data, entry, OPTIONS)
+    assert [segment.text for segment in document.segments] == ["It's & so\nall"]
+    first, _, last = document.segments[0].parts
+    done = write_document(document, [Translated(parts=(first, 'C\'est "&"', last))], entry, OPTIONS).decode()
+    assert ET.fromstring(done)[0].text == 'C\\\'est \\"&\\"'
+
+
+def test_variables_of_php_are_no_words() -> None:
+    data = written("a.php", f"<?php return ['k' => \"{WORDS}\"];\n", "x $y {$z} ${a} $5 \\")
+    assert data == "<?php return ['k' => \"x \\$y {\\$z} \\${a} $5 \\\\\"];\n"
+
+
+def test_properties_in_latin_1_escape_what_that_does_not_have() -> None:
+    source = f"a=caf\u00e9\nk={WORDS}\n".encode("latin-1")
+    entry = find_format("a.properties", source)
+    assert entry is not None
+    document = read_document(source, entry, OPTIONS)
+    done = write_document(document, [None, Translated(parts=("Zo\u0142\u0105 \u00e9",))], entry, OPTIONS)
+    assert done == "a=caf\u00e9\nk=Zo\\u0142\\u0105 \u00e9\n".encode("latin-1")
+
+
+def test_texts_within_texts_of_a_drawing_are_one() -> None:
+    source = "<svg><text>See <a><title>More here</title>this page</a> now</text><g><title>A sign</title></g></svg>"
+    assert again("a.svg", source) == source
+    with pytest.raises(ValueError, match="begins in one that ends at 5"):
+        SourceText("one two three").replaced([(0, 5, "x"), (4, 6, "y")])

@@ -108,6 +108,10 @@ def test_every_format_has_a_sample() -> None:
     [
         ("a.json", b'{"a": "b",}'),
         ("a.json", b"[" * 3000),
+        ("a.json", b'{"a":{"b":{"c":"Hello there"}},"a":["y y"]}'),
+        ("a.json", b"[" + b"9" * 5000 + b"]"),
+        ("a.po", b'msgid "a b"\nmsgid_plural "a c"\nmsgstr ""\n'),
+        ("a.ftl", b"a = " + b"{" * 3000),
         ("a.yml", b"a: 'b\nc: d"),
         ("a.toml", b"a = b c"),
         ("a.po", b'msgid "a"\nmsgid "b"\nmsgstr ""\n'),
@@ -128,6 +132,8 @@ def test_every_format_has_a_sample() -> None:
 def test_broken_files_are_refused_by_name(name: str, data: bytes) -> None:
     entry = find_format(name, data)
     assert entry is not None
+    if entry.name == "fluent":
+        pytest.importorskip("fluent.syntax")
     with pytest.raises(InputError, match="it"):
         read_document(data, entry, OPTIONS)
 
@@ -171,3 +177,49 @@ def test_a_beginning_is_looked_at_in_no_time(head: bytes, name: str | None) -> N
             refuse_unknown("x", head)
     assert time.perf_counter() - began < 0.5
     assert (found and found.name) == name
+
+
+def read_as(name: str, text: str) -> Document:
+    entry = find_format(name, text.encode())
+    assert entry is not None
+    return read_document(text.encode(), entry, OPTIONS)
+
+
+def test_values_that_are_no_texts_and_odd_line_ends_are_no_errors() -> None:
+    assert read_as("a.arb", '{"@@locale": 5, "hi": "Hello there"}').source_lang is None
+    (segment,) = read_as("a.po", 'msgid "One\u2028line\x85here"\nmsgstr ""\n').segments
+    assert segment.text == "One\u2028line\x85here"
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("<p translate=no>A a<p>B b", ["B b"]),
+        ("<p translate=no>A <b>a<div>B b</div>", ["B b"]),
+        ("<div><p translate=no>A a</div>B b", ["B b"]),
+        ("<ul><li translate=no>A <ul><li>a</ul><li>B b</ul>C c", ["B b", "C c"]),
+        (
+            "<table><tr translate=no><td>A a<td>a<tr><td>B b<td translate=no>C c<td>D d</table>E e",
+            ["B b", "D d", "E e"],
+        ),
+        ("<dl><dt translate=no>A a<dd>B b</dl>", ["B b"]),
+        ("<div translate=no><p>A a<p>a</div><p>B b", ["B b"]),
+    ],
+)
+def test_what_is_not_translated_ends_where_its_closing_tag_may_be_missing(page: str, said: list[str]) -> None:
+    assert [segment.text for segment in read_as("a.html", page).segments] == said
+
+
+def test_forms_of_one_message_are_finished_together() -> None:
+    ts = (
+        '<TS language="pl"><context><name>M</name><message numerus="yes"><source>%n boats</source>'
+        '<translation type="unfinished"><numerusform/><numerusform></numerusform></translation></message></context></TS>'
+    )
+    entry = find_format("a.ts", ts.encode())
+    assert entry is not None
+    document = read_document(ts.encode(), entry, OPTIONS)
+    for sure, finished in (((True, True), True), ((True, False), False), ((False, True), False)):
+        results = [Translated(parts=("x",), sure=one) for one in sure]
+        data = write_document(document, results, entry, OPTIONS).decode()
+        assert "<numerusform>x</numerusform><numerusform>x</numerusform>" in data
+        assert ("unfinished" not in data) == finished

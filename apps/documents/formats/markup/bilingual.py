@@ -91,15 +91,19 @@ class _Bilingual:
     def write(self, skeleton: BilingualSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a file; doubtful translations are marked as the format marks them."""
         new: list[tuple[int, int, str]] = []
+        marks: dict[tuple[int, int], str] = {}
         for target, raw, result in zip(skeleton.targets, skeleton.raws, results, strict=True):
             if result is None:
                 continue
             text = rendered(result, escaper(raw, skeleton.source))
             before = target.before if result.sure else target.doubtful or target.before
             new.append((target.start, target.end, before + text + target.after))
-            mark = target.sure if result.sure else target.doubt
-            if mark is not None:
-                new.append(mark)
+            # Of several forms of one message a doubtful one counts.
+            if result.sure and target.sure is not None:
+                marks.setdefault(target.sure[:2], target.sure[2])
+            elif not result.sure and target.doubt is not None:
+                marks[target.doubt[:2]] = target.doubt[2]
+        new += [(start, end, mark) for (start, end), mark in marks.items()]
         if new:
             new += skeleton.header
         return skeleton.source.replaced(sorted(dict.fromkeys(new), key=lambda change: change[:2]))
@@ -254,12 +258,16 @@ class QtTs(_Bilingual):
 def _qt_target(text: str, target: Element, one: Element) -> _Target:
     begin = target.open.start
     unfinished = re.search(r"\s+type\s*=\s*([\"'])unfinished\1", text[begin : target.open.end])
-    start, end = one.inner
+    sure = doubt = None
+    if unfinished is not None:
+        span = begin + unfinished.start(), begin + unfinished.end()
+        sure, doubt = (*span, ""), (*span, unfinished.group())
     if not one.empty:
-        sure = None if unfinished is None else (begin + unfinished.start(), begin + unfinished.end(), "")
-        return _Target(start, end, sure=sure)
+        return _Target(*one.inner, sure=sure, doubt=doubt)
     start, end = one.open.start, one.open.end
     opened = text[start : end - 2].rstrip()
+    if one is not target:
+        return _Target(start, end, f"{opened}>", f"</{one.name}>", sure=sure, doubt=doubt)
     finished = opened if unfinished is None else opened.replace(unfinished.group(), "")
     return _Target(start, end, f"{finished}>", f"</{one.name}>", f"{opened}>")
 

@@ -26,6 +26,17 @@ _VOID = frozenset(
 )
 _COPIED = frozenset(["code", "kbd", "samp", "var", "tt", "math", "svg", "object", "canvas", "video", "audio", "select"])
 _SKIPPED = frozenset(["pre", "template", "listing", "textarea", "script", "style"])
+_ENDED_BY = {
+    "p": frozenset[str](),
+    "li": frozenset(["li"]),
+    **dict.fromkeys(("dt", "dd"), frozenset(["dt", "dd"])),
+    **dict.fromkeys(("td", "th"), frozenset(["td", "th", "tr", "tbody", "tfoot"])),
+    "tr": frozenset(["tr", "tbody", "tfoot"]),
+    **dict.fromkeys(("tbody", "thead"), frozenset(["tbody", "tfoot"])),
+    "option": frozenset(["option", "optgroup"]),
+}
+"""Elements whose closing tags may be left out, with those that end them where they begin; a block ends a ``<p>``."""
+
 _ATTRIBUTES = frozenset(["alt", "title", "placeholder", "aria-label", "aria-description", "summary"])
 _META = frozenset(
     ["description", "og:title", "og:description", "twitter:title", "twitter:description", "og:image:alt", "dc.title"]
@@ -173,14 +184,17 @@ class _Reader:
     def feed(self, token: Token) -> Iterator[tuple[Segment, Place]]:
         """Take one token."""
         name = token.name.lower()
-        if self._skipped:
+        if self._skipped and not self._is_ended(token, name):
             if self._kept:
                 self._run.append(token)
-            if token.kind == "open" and name == self._skipped[0]:
+            optional = self._skipped[0] in _ENDED_BY
+            if token.kind == "open" and (name == self._skipped[0] or (optional and name not in _VOID)):
                 self._skipped.append(name)
-            elif token.kind == "close" and name == self._skipped[0]:
-                self._skipped.pop()
+            elif token.kind == "close" and name in self._skipped:
+                while self._skipped.pop() != name:
+                    pass
             return
+        self._skipped = []
         if token.kind in ("open", "empty"):
             yield from _attribute_segments(self.source, self.text, self.begin, token)
         inline = name in INLINE or name in _COPIED
@@ -196,6 +210,17 @@ class _Reader:
         if token.kind == "open" and name not in _VOID and (name in _SKIPPED | _COPIED or _is_kept(self.text, token)):
             # What is copied within a text is one code of it.
             self._skipped, self._kept = [name], inline
+
+    def _is_ended(self, token: Token, name: str) -> bool:
+        """Tell whether a tag ends the element that is left out though its closing tag is missing."""
+        holder, *inner = self._skipped
+        if holder not in _ENDED_BY or token.kind not in ("open", "empty", "close"):
+            return False
+        if token.kind == "close":
+            return name not in self._skipped and name in self._holders
+        if holder == "p":
+            return name not in INLINE | _COPIED and INLINE.issuperset(inner)
+        return name in _ENDED_BY[holder] and not {"ul", "ol", "dl", "table", "select"}.intersection(inner)
 
     def finish(self) -> Iterator[tuple[Segment, Place]]:
         """Yield the segment of what was collected."""

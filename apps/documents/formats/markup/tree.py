@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.parsers.expat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from nlpkit.apps.documents.document import Code, Part, ReadOptions, broken
@@ -139,6 +139,7 @@ def content_parts(
     copied: Callable[[Element], bool] = lambda element: False,
     breaks: Callable[[Element], bool] = lambda element: False,
     read: Callable[[str], list[Part]] = text_parts,
+    read_raw: Callable[[str], Iterable[Part]] = message_parts,
 ) -> tuple[Part, ...]:
     """Return the content of an element as text and codes; elements in it are codes.
 
@@ -148,6 +149,7 @@ def content_parts(
         copied: Tells which elements are one code with all that stands in them.
         breaks: Tells which elements break the text.
         read: Cuts raw text between tags.
+        read_raw: Cuts the content of a CDATA section.
     """
     parts: list[Part] = []
 
@@ -159,7 +161,7 @@ def content_parts(
                     parts.extend(read(raw))
                 elif child.kind == "cdata":
                     parts.append(Code(literal="<![CDATA[", breaks=True))
-                    parts.extend(message_parts(raw[9:-3]))
+                    parts.extend(read_raw(raw[9:-3]))
                     parts.append(Code(literal="]]>", breaks=True))
                 else:
                     parts.append(Code(literal=raw))

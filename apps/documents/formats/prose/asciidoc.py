@@ -161,6 +161,11 @@ def _texts(source: SourceText, run: Sequence[TextLine]) -> Iterator[tuple[Segmen
     )
 
 
+def _cell_parts(text: str) -> tuple[Part, ...]:
+    """Cut the markup of a cell, where pipes are escaped, into text and codes."""
+    return tuple(part.replace("\\|", "|") if isinstance(part, str) else part for part in inline_parts(text))
+
+
 def _cells(source: SourceText, line: TextLine) -> Iterator[tuple[Segment, Place]]:
     for match in re.finditer(r"(?<!\\)\|((?:[^|\\]|\\.)*)", line.text):
         cell = match.group(1)
@@ -171,7 +176,7 @@ def _cells(source: SourceText, line: TextLine) -> Iterator[tuple[Segment, Place]
         # What stands before the next pipe may say how that cell is laid out.
         yield from (
             (segment, Place(place.start, place.end, "cell"))
-            for segment, place in paragraph(source, [part], inline_parts, kind="cell")
+            for segment, place in paragraph(source, [part], _cell_parts, kind="cell")
         )
 
 

@@ -63,14 +63,15 @@ _VERBATIM = frozenset(
     ]
 )
 _TOKEN = re.compile(
-    r"(?P<comment>(?<!\\)%[^\n]*(?:\n[ \t]*)?)|(?P<blank>\r?\n[ \t]*(?:\r?\n[ \t]*)+)"
+    r"(?P<line>\\\\\*?(?:\[[^\]\n]*\])?)|(?P<escape>\\[%&_#${}])"
+    r"|(?P<comment>%[^\n]*(?:\n[ \t]*)?)|(?P<blank>\r?\n[ \t]*(?:\r?\n[ \t]*)+)"
     r"|(?P<math>\$\$.+?\$\$|\$(?:[^$\\]|\\.)+\$|\\\[.+?\\\]|\\\(.+?\\\))"
     r"|\\begin[ \t]*\{(?P<begin>[^{}\n]*)\}|\\end[ \t]*\{(?P<end>[^{}\n]*)\}"
     r"|(?P<verb>\\(?:verb|lstinline)\*?(?P<bar>[^\w\s{*]).*?(?P=bar))"
-    r"|(?P<line>\\\\\*?(?:\[[^\]\n]*\])?)|(?P<escape>\\[%&_#${}])|(?P<space>~|\\[ ,;:!/@-])"
+    r"|(?P<space>~|\\[ ,;:!/@-])"
     r"|(?P<accent>\\[`'^\"~=.](?:\{\\?[A-Za-z]\}|[A-Za-z])|\\c\{[A-Za-z]\}"
     r"|\\(?:ss|ae|oe|o|aa|l|AE|OE|O|AA|L|i|j)(?![A-Za-z])(?:\{\}|[ ]?))"
-    r"|\\(?P<command>[A-Za-z@]+)\*?|(?P<open>\{)|(?P<close>\})",
+    r"|\\(?P<command>[A-Za-z@]+)\*?|(?P<open>\{)|(?P<close>\})|(?P<sign>[&#_^$])",
     re.DOTALL,
 )
 _ARGUMENTS = re.compile(r"(?:[ \t]*(?:\[[^\[\]]*\]|\{(?:[^{}\\]|\\.|\{(?:[^{}\\]|\\.|\{[^{}]*\})*\})*\}))*", re.DOTALL)
@@ -106,8 +107,11 @@ class Latex:
 
 
 def _escaped(text: str) -> str:
-    text = re.sub(r"[\r\n]+", " ", text).replace("\\", "\\textbackslash{}")
-    return re.sub(r"[%&_#${}]", r"\\\g<0>", text) if "\\" not in text else re.sub(r"[%&_#$]", r"\\\g<0>", text)
+    text = re.sub(r"[\r\n]+", " ", text)
+    return re.sub(r"[\\%&_#${}]", lambda match: _ESCAPES.get(match.group(), "\\" + match.group()), text)
+
+
+_ESCAPES = {"\\": "\\textbackslash{}"}
 
 
 @dataclass

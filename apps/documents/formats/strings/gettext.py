@@ -265,19 +265,20 @@ def _entries(source: SourceText, options: ReadOptions) -> Iterator[_Entry]:
     def fail(why: str, number: int) -> Exception:
         return broken("gettext PO", options, why, line=number)
 
-    for number, whole in enumerate(
-        source.text.splitlines(keepends=True)
-        if "\r" not in source.text.replace("\r\n", "")
-        else re.findall(r"[^\n]*\n|[^\n]+", source.text),
-        start=1,
-    ):
+    def whole_entry(entry: _Entry, number: int, otherwise: str) -> _Entry:
+        if not any(name.startswith("msgstr") for name in entry.fields):
+            raise fail(otherwise, number)
+        if "msgid_plural" in entry.fields and "msgstr" in entry.fields:
+            raise fail("an entry with msgid_plural has a msgstr without a number", entry.line)
+        return entry
+
+    # Not str.splitlines: a string may hold U+2028 and others that it takes for line ends.
+    for number, whole in enumerate(re.findall(r"[^\n]*\n|[^\n]+", source.text), start=1):
         start, offset = offset, offset + len(whole)
         line = whole.strip()
         if line.startswith("#"):
             if entry is not None and not line.startswith("#~"):
-                if not any(name.startswith("msgstr") for name in entry.fields):
-                    raise fail("a comment stands within an entry", number)
-                yield entry
+                yield whole_entry(entry, number, "a comment stands within an entry")
                 entry, current = None, None
             if line.startswith("#,"):
                 stop = start + len(whole.rstrip())
@@ -301,9 +302,7 @@ def _entries(source: SourceText, options: ReadOptions) -> Iterator[_Entry]:
         if string is None:
             raise fail("a string does not end", number)
         if word in ("msgctxt", "msgid") and entry is not None and (word == "msgctxt" or "msgid" in entry.fields):
-            if not any(name.startswith("msgstr") for name in entry.fields):
-                raise fail("an entry has no msgstr", number)
-            yield entry
+            yield whole_entry(entry, number, "an entry has no msgstr")
             entry = None
         if entry is None:
             if word not in ("msgctxt", "msgid"):
@@ -316,9 +315,7 @@ def _entries(source: SourceText, options: ReadOptions) -> Iterator[_Entry]:
             raise fail(f"{word} has no msgid before it", number)
         current = entry.fields[word] = _Field(start, offset, [string.group(1)])
     if entry is not None:
-        if not any(name.startswith("msgstr") for name in entry.fields):
-            raise fail("the last entry has no msgstr", source.text.count("\n") + 1)
-        yield entry
+        yield whole_entry(entry, source.text.count("\n") + 1, "the last entry has no msgstr")
 
 
 def _unescaped(text: str) -> str:

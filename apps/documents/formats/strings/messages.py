@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from nlpkit.apps.documents.document import Code, Part
+from nlpkit.apps.documents.document import Code, Part, joined
 
 _TAG = re.compile(r"<(?P<close>/?)(?P<name>[A-Za-z][\w:.-]*|\d{1,3})(?:\s[^<>]{0,400}?)?(?P<empty>/?)>")
 _VOID = frozenset(["area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
@@ -29,13 +29,39 @@ def message_parts(text: str, escape: Callable[[str], str] = _same) -> tuple[Part
         text: The message as people read it.
         escape: Writes text as it stands in the file.
     """
+    return tuple(pair_codes(_unpaired(text, escape)))
+
+
+def message_pieces(pieces: Iterable[Part], escape: Callable[[str], str] = _same) -> tuple[Part, ...]:
+    """Cut a message of which some pieces are codes already into text and codes.
+
+    Args:
+        pieces: Text as people read it, and codes, such as escapes that are not undone.
+        escape: Writes text as it stands in the file.
+    """
+    parts: list[Part] = []
+    for piece in joined(pieces):
+        parts += [piece] if isinstance(piece, Code) else _unpaired(piece, escape)
+    return tuple(pair_codes(parts))
+
+
+def join_surrogates(text: str) -> str:
+    """Return a text whose characters beyond U+FFFF were written as two escapes; half of a pair becomes U+FFFD.
+
+    Args:
+        text: The text, each escape undone for itself.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _unpaired(text: str, escape: Callable[[str], str]) -> list[Part]:
     parts: list[Part] = []
     done = 0
     for start, end, cases in _icu(text):
         parts += _tagged(text[done:start], escape)
         parts += _argument(text, start, end, cases, escape)
         done = end
-    return tuple(pair_codes([*parts, *_tagged(text[done:], escape)]))
+    return [*parts, *_tagged(text[done:], escape)]
 
 
 def accelerated(text: str, escape: Callable[[str], str] = _same) -> list[Part]:
