@@ -223,3 +223,36 @@ def test_forms_of_one_message_are_finished_together() -> None:
         data = write_document(document, results, entry, OPTIONS).decode()
         assert "<numerusform>x</numerusform><numerusform>x</numerusform>" in data
         assert ("unfinished" not in data) == finished
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.html", '<p>x y<a "' * 20_000),
+        ("a.html", "<p>x y" + "<a " * 20_000),
+        ("a.html", "<!a>" * 20_000 + "[<!x"),
+        ("a.html", "<!a[>" * 20_000),
+        ("a.html", "<p>x y" + "<a>" * 10_000 + "</b>" * 10_000),
+        ("a.ini", "a=x" + " " * 60_000 + "y y\n"),
+        ("a.ini", "a" + " " * 60_000 + "=b c\n"),
+        ("a.md", "---\ntitle: a" + " " * 60_000 + "b\n---\n"),
+        ("a.md", "x y <!--" * 20_000),
+        ("a.md", "x y" + " " * 60_000 + "z"),
+        ("a.md", "x [y" * 3_000 + "]" * 3_000 + "\n\n[a]: b\n"),
+        ("a.adoc", "x y pass:[" * 20_000),
+        ("a.adoc", "x y " + "http://" * 10_000),
+        ("a.adoc", "x y " + "a:" * 20_000),
+        ("a.tex", "x y \\[" * 20_000),
+        ("a.tex", "\\title{a " * 3_000 + "\\begin{document}x\\end{document}"),
+        ("a.tex", "\\label{a}\n" * 5_000 + "x y"),
+        ("a.json", '{"a": "' + "{a, plural, other{b c " * 2_000 + "}}" * 2_000 + '"}'),
+        ("a.json", '{"a": "' + "{a, plural, other{b c " * 5_000 + '"}'),
+        ("a.rst", "x y " + ":a" * 20_000),
+        ("a.rst", "x y " + "a." * 20_000),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_hostile_file_is_read_in_time_that_grows_with_it(name: str, text: str) -> None:
+    began = time.process_time()
+    read_as(name, text)
+    assert time.process_time() - began < 4

@@ -29,9 +29,9 @@ _TITLED = frozenset(
     ["admonition", "topic", "sidebar", "rubric", "centered", "note", "warning", "tip", "hint", "important"]
 )
 _INLINE = re.compile(
-    r"(?P<code>``.+?``)|(?P<role>:[\w:+.-]+:`[^`]+`|`[^`<>]+`:[\w:+.-]+:)"
+    r"(?P<code>``.+?``)|(?P<role>:[\w:+.-]{1,80}:`[^`]+`|`[^`<>]+`:[\w:+.-]+:)"
     r"|(?P<link>`(?P<label>[^`<>]+?)(?P<target>\s*<[^`<>]+>`__?))|(?P<phrase>`[^`]+`__?|`[^`]+`)"
-    r"|(?P<sub>\|[^|\s][^|]*\|_{0,2})|(?P<note>\[(?:\#?[\w.-]*|\*)\]_)|(?P<ref>\b[A-Za-z0-9][\w.-]*__?(?![\w]))"
+    r"|(?P<sub>\|[^|\s][^|]*\|_{0,2})|(?P<note>\[(?:\#?[\w.-]*|\*)\]_)|(?P<ref>\b[A-Za-z0-9][\w.-]{0,200}__?(?![\w]))"
     r"|(?P<strong>(?<![\w*])\*\*(?P<s>[^*\s](?:[^*]*[^*\s])?)\*\*(?![\w*]))"
     r"|(?P<em>(?<![\w*])\*(?P<e>[^*\s](?:[^*]*[^*\s])?)\*(?![\w*]))|(?P<escape>\\.)|(?P<literal>::\Z)"
 )
@@ -87,10 +87,12 @@ def _escaped(text: str, before: str) -> str:
     signs = "".join(sign for sign in "*`|" if sign not in before)
     text = re.sub(r"[\r\n]+", " ", text)
     text = re.sub(f"[{signs}]", r"\\\g<0>", text) if signs else text
+
     # A word that ends in an underscore would be a link.
-    return re.sub(
-        r"\w+_(?!\w)", lambda match: match.group() if match.group() in before else match.group()[:-1] + "\\_", text
-    )
+    def sign(match: re.Match[str]) -> str:
+        return match.group() if match.group() in before else match.group()[:-1] + "\\_"
+
+    return re.sub(r"(?<!\w)\w+_(?!\w)", sign, text)
 
 
 def inline_parts(text: str) -> tuple[Part, ...]:

@@ -68,11 +68,8 @@ class _Lines:
         return text
 
 
-_INI_LINE = re.compile(
-    r"^(?P<blank>[ \t]*(?:[;#][^\n]*)?)\r?$|^[ \t]*\[[^\]\n]*\][^\n]*$|^(?P<more>[ \t]+\S[^\n]*)$"
-    r"|^(?P<key>[^\s=:\[;#][^=:\n]*?)(?P<sep>[ \t]*[=:][ \t]*)(?P<value>[^\r\n]*?)[ \t]*\r?$",
-    re.MULTILINE,
-)
+_INI_OTHER = re.compile(r"[ \t]*(?:\Z|[;#]|\[[^\]]*\])|[ \t]+\S")
+_INI_KEY = re.compile(r"[^\s=:\[;#][^=:]*[=:]")
 
 
 class Ini(_Lines):
@@ -88,21 +85,22 @@ class Ini(_Lines):
         Raises:
             InputError: A line is neither a section nor a key nor a comment.
         """
-        done = 0
-        for match in _INI_LINE.finditer(text):
-            if text[done : match.start()].strip():
-                break
-            done = match.end()
-            if match.group("value"):
-                raw = match.group("value")
-                quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "\"'"
-                start, end = match.start("value") + quoted, match.end("value") - quoted
-                # Where quotes stand within as they are, nothing is escaped.
-                bare = re.search(rf"(?<!\\){raw[0]}", text[start:end]) if quoted else None
-                yield match.group("key").strip(), start, end, raw[0] if quoted and not bare else ""
-        if text[done:].strip():
-            number = text.count("\n", 0, done + len(text[done:]) - len(text[done:].lstrip())) + 1
-            raise broken(self.title, options, "a line is neither a section nor a key with a value", line=number)
+        for number, match in enumerate(re.finditer(r"[^\n]*\n|[^\n]+", text), start=1):
+            line = match.group().removesuffix("\n").removesuffix("\r")
+            if _INI_OTHER.match(line):
+                continue
+            key = _INI_KEY.match(line)
+            if key is None or "\r" in line:
+                raise broken(self.title, options, "a line is neither a section nor a key with a value", line=number)
+            raw = line[key.end() :].strip(" \t")
+            if not raw:
+                continue
+            quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "\"'"
+            # Where quotes stand within as they are, nothing is escaped.
+            bare = re.search(rf"(?<!\\){raw[0]}", raw[1:-1]) if quoted else None
+            start = match.start() + key.end() + len(line[key.end() :]) - len(line[key.end() :].lstrip(" \t"))
+            style = raw[0] if quoted and not bare else ""
+            yield key.group()[:-1].strip(), start + quoted, start + len(raw) - quoted, style
 
     def unescaped(self, raw: str, style: str) -> Iterable[Part]:
         """Undo escapes of the quotes around it."""
