@@ -7,7 +7,7 @@ skeleton holds the file as it was: what is not translated comes back byte for by
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from nlpkit.core.errors import InputError
@@ -107,6 +107,7 @@ class Document:
         source_lang: The language that the file says it is in, if it says so.
         bilingual: Whether the file keeps source and translation beside each other.
         notes: What a user should know about the file.
+        source_text: The decoded file, in which the segments have their offsets; None where they have none.
     """
 
     format: str
@@ -115,6 +116,7 @@ class Document:
     source_lang: str | None = None
     bilingual: bool = False
     notes: tuple[str, ...] = ()
+    source_text: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

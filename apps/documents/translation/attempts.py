@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nlpkit.apps.documents.document import Code
@@ -82,8 +82,8 @@ class Outcome:
     lost: tuple[str, ...] = field(default=())
 
 
-def attempts(text: str, masked: MaskedText) -> list[Attempt]:
-    """Return the ways to ask about a sentence, the best first.
+def attempts(text: str, masked: MaskedText) -> Iterator[Attempt]:
+    """Yield the ways to ask about a sentence, the best first.
 
     As it is, with masks for the format's codes; with masks for placeholders and numbers too; without the codes that
     enclose text, which are put around the translation of what they enclose; in pieces around the codes.
@@ -92,20 +92,17 @@ def attempts(text: str, masked: MaskedText) -> list[Attempt]:
         text: The sentence, with masks.
         masked: What they stand for.
     """
-    ways = [_whole(text, masked)]
+    yield _whole(text, masked)
     full, more = mask_protected(text, masked)
     if full != text:
-        ways.append(_fully_masked(text, full, more, len(masked.codes)))
-    bare = _without_pairs(text, masked)
-    if bare is not None:
-        ways.append(bare)
-    label = _without_shortcut(text, masked)
-    if label is not None:
-        ways.append(label)
-    pieces = _in_pieces(full, more, len(masked.codes))
-    if pieces is not None:
-        ways.append(pieces)
-    return ways
+        yield _fully_masked(text, full, more, masked.n_codes)
+    for way in (
+        _without_pairs(text, masked),
+        _without_shortcut(text, masked),
+        _in_pieces(full, more, masked.n_codes),
+    ):
+        if way is not None:
+            yield way
 
 
 def copies_inside(source: str, answer: str, masked: MaskedText) -> bool:

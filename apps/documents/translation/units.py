@@ -83,16 +83,18 @@ def plan_segment(segment: Segment) -> PlannedSegment:
     runs = _runs(masked)
     layouts: list[TextLayout | None] = []
     units: list[Unit] = []
+    before = 0
     for index, run in enumerate(runs):
         if index % 2:
             layouts.append(None)
             continue
         layout = read_layout(run, lines=False)
         layouts.append(layout)
-        line = sum(earlier.count("\n") for earlier in runs[:index])
+        line = before
         for block in layout.blocks:
             units += [_unit(sentence, masked, line) for sentence in block.segments]
             line += block.source.count("\n")
+        before += run.count("\n")
     return PlannedSegment(segment, masked, tuple(runs), tuple(layouts), tuple(units))
 
 

@@ -86,6 +86,7 @@ class _Bilingual:
             skeleton=BilingualSkeleton(source, tuple(targets), tuple(raws), tuple(header)),
             source_lang=language,
             bilingual=True,
+            source_text=source.text,
         )
 
     def write(self, skeleton: BilingualSkeleton, results: Results, options: ReadOptions) -> bytes:

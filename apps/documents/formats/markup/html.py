@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment, Translated, Wrap
 from nlpkit.apps.documents.formats.markup.entities import escape_text, spellings, text_parts
 from nlpkit.apps.documents.formats.markup.tags import Attribute, Token, attribute_values, attributes, tokenize
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, span_document
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
@@ -68,12 +68,7 @@ class Html:
         language = re.search(
             r"<html[^>]{0,400}?\slang\s*=\s*[\"']?([A-Za-z-]{2,20})", source.text[:4096], re.IGNORECASE
         )
-        return Document(
-            format=self.name,
-            segments=tuple(segment for segment, _ in found),
-            skeleton=SpanSkeleton(source, tuple(place for _, place in found), tuple(segment for segment, _ in found)),
-            source_lang=language.group(1) if language else None,
-        )
+        return span_document(self.name, source, found, source_lang=language.group(1) if language else None)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a page."""

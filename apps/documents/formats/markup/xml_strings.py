@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment, Translated, broken
 from nlpkit.apps.documents.formats.markup.entities import text_parts
 from nlpkit.apps.documents.formats.markup.tree import Element, content_parts, escaper, in_cdata, read_xml
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.messages import accelerated, join_surrogates, message_parts
 from nlpkit.apps.text.translation.layout import copies_as_is
 
@@ -43,9 +43,7 @@ class XmlStrings:
             start, end = element.inner
             segments.append(Segment(parts=parts, kind=kind, line=source.line(start), offset=start, key=key))
             places.append(Place(start, end))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a file."""

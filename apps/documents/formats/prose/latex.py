@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment, Translated
 from nlpkit.apps.documents.formats.markup.html import wrap_of
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, matched_end, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, matched_end, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
@@ -98,11 +98,7 @@ class Latex:
         """
         source = decode_source(data, options)
         found = _Reader(source).segments()
-        return Document(
-            format=self.name,
-            segments=tuple(segment for segment, _ in found),
-            skeleton=SpanSkeleton(source, tuple(place for _, place in found), tuple(segment for segment, _ in found)),
-        )
+        return span_document(self.name, source, found)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a paper."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nlpkit.apps.documents.document import Document, Kind, ReadOptions, Results, Segment, Translated, Wrap
 from nlpkit.apps.documents.formats.markup.html import AttributePlace, html_segments, html_text
 from nlpkit.apps.documents.formats.prose.markdown_inline import escaped, inline_parts
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.yaml_messages import yaml_scalar, yaml_segments
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
@@ -51,11 +51,7 @@ class Markdown:
         begin = front.end() if front else 0
         found = [*(_front_matter(source, front) if front else ()), *_blocks(source, begin)]
         found.sort(key=lambda pair: pair[1].start)
-        return Document(
-            format=self.name,
-            segments=tuple(segment for segment, _ in found),
-            skeleton=SpanSkeleton(source, tuple(place for _, place in found), tuple(segment for segment, _ in found)),
-        )
+        return span_document(self.name, source, found)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a page."""

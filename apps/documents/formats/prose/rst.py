@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment
 from nlpkit.apps.documents.formats.prose.text_blocks import TextLine, coded, enclosed, paragraph, split_text
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, span_document
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
@@ -50,11 +50,7 @@ class ReStructuredText:
         """
         source = decode_source(data, options)
         found = list(_blocks(source, split_text(source.text)))
-        return Document(
-            format=self.name,
-            segments=tuple(segment for segment, _ in found),
-            skeleton=SpanSkeleton(source, tuple(place for _, place in found), tuple(segment for segment, _ in found)),
-        )
+        return span_document(self.name, source, found)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a page; the lines above and below titles grow with them."""

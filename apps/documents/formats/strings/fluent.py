@@ -17,7 +17,7 @@ from nlpkit.apps.documents.document import (
     broken,
     missing_library,
 )
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.keys import is_for_people
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import SourceText, decode_source
@@ -46,9 +46,7 @@ class Fluent:
             found = list(_found(source, options))
         except RecursionError as error:
             raise broken("Fluent", options, "it is nested too deeply") from error
-        segments = tuple(segment for segment, _ in found)
-        places = tuple(place for _, place in found)
-        return Document(format=self.name, segments=segments, skeleton=SpanSkeleton(source, places, segments))
+        return span_document(self.name, source, found)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a file of messages."""

@@ -116,6 +116,7 @@ class Gettext:
             segments=tuple(segments),
             skeleton=PoSkeleton(source, tuple(slots), changes),
             bilingual=True,
+            source_text=source.text,
         )
 
     def write(self, skeleton: PoSkeleton, results: Results, options: ReadOptions) -> bytes:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.keys import is_for_people
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import decode_source
@@ -39,7 +39,8 @@ class JsonMessages:
             raise broken("JSON", options, why) from error
         if isinstance(value, (int, float)) or value is None:
             raise broken("JSON messages", options, "it holds no strings")
-        locale = value.get("@@locale") if isinstance(value, dict) else None
+        said = value.get("@@locale") if isinstance(value, dict) else None
+        locale = said if isinstance(said, str) else None
         segments: list[Segment] = []
         places: list[Place] = []
         for path, start, end in json_strings(source.text, options):
@@ -57,11 +58,11 @@ class JsonMessages:
                 Segment(parts=parts, kind="message", line=source.line(start), offset=start + 1, key=".".join(path))
             )
             places.append(Place(start + 1, end - 1, style))
-        return Document(
-            format=self.name,
-            segments=tuple(segments),
-            skeleton=SpanSkeleton(source, tuple(places), tuple(segments)),
-            source_lang=locale if isinstance(locale, str) else None,
+        return span_document(
+            self.name,
+            source,
+            zip(segments, places, strict=True),
+            source_lang=locale,
         )
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:

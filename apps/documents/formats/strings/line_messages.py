@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.keys import is_for_people
 from nlpkit.apps.documents.formats.strings.messages import join_surrogates, message_pieces
 from nlpkit.apps.documents.source_text import decode_source
@@ -39,9 +39,7 @@ class _Lines:
             parts = message_pieces(pieces, lambda part, style=style: self.escaped(part, style))  # type: ignore[misc]
             segments.append(Segment(parts=parts, kind="message", line=source.line(start), offset=start, key=key))
             places.append(Place(start, end, style))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a file of messages."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.messages import join_surrogates, message_pieces
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 from nlpkit.apps.text.translation.layout import copies_as_is
@@ -57,9 +57,7 @@ class Properties:
                 )
             )
             places.append(Place(start, start + len(written), style))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write properties."""

@@ -6,7 +6,7 @@ import re
 
 from nlpkit.apps.documents.document import Document, Part, ReadOptions, Results, Segment, Translated, broken
 from nlpkit.apps.documents.formats.markup.entities import escape_text, spellings, text_parts
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, span_document, write_spans
 from nlpkit.apps.documents.formats.subtitles.cues import cue_parts, cue_text
 from nlpkit.apps.documents.source_text import decode_source
 
@@ -58,9 +58,7 @@ class SubRip:
             places.append(Place(start, end, newline))
         if not segments and source.text.strip() and not self._may_be_empty(source.text):
             raise broken(self.title, options, "there is no cue such as 00:00:01,000 --> 00:00:02,000 in it")
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write subtitles."""
