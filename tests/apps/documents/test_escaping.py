@@ -73,14 +73,17 @@ def _without_codes(text: str) -> str:
     return "".join(char for char in text if char not in "<&_{")
 
 
-def _again(name: str) -> Callable[[str], str]:
-    def read(data: str) -> str:
-        entry = find_format(name, data.encode(), columns=True)
+class Own:
+    """Reads a file with our own reader, which finds nothing where the words are none for people."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, data: str) -> str:
+        entry = find_format(self.name, data.encode(), columns=True)
         assert entry is not None
         segments = read_document(data.encode(), entry, OPTIONS).segments
         return segments[0].text if segments else ""
-
-    return read
 
 
 CASES: list[tuple[str, str, Callable[[str], str]]] = [
@@ -104,21 +107,22 @@ CASES: list[tuple[str, str, Callable[[str], str]]] = [
     ("a.toml", f"k = '{WORDS}'\n", lambda data: tomllib.loads(data)["k"]),
     ("a.toml", f'k = """{WORDS}"""\n', lambda data: tomllib.loads(data)["k"]),
     ("a.toml", f"k = '''{WORDS}'''\n", lambda data: tomllib.loads(data)["k"]),
+    ("a.toml", f'k = """\n  {WORDS}\n"""\n', lambda data: tomllib.loads(data)["k"]),
     ("a.vtt", f"WEBVTT\n\n00:01.000 --> 00:03.000\n{WORDS}\n\n", _vtt),
     ("a.po", f'msgid "{WORDS}"\nmsgstr ""\n', _po),
-    ("a.properties", f"k={WORDS}\n", _again("a.properties")),
-    ("a.properties", f"é=1\nk={WORDS}\n", _again("a.properties")),
-    ("a.strings", f'"k" = "{WORDS}";\n', _again("a.strings")),
-    ("a.php", f"<?php return ['k' => '{WORDS}'];\n", _again("a.php")),
+    ("a.properties", f"k={WORDS}\n", Own("a.properties")),
+    ("a.properties", f"é=1\nk={WORDS}\n", Own("a.properties")),
+    ("a.strings", f'"k" = "{WORDS}";\n', Own("a.strings")),
+    ("a.php", f"<?php return ['k' => '{WORDS}'];\n", Own("a.php")),
     (
         "a.resx",
         f'<root><data name="k"><value>{WORDS}</value></data></root>',
         lambda data: ET.fromstring(data)[0][0].text or "",
     ),
     ("a.svg", f"<svg><text>{WORDS}</text></svg>", lambda data: ET.fromstring(data)[0].text or ""),
-    ("a.csv", f"k,text\n1,{WORDS}\n", _again("a.csv")),
-    ("a.csv", f'k,text\n1,"{WORDS}"\n', _again("a.csv")),
-    ("a.ics", f"BEGIN:VCALENDAR\r\nSUMMARY:{WORDS}\r\nEND:VCALENDAR\r\n", _again("a.ics")),
+    ("a.csv", f"k,text\n1,{WORDS}\n", Own("a.csv")),
+    ("a.csv", f'k,text\n1,"{WORDS}"\n', Own("a.csv")),
+    ("a.ics", f"BEGIN:VCALENDAR\r\nSUMMARY:{WORDS}\r\nEND:VCALENDAR\r\n", Own("a.ics")),
 ]
 
 
@@ -129,8 +133,7 @@ def test_any_words_are_read_again(name: str, source: str, read: Callable[[str], 
     if name.endswith((".properties", ".strings", ".php", ".csv", ".ics")):
         text = _without_codes(text)
     got = read(written(name, source, text, columns=True))
-    # Of our own reader nothing is got where the words are none for people.
-    assert " ".join(got.split()) == " ".join(text.split()) or not got
+    assert " ".join(got.split()) == " ".join(text.split()) or (isinstance(read, Own) and not got)
 
 
 _ANDROID = '<resources><string name="k">{}</string></resources>\n'
