@@ -146,7 +146,6 @@ class ReadOptions:
         target_lang: Code of the language that it is translated into; empty if it is only read.
         source_lang: Code of its own language; empty if that is not known.
         columns: Columns of a table to translate; empty for those that hold prose.
-        again: Whether segments that have a translation in the file already are translated again.
     """
 
     name: str = "the file"
@@ -154,7 +153,6 @@ class ReadOptions:
     target_lang: str = ""
     source_lang: str = ""
     columns: tuple[str, ...] = ()
-    again: bool = False
 
 
 class Format(Protocol):
@@ -192,6 +190,15 @@ def joined(parts: Iterable[Part]) -> tuple[Part, ...]:
         elif part != "":
             done.append(part)
     return tuple(done)
+
+
+def has_words(parts: Iterable[Part]) -> bool:
+    """Return whether there is a letter in the texts between codes.
+
+    Args:
+        parts: Text and codes.
+    """
+    return any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts)
 
 
 def missing_library(what: str, library: str) -> InputError:

@@ -196,7 +196,11 @@ def refuse_unknown(path: str, head: bytes) -> None:
 
 
 def sniff(head: bytes) -> FormatEntry | None:
-    """Return the format that the first bytes of a file leave no doubt about, or None."""
+    """Return the format that the first bytes of a file leave no doubt about, or None.
+
+    Args:
+        head: The bytes.
+    """
     head = head.removeprefix(b"\xef\xbb\xbf")
     return next((entry for entry in FORMATS if entry.begins is not None and entry.begins.match(head)), None)
 
@@ -208,6 +212,11 @@ def suffixes(entries: Iterable[FormatEntry] = FORMATS) -> tuple[str, ...]:
 
 def read_document(data: bytes, entry: FormatEntry, options: ReadOptions) -> Document:
     """Read a file in a format.
+
+    Args:
+        data: The file.
+        entry: Its format.
+        options: What the format may have to know.
 
     Raises:
         InputError: It is not in this format, or broken.

@@ -180,6 +180,11 @@ def run_document(
 def format_of(name: str, head: bytes, wanted: str = "auto") -> FormatEntry:
     """Return the format of a file by its name or its beginning, or else plain text.
 
+    Args:
+        name: The file's name.
+        head: Its first bytes.
+        wanted: The format that the user named, or ``auto``.
+
     Raises:
         ConfigError: There is no format `wanted`.
         InputError: The file is known to hold nothing for people.

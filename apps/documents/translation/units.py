@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlpkit.apps.documents.document import Code, Part, Segment
+from nlpkit.apps.documents.formats.spans import matched_end
 from nlpkit.apps.documents.translation.masks import MASK, MaskedText, mask_parts
 from nlpkit.apps.text.translation.layout import TextLayout, copies_as_is, read_layout, write_layout
 
@@ -113,7 +114,7 @@ def _unit(sentence: str, masked: MaskedText, line: int) -> Unit:
     begin, end = _inner(sentence, masked)
     if begin:
         # What a sentence cannot begin with belongs to the code before it, such as the colon of a label.
-        begin += len(_LOOSE.match(sentence[begin:end]).group())  # type: ignore[union-attr]
+        begin = matched_end(_LOOSE, sentence, begin, end)
     text = sentence[begin:end]
     # What a code says, such as the words of a code span, is nothing to translate.
     words = MASK.sub("", text)

@@ -7,7 +7,19 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment, Translated, Wrap
+from nlpkit.apps.documents.document import (
+    Code,
+    Document,
+    Kind,
+    Part,
+    ReadOptions,
+    Results,
+    Role,
+    Segment,
+    Translated,
+    Wrap,
+    has_words,
+)
 from nlpkit.apps.documents.formats.markup.entities import escape_text, spellings, text_parts
 from nlpkit.apps.documents.formats.markup.tags import Attribute, Token, attribute_values, attributes, tokenize
 from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, span_document
@@ -65,9 +77,7 @@ class Html:
         named = charset.group(1).decode("ascii") if charset and options.encoding == "utf-8" else None
         source = decode_source(data, options, encoding=named)
         found = sorted(html_segments(source, 0, len(source.text)), key=lambda pair: pair[1].start)
-        language = re.search(
-            r"<html[^>]{0,400}?\slang\s*=\s*[\"']?([A-Za-z-]{2,20})", source.text[:4096], re.IGNORECASE
-        )
+        language = _LANGUAGE.search(source.text, 0, 4096)
         return span_document(self.name, source, found, source_lang=language.group(1) if language else None)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
@@ -269,7 +279,7 @@ def _run_segment(
     lead, trail = len(raw) - len(raw.lstrip()), len(raw) - len(raw.rstrip())
     start, end = start + lead, end - trail
     parts = _parts(text, run, start, end)
-    if not any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
+    if not has_words(parts):
         return
     at = begin + start
     holder = holders[-1] if holders else ""
@@ -319,8 +329,8 @@ def _parts(text: str, run: list[Token], start: int, end: int) -> tuple[Part, ...
         else:
             literal = text[token.start : token.end]
             alone = token.kind not in ("open", "close") or name in _VOID
-            role = "alone" if alone else token.kind
-            parts.append(Code(literal=literal, role=role, breaks=name in ("br", "hr")))  # type: ignore[arg-type]
+            role: Role = "close" if token.kind == "close" else "open"
+            parts.append(Code(literal=literal, role="alone" if alone else role, breaks=name in ("br", "hr")))
     if copied:
         parts.append(_copied(text, began, run[-1].end))
     return tuple(pair_codes(parts))

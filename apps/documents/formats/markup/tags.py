@@ -17,6 +17,13 @@ _STOP = re.compile(r"[\"'>]")
 _ATTRIBUTE = re.compile(r"([^\s\"'<>/=]+)(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'=<>`]+)))?")
 
 
+_ENCLOSED: tuple[tuple[str, str, TokenKind], ...] = (
+    ("<!--", "-->", "comment"),
+    ("<![CDATA[", "]]>", "cdata"),
+    ("<?", "?>", "other"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A tag, a text, or something else.
@@ -73,10 +80,10 @@ def tokenize(text: str, *, html: bool = False) -> Iterator[Token]:
 
 
 def _token(text: str, place: int, ends: _Ends) -> Token | None:
-    for opens, closes, kind in (("<!--", "-->", "comment"), ("<![CDATA[", "]]>", "cdata"), ("<?", "?>", "other")):
+    for opens, closes, kind in _ENCLOSED:
         if text.startswith(opens, place):
             end = text.find(closes, place + len(opens))
-            return Token(kind, place, end + len(closes) if end >= 0 else len(text))  # type: ignore[arg-type]
+            return Token(kind, place, end + len(closes) if end >= 0 else len(text))
     if text.startswith("<!", place):
         declared = ends.of_declaration(place)
         return Token("other", place, declared) if declared is not None else None

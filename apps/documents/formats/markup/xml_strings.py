@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 
-from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment, Translated, broken
+from nlpkit.apps.documents.document import (
+    Code,
+    Document,
+    Kind,
+    Part,
+    ReadOptions,
+    Results,
+    Role,
+    Segment,
+    Translated,
+    has_words,
+)
 from nlpkit.apps.documents.formats.markup.entities import text_parts
-from nlpkit.apps.documents.formats.markup.tree import Element, content_parts, escaper, in_cdata, read_xml
+from nlpkit.apps.documents.formats.markup.tree import Element, content_parts, escaper, in_cdata, read_rooted
 from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.messages import accelerated, join_surrogates, message_parts
 from nlpkit.apps.text.translation.layout import copies_as_is
@@ -17,7 +29,7 @@ _ANDROID_TOKEN = re.compile(
 )
 
 
-class XmlStrings:
+class XmlStrings(ABC):
     """What the formats share: elements whose content is text for people."""
 
     name = ""
@@ -30,15 +42,12 @@ class XmlStrings:
         Raises:
             InputError: It is no such file, or not well-formed.
         """
-        source, root = read_xml(data, options, self.title)
-        if root.local not in self.roots:
-            raise broken(self.title, options, f"it begins with <{root.name}>")
+        source, root = read_rooted(data, options, self.title, self.roots)
         segments: list[Segment] = []
         places: list[Place] = []
         for element, key, kind in self.texts(source.text, root):
             parts = self.parts(source.text, element)
-            text = "".join(part for part in parts if isinstance(part, str))
-            if not any(map(str.isalpha, text)) or copies_as_is(text):
+            if not has_words(parts) or copies_as_is("".join(part for part in parts if isinstance(part, str))):
                 continue
             start, end = element.inner
             segments.append(Segment(parts=parts, kind=kind, line=source.line(start), offset=start, key=key))
@@ -59,9 +68,9 @@ class XmlStrings:
 
         return write_spans(skeleton, results, render)
 
+    @abstractmethod
     def texts(self, text: str, root: Element) -> Iterator[tuple[Element, str, Kind]]:
         """Yield the elements with text for people, with their keys."""
-        raise NotImplementedError
 
     def parts(self, text: str, element: Element) -> tuple[Part, ...]:
         """Return text and codes of one of them."""
@@ -103,13 +112,13 @@ def markup_messages(raw: str) -> list[Part]:
     """
     found: list[Part] = []
     done = 0
-    for match in re.finditer(r"&lt;/?[A-Za-z][\w:.-]*(?:\s[^<>&]*|&(?!gt;)[^<>]{0,8};)*?/?&gt;", raw):
+    for match in re.finditer(r"&lt;/?[A-Za-z][\w:.-]*(?:\s(?:[^<>&]|&(?![gl]t;)[^<>&;\s]{1,8};)*)?/?&gt;", raw):
         found += text_parts(raw[done : match.start()])
         literal = match.group()
         name = re.match(r"&lt;/?([\w:.-]+)", literal)
         alone = literal.endswith("/&gt;") or (name is not None and name.group(1).lower() in ("br", "hr", "img"))
-        role = "alone" if alone else "close" if literal.startswith("&lt;/") else "open"
-        found.append(Code(literal=literal, role=role, breaks="br" in literal[:8]))  # type: ignore[arg-type]
+        role: Role = "alone" if alone else "close" if literal.startswith("&lt;/") else "open"
+        found.append(Code(literal=literal, role=role, breaks="br" in literal[:8]))
         done = match.end()
     found += text_parts(raw[done:])
     if any(isinstance(part, Code) for part in found):

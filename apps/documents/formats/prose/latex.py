@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment, Translated
+from nlpkit.apps.documents.document import (
+    Code,
+    Document,
+    Kind,
+    Part,
+    ReadOptions,
+    Results,
+    Role,
+    Segment,
+    Translated,
+    has_words,
+)
 from nlpkit.apps.documents.formats.markup.html import wrap_of
 from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, matched_end, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
@@ -175,8 +186,8 @@ class _Reader:
             self.parts.append(re.sub(r"\s+", " ", self.text[self.done : end]))
             self.done = end
 
-    def _code(self, end: int, *, role: str = "alone", text: str = "", breaks: bool = False) -> None:
-        self.parts.append(Code(literal=self.text[self.done : end], role=role, text=text, breaks=breaks))  # type: ignore[arg-type]
+    def _code(self, end: int, *, role: Role = "alone", text: str = "", breaks: bool = False) -> None:
+        self.parts.append(Code(literal=self.text[self.done : end], role=role, text=text, breaks=breaks))
         self.done = end
 
     def _take(self, match: re.Match[str], end: int) -> None:
@@ -288,7 +299,7 @@ class _Reader:
             parts[0] = parts[0].lstrip()
         if parts and isinstance(parts[-1], str):
             parts[-1] = parts[-1].rstrip()
-        if start >= end or not any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
+        if start >= end or not has_words(parts):
             return
         found = tuple(pair_codes([part for part in parts if part != ""], lambda literal: "{"))
         # A comment ends at its line end: such a paragraph cannot be wrapped again.

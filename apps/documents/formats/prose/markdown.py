@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nlpkit.apps.documents.document import Document, Kind, ReadOptions, Results, Segment, Translated, Wrap
+from nlpkit.apps.documents.document import Document, Kind, ReadOptions, Results, Segment, Translated, Wrap, has_words
 from nlpkit.apps.documents.formats.markup.html import AttributePlace, html_segments, html_text
 from nlpkit.apps.documents.formats.prose.markdown_inline import escaped, inline_parts
 from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, literals, span_document, write_spans
@@ -158,7 +158,7 @@ def _segment(
         kind, style = _KINDS.get(holder, "paragraph"), ""
         if kind == "paragraph" and "list_item_open" in kinds:
             kind = "list_item"
-    if not any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
+    if not has_words(parts):
         return None
     segment = Segment(
         parts=parts,

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment
+from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment
 from nlpkit.apps.documents.formats.prose.text_blocks import TextLine, coded, enclosed, paragraph, split_text
 from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, span_document
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
@@ -173,8 +173,8 @@ def _blocks(source: SourceText, lines: Sequence[TextLine]) -> Iterator[tuple[Seg
             literal = line.indent
             if text == "::":
                 continue
-        kind = "list_item" if bullet is not None else "paragraph"
-        yield from paragraph(source, run, inline_parts, kind=kind, lead=bullet.end() if bullet else 0)  # type: ignore[arg-type]
+        kind: Kind = "list_item" if bullet is not None else "paragraph"
+        yield from paragraph(source, run, inline_parts, kind=kind, lead=bullet.end() if bullet else 0)
 
 
 def _is_settings(body: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nlpkit.apps.documents.document import Document, Part, ReadOptions, Results, Segment, broken
+from nlpkit.apps.documents.formats.spans import literals
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 from nlpkit.apps.text.translation.layout import copies_as_is
@@ -107,7 +108,7 @@ class Gettext:
         for entry in entries:
             if _is_header(entry):
                 continue
-            for slot, text in _wanted(entry, count, again=options.again):
+            for slot, text in _wanted(entry, count):
                 segments.append(_segment(entry, text, source))
                 slots.append(slot)
         changes = () if header is None else tuple(_header_changes(source, header, options.target_lang))
@@ -127,7 +128,7 @@ class Gettext:
         for slot, result in zip(skeleton.slots, results, strict=True):
             if result is None:
                 continue
-            text = "".join(part if isinstance(part, str) else part.literal for part in result.parts)
+            text = literals(result, str)
             source = slot.entry.fields[
                 "msgid_plural" if slot.names[-1] not in ("msgstr", "msgstr[0]") else "msgid"
             ].text
@@ -164,21 +165,21 @@ def _segment(entry: _Entry, text: str, source: SourceText) -> Segment:
     )
 
 
-def _wanted(entry: _Entry, count: int, *, again: bool) -> Iterator[tuple[_Slot, str]]:
+def _wanted(entry: _Entry, count: int) -> Iterator[tuple[_Slot, str]]:
     """Yield what is to be translated of an entry, and where it goes."""
     text = entry.fields["msgid"].text
     plural = entry.fields.get("msgid_plural")
     fuzzy = entry.flags is not None and "fuzzy" in entry.flags[2]
-    if fuzzy and not again:
+    if fuzzy:
         return
     if plural is None:
         place = entry.fields.get("msgstr")
-        if place is not None and (again or not place.text) and not copies_as_is(text):
+        if place is not None and not place.text and not copies_as_is(text):
             yield _Slot(entry, ("msgstr",)), text
         return
     names = [f"msgstr[{index}]" for index in range(count)]
-    empty = [name for name in names if again or name not in entry.fields or not entry.fields[name].text]
-    if len(empty) < len(names) and not again:
+    empty = [name for name in names if name not in entry.fields or not entry.fields[name].text]
+    if len(empty) < len(names):
         return
     if count > 1:
         yield _Slot(entry, ("msgstr[0]",)), text

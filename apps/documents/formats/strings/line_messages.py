@@ -3,6 +3,7 @@ r"""Files of messages by line: INI, Apple's ``.strings``, and arrays of PHP."""
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 
 from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, Translated, broken
@@ -15,7 +16,7 @@ _Found = tuple[str, int, int, str]
 """Key, begin and end of a value, and how it is written."""
 
 
-class _Lines:
+class _Lines(ABC):
     """What the formats share: values found in the text, with escapes of their own."""
 
     name = ""
@@ -53,9 +54,9 @@ class _Lines:
         """Return the encoding that a file shows to be in."""
         return None
 
+    @abstractmethod
     def values(self, text: str, options: ReadOptions) -> Iterator[_Found]:
         """Yield the values of a file."""
-        raise NotImplementedError
 
     def unescaped(self, raw: str, style: str) -> Iterable[Part]:
         """Return what a raw value says; escapes that stay as they are are codes."""

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from nlpkit.apps.documents.document import Code, Part, joined
+from nlpkit.apps.documents.document import Code, Part, Role, joined
 
 _TAG = re.compile(r"<(?P<close>/?)(?P<name>[A-Za-z][\w:.-]*|\d{1,3})(?:\s[^<>]{0,400}?)?(?P<empty>/?)>")
 _VOID = frozenset(["area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
@@ -94,8 +94,9 @@ def _tagged(text: str, escape: Callable[[str], str]) -> list[Part]:
     for match in _TAG.finditer(text):
         parts += accelerated(text[done : match.start()], escape) if match.start() > done else []
         name = match.group("name").lower()
-        role = "close" if match.group("close") else "alone" if match.group("empty") or name in _VOID else "open"
-        parts.append(Code(literal=escape(match.group()), role=role, breaks=name in ("br", "hr", "p")))  # type: ignore[arg-type]
+        alone = match.group("empty") or name in _VOID
+        role: Role = "close" if match.group("close") else "alone" if alone else "open"
+        parts.append(Code(literal=escape(match.group()), role=role, breaks=name in ("br", "hr", "p")))
         done = match.end()
     return [*parts, *accelerated(text[done:], escape)] if text[done:] else parts
 

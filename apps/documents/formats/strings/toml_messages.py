@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, span_document, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.keys import is_for_people
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import decode_source
@@ -67,7 +67,7 @@ class TomlMessages:
 
         def render(result: Translated, segment: Segment, place: Place) -> str:
             raw = skeleton.source.text[place.start : place.end]
-            text = "".join(part if isinstance(part, str) else part.literal for part in result.parts)
+            text = literals(result, str)
             return _written(text, raw, place.style)
 
         return write_spans(skeleton, results, render)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, matched_end, span_document, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, matched_end, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.keys import is_for_people
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import SourceText, decode_source
@@ -59,7 +59,7 @@ class YamlMessages:
         """Write a file of messages."""
 
         def render(result: Translated, segment: Segment, place: Place) -> str:
-            text = "".join(part if isinstance(part, str) else part.literal for part in result.parts)
+            text = literals(result, str)
             return yaml_scalar(text, skeleton.source.text[place.start : place.end], place.style)
 
         return write_spans(skeleton, results, render)
