@@ -20,7 +20,7 @@ from nlpkit.apps.documents.document import Document, ReadOptions
 from nlpkit.apps.documents.files import display_name, read_bytes, read_head
 from nlpkit.apps.documents.formats.various.pdf import read_only
 from nlpkit.apps.documents.registry import FormatEntry, find_format
-from nlpkit.apps.documents.translation.attempts import LOST
+from nlpkit.apps.documents.translation.attempts import FAILED, LOST
 from nlpkit.apps.documents.translation.translate import Flag, Known, Translate
 from nlpkit.apps.models.adapters import AdapterChooser
 from nlpkit.apps.pipeline.plan import build_decoding
@@ -298,13 +298,16 @@ class _Tally:
             note(f"{self.failed} of {self.files + self.failed} files failed")
         if self.kept:
             note(
-                f"{self.kept} sentences stayed as they were, since they lost placeholders or marks in translation",
+                f"{self.kept} sentences stayed as they were, since they lost placeholders or marks in translation, or "
+                "their translation failed",
                 quiet=self.quiet,
             )
 
 
 def _said(name: str, flag: Flag) -> str:
     where = f"{name}:{flag.line}" if flag.line else f"{name} ({flag.place})" if flag.place else name
+    if FAILED in flag.reasons:
+        return f"{where}: stayed as it was, for its translation failed: “{_short(flag.source)}”"
     if flag.lost:
         lost = ", ".join(repr(code) for code in flag.lost[:4])
         return f"{where}: stayed as it was, for {lost} would have been lost: “{_short(flag.source)}”"
@@ -316,7 +319,6 @@ _REASONS = {
     LOST: "a placeholder was lost",
     "pieces": "translated in pieces, around its placeholders and marks",
     "max_length": "longer than the file allows",
-    "failed": "the translation failed",
     LIKE: "from the memory, where the sentence is not quite the same",
     "reading_speed": "more than can be read in the time it is shown",
 }

@@ -122,6 +122,7 @@ def _outcomes(
     found: dict[int, Outcome] = dict(_found(planned, places, known)) if known is not None else {}
     spare: dict[int, Outcome] = {}
     lost: dict[int, tuple[str, ...]] = {}
+    failed: set[int] = set()
     # Each sentence's ways are made as they are needed, and put away when it is through.
     ways = {
         index: attempts(planned[s].units[u].text, planned[s].masked)
@@ -155,6 +156,7 @@ def _outcomes(
                 if not kept:
                     del ways[index]
             elif turn == 0:
+                failed.update([index] if FAILED in mine[0].reasons else [])
                 s, u = places[index]
                 lost[index] = tuple(lost_codes(attempt.asked[0], mine[0].text, planned[s].masked))
     for index, (s, u) in enumerate(places):
@@ -162,7 +164,12 @@ def _outcomes(
         yield (
             found.get(index)
             or spare.get(index)
-            or Outcome(source, 0.0, (LOST,), lost.get(index) or _all_codes(planned[s], source))
+            or Outcome(
+                source,
+                0.0,
+                (FAILED if index in failed else LOST,),
+                lost.get(index) or _all_codes(planned[s], source),
+            )
         )
 
 

@@ -12,7 +12,7 @@ from fakes import FakeModel
 
 from nlpkit.apps.documents.document import Document, ReadOptions
 from nlpkit.apps.documents.registry import find_format
-from nlpkit.apps.documents.translation.attempts import Answer, Outcome
+from nlpkit.apps.documents.translation.attempts import FAILED, Answer, Outcome
 from nlpkit.apps.documents.translation.translate import Translate
 from nlpkit.apps.models.adapters import AdapterChooser, ModelChoice, NotLearnedError
 from nlpkit.apps.pipeline.pool import only
@@ -86,6 +86,6 @@ def test_a_sentence_that_no_model_learned_does_not_keep_the_others_back(refused:
     data = json.dumps({"a": "Hello there", "b": refused}).encode()
     done = translate_bytes(data, asking, name="a.json", source_lang="en")
     assert json.loads(done.data) == {"a": "HELLO THERE", "b": refused}
-    assert [flag.source for flag in done.translation.flags] == [refused]
+    assert [(flag.source, flag.reasons) for flag in done.translation.flags] == [(refused, (FAILED,))]
     with pytest.raises(NotLearnedError, match="did not learn German"):
         translate_bytes(json.dumps({"b": refused}).encode(), asking, name="a.json", source_lang="en")
