@@ -6,8 +6,8 @@ skeleton holds the file as it was: what is not translated comes back byte for by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from nlpkit.core.errors import InputError
@@ -112,6 +112,7 @@ class Document:
         source_lang: The language that the file says it is in, if it says so.
         bilingual: Whether the file keeps source and translation beside each other.
         notes: What a user should know about the file.
+        source_text: The decoded file, in which the segments have their offsets; None where they have none.
     """
 
     format: str
@@ -120,6 +121,7 @@ class Document:
     source_lang: str | None = None
     bilingual: bool = False
     notes: tuple[str, ...] = ()
+    source_text: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,6 @@ class ReadOptions:
         target_lang: Code of the language that it is translated into; empty if it is only read.
         source_lang: Code of its own language; empty if that is not known.
         columns: Columns of a table to translate; empty for those that hold prose.
-        again: Whether segments that have a translation in the file already are translated again.
     """
 
     name: str = "the file"
@@ -157,7 +158,6 @@ class ReadOptions:
     target_lang: str = ""
     source_lang: str = ""
     columns: tuple[str, ...] = ()
-    again: bool = False
 
 
 class Format(Protocol):
@@ -180,6 +180,30 @@ class Format(Protocol):
             options: As the file was read with.
         """
         ...
+
+
+def joined(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Join texts that stand beside each other, and leave out empty ones.
+
+    Args:
+        parts: Text and codes.
+    """
+    done: list[Part] = []
+    for part in parts:
+        if isinstance(part, str) and done and isinstance(done[-1], str):
+            done[-1] += part
+        elif part != "":
+            done.append(part)
+    return tuple(done)
+
+
+def has_words(parts: Iterable[Part]) -> bool:
+    """Return whether there is a letter in the texts between codes.
+
+    Args:
+        parts: Text and codes.
+    """
+    return any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts)
 
 
 def missing_library(what: str, library: str) -> InputError:

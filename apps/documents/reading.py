@@ -65,6 +65,7 @@ def document_text(document: Document) -> DocumentText:
     places: list[TextPlace] = []
     length = 0
     before = ""
+    source = document.source_text
     for segment in document.segments:
         text = segment.text.strip()
         if segment.kind == "attribute" or not text:
@@ -73,9 +74,11 @@ def document_text(document: Document) -> DocumentText:
             gap = "\n" if segment.kind in _LINES and before == segment.kind else "\n\n"
             pieces.append(gap)
             length += len(gap)
-        exact = len(segment.parts) == 1 and isinstance(segment.parts[0], str) and segment.wrap is None
+        # Escapes, quotes and tags make the file's text another one.
         lead = len(segment.text) - len(segment.text.lstrip())
-        offset = segment.offset + lead if segment.offset >= 0 and exact else segment.offset
+        at = segment.offset + lead
+        exact = segment.offset >= 0 and source is not None and source.startswith(text, at)
+        offset = at if exact else segment.offset
         places.append(TextPlace(length, offset, segment.line, segment.place, exact))
         pieces.append(text)
         length += len(text)

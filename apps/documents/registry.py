@@ -31,7 +31,7 @@ from nlpkit.apps.documents.formats.tables.calendar import Calendar
 from nlpkit.apps.documents.formats.tables.columns import Columns, TabColumns
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 
-_XML = rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*)*"
+_XML = rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?:(?!-->).)*-->\s*|<!DOCTYPE[^>]*>\s*)*"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ FORMATS: tuple[FormatEntry, ...] = (
         (".html", ".htm", ".xhtml"),
         Html,
         re.compile(
-            rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!DOCTYPE\s+html|<html[\s>])", re.IGNORECASE | re.DOTALL
+            rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?:(?!-->).)*-->\s*)*(?:<!DOCTYPE\s+html|<html[\s>])",
+            re.IGNORECASE | re.DOTALL,
         ),
     ),
     FormatEntry(
@@ -131,7 +132,7 @@ _PROGRAM_SUFFIXES = (
     ".xml .xsl .xsd .dtd .conf .cfg .env"
 )
 _PROGRAMS = frozenset(_PROGRAM_SUFFIXES.split())
-_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml|<!DOCTYPE|<\w+[^<>]*xmlns|\{\\rtf)", re.IGNORECASE)
+_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml|<!DOCTYPE|<\w[^<>]*xmlns|\{\\rtf)", re.IGNORECASE)
 
 
 def format_names() -> tuple[str, ...]:
@@ -195,7 +196,11 @@ def refuse_unknown(path: str, head: bytes) -> None:
 
 
 def sniff(head: bytes) -> FormatEntry | None:
-    """Return the format that the first bytes of a file leave no doubt about, or None."""
+    """Return the format that the first bytes of a file leave no doubt about, or None.
+
+    Args:
+        head: The bytes.
+    """
     head = head.removeprefix(b"\xef\xbb\xbf")
     return next((entry for entry in FORMATS if entry.begins is not None and entry.begins.match(head)), None)
 
@@ -207,6 +212,11 @@ def suffixes(entries: Iterable[FormatEntry] = FORMATS) -> tuple[str, ...]:
 
 def read_document(data: bytes, entry: FormatEntry, options: ReadOptions) -> Document:
     """Read a file in a format.
+
+    Args:
+        data: The file.
+        entry: Its format.
+        options: What the format may have to know.
 
     Raises:
         InputError: It is not in this format, or broken.

@@ -60,9 +60,12 @@ class SourceText:
 
         Raises:
             InputError: A new text has characters that the file's encoding does not have.
+            ValueError: Spans overlap: the file would come out damaged.
         """
         pieces, done = [], 0
         for start, end, new in replacements:
+            if start < done:
+                raise ValueError(f"The span from {start} to {end} of {self.name} begins in one that ends at {done}.")
             pieces += [self.text[done:start], new]
             done = end
         return self.mark + self._encode("".join([*pieces, self.text[done:]]))

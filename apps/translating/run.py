@@ -61,9 +61,9 @@ class Asking:
         """
 
         def translate(texts: Sequence[str]) -> Iterator[Answer]:
-            rows: list[tuple[Prepared[Any] | NlpkitError, ModelChoice]] = []
-            usual = ModelChoice(self.chooser.usual(self.task))
-            for text in texts:
+            rows: list[tuple[Prepared[Any], ModelChoice]] = []
+            refused: dict[int, NlpkitError] = {}
+            for index, text in enumerate(texts):
                 row = {"source": text, "target_lang": self.target_lang, "source_lang": source_lang}
                 if self.glossary:
                     row["glossary"] = self.glossary  # type: ignore[assignment]
@@ -72,9 +72,7 @@ class Asking:
                     rows.append((prepared, self.chooser.choose(self.task, prepared.example)))
                 except NotLearnedError as error:
                     # A sentence in a language of its own must not keep the others back.
-                    rows.append((error, usual))
-            if rows and all(isinstance(row, NlpkitError) for row, _ in rows):
-                raise next(row for row, _ in rows if isinstance(row, NlpkitError))
+                    refused[index] = error
             results = self.pool.run(
                 self.task,
                 rows,
@@ -83,7 +81,10 @@ class Asking:
                 keep_going=True,
                 progress=self.progress,
             )
-            return map(answer_of, results)
+            return (
+                Answer("", 0.0, (FAILED,), refused[index]) if index in refused else answer_of(next(results))
+                for index in range(len(texts))
+            )
 
         return translate
 
@@ -178,6 +179,11 @@ def run_document(
 
 def format_of(name: str, head: bytes, wanted: str = "auto") -> FormatEntry:
     """Return the format of a file by its name or its beginning, or else plain text.
+
+    Args:
+        name: The file's name.
+        head: Its first bytes.
+        wanted: The format that the user named, or ``auto``.
 
     Raises:
         ConfigError: There is no format `wanted`.

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 import xml.parsers.expat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from nlpkit.apps.documents.document import Code, Document, ReadOptions
-from nlpkit.apps.documents.registry import FORMATS, read_document
+from nlpkit.apps.documents.registry import FORMATS, FormatEntry, read_document
 from nlpkit.apps.documents.translation.attempts import Answer
 from nlpkit.apps.documents.translation.translate import DocumentTranslation
 from nlpkit.apps.text.translation.protected_grammar import find_protected
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 _MASK = re.compile(r"(⟦\d+⟧)")
 
@@ -88,15 +94,15 @@ def opens_again(name: str, before: bytes, after: bytes, options: ReadOptions, *,
         check = _CHECKS.get(name)
         if check is not None:
             return check(before, after)
-        return _same_shape(entry, before, after, options) if words else ""
+        return _same_shape(entry, before, after, options, words=words)
     except Exception as error:
         return repr(error)[:300]
 
 
-def _same_shape(entry: object, before: bytes, after: bytes, options: ReadOptions) -> str:
-    """Compare the segments of both, read by our own reader."""
-    one, two = (read_document(data, entry, options) for data in (before, after))  # type: ignore[arg-type]
-    if one.bilingual:
+def _same_shape(entry: FormatEntry, before: bytes, after: bytes, options: ReadOptions, *, words: bool) -> str:
+    """Read both with our own reader; where their texts are words, compare the segments."""
+    one, two = (read_document(data, entry, options) for data in (before, after))
+    if one.bilingual or not words:
         return ""
     if len(one.segments) != len(two.segments):
         return f"{len(one.segments)} segments became {len(two.segments)}"
@@ -129,8 +135,6 @@ def _yaml(before: bytes, after: bytes) -> str:
 
 
 def _toml(before: bytes, after: bytes) -> str:
-    import tomllib
-
     one, two = (tomllib.loads(data.decode()) for data in (before, after))
     return "" if _skeleton(one) == _skeleton(two) else "keys or values that are no strings differ"
 

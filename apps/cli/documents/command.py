@@ -20,7 +20,7 @@ from nlpkit.apps.documents.document import Document, ReadOptions
 from nlpkit.apps.documents.files import display_name, read_bytes, read_head
 from nlpkit.apps.documents.formats.various.pdf import read_only
 from nlpkit.apps.documents.registry import FormatEntry, find_format
-from nlpkit.apps.documents.translation.attempts import LOST
+from nlpkit.apps.documents.translation.attempts import FAILED, LOST
 from nlpkit.apps.documents.translation.translate import Flag, Known, Translate
 from nlpkit.apps.models.adapters import AdapterChooser
 from nlpkit.apps.pipeline.plan import build_decoding
@@ -28,7 +28,7 @@ from nlpkit.apps.pipeline.pool import ModelPool
 from nlpkit.apps.tasks.task import Task
 from nlpkit.apps.text.languages import parse_language
 from nlpkit.apps.text.translation.confidence import REASONS
-from nlpkit.apps.translating.journal import NAME, Journal, run_key
+from nlpkit.apps.translating.journal import NAME, Journal, run_key, state_of
 from nlpkit.apps.translating.run import Asking, DocumentRun, document_language, run_document
 from nlpkit.apps.translating.trees import Destination, FoundFile, find_files
 from nlpkit.core.errors import ConfigError, InputError, NlpkitError
@@ -89,10 +89,11 @@ class DocumentCommand:
         overrides = self.decode.overrides()
         with named_as_flags():
             build_decoding(self.task, overrides)
-        files = find_files(self.source.file or ())
+        files = find_files(self.source.file or (), output=self.sink.output, suffix=self.suffix)
         destination = Destination.choose(files, self.sink.output, self.suffix)
         chosen = list(self._formats(files))
-        if self.sink.as_json and any(destination.path(file) is None for file, _ in chosen):
+        places = destination.places([file for file, _ in chosen], files)
+        if self.sink.as_json and None in places:
             raise ConfigError("--json says on standard output what was done: name the file to write with -o PATH.")
         spec = self.model.spec()
         chooser = AdapterChooser(spec.name, spec.adapter)
@@ -100,13 +101,14 @@ class DocumentCommand:
             lambda adapter, loaded: load_shown(spec, adapter, quiet=self.sink.quiet, share_with=loaded, lean=True)
         )
         tally = _Tally(quiet=self.sink.quiet)
+        usual = chooser.usual(self.task)
         facts = {
             "model": spec.name,
-            "adapter": str(chooser.usual(self.task) or spec.adapter),
+            "adapter": str(usual or spec.adapter),
+            "weights": [state_of(spec.name), state_of(usual.path) if usual is not None else []],
             "dtype": spec.dtype,
             "task": [self.task.name, self.task.version],
             "target": target,
-            "source": self.source_lang,
             "glossary": dict(self.glossary),
             "options": overrides,
         }
@@ -122,11 +124,10 @@ class DocumentCommand:
                 progress=bar,
             )
             journals: dict[Path | None, Journal] = {}
-            for file, entry in chosen:
-                place = destination.path(file)
+            for (file, entry), place in zip(chosen, places, strict=True):
                 home = self._journal_path(destination, place)
                 if home not in journals:
-                    journals = {home: Journal(home, run_key(facts) if not self.fresh else f"{time.time_ns():x}")}
+                    journals = {home: Journal(home, run_key(facts), fresh=self.fresh)}
                 began = time.perf_counter()
                 try:
                     done = self._translate(file, entry, asking, journals[home])
@@ -188,7 +189,7 @@ class DocumentCommand:
 
         def translator(document: Document) -> Translate:
             language = document_language(document, self.source_lang, asking.target_lang)
-            return journal.keeping(asking.translator(language))
+            return journal.keeping(asking.translator(language), language)
 
         def known(document: Document) -> Known | None:
             language = document_language(document, self.source_lang, asking.target_lang)
@@ -297,13 +298,16 @@ class _Tally:
             note(f"{self.failed} of {self.files + self.failed} files failed")
         if self.kept:
             note(
-                f"{self.kept} sentences stayed as they were, since they lost placeholders or marks in translation",
+                f"{self.kept} sentences stayed as they were, since they lost placeholders or marks in translation, or "
+                "their translation failed",
                 quiet=self.quiet,
             )
 
 
 def _said(name: str, flag: Flag) -> str:
     where = f"{name}:{flag.line}" if flag.line else f"{name} ({flag.place})" if flag.place else name
+    if FAILED in flag.reasons:
+        return f"{where}: stayed as it was, for its translation failed: “{_short(flag.source)}”"
     if flag.lost:
         lost = ", ".join(repr(code) for code in flag.lost[:4])
         return f"{where}: stayed as it was, for {lost} would have been lost: “{_short(flag.source)}”"
@@ -315,7 +319,6 @@ _REASONS = {
     LOST: "a placeholder was lost",
     "pieces": "translated in pieces, around its placeholders and marks",
     "max_length": "longer than the file allows",
-    "failed": "the translation failed",
     LIKE: "from the memory, where the sentence is not quite the same",
     "reading_speed": "more than can be read in the time it is shown",
 }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from nlpkit.apps.documents.document import Results, Segment, Translated, Wrap
+from nlpkit.apps.documents.document import Document, Results, Segment, Translated, Wrap
 from nlpkit.apps.documents.source_text import SourceText
 
-_STAY = "\ue0b7"
-"""Stands for a blank that is no place to break a line at; no file has this character for itself."""
+_STAY = "\ufdd0"
+"""Stands for a blank that is no place to break a line at: a character that Unicode keeps for such uses."""
+
+_ITSELF = "\ufdd1"
+"""Stands for that character where a text has it all the same."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,28 @@ class SpanSkeleton:
     segments: tuple[Segment, ...]
 
 
+def span_document(
+    name: str, source: SourceText, found: Iterable[tuple[Segment, Place]], *, source_lang: str | None = None
+) -> Document:
+    """Return a document that is a text with segments in it.
+
+    Args:
+        name: Name of the format.
+        source: The file.
+        found: Segments and their places, in the order of the file.
+        source_lang: The language that the file says it is in, if it says so.
+    """
+    pairs = list(found)
+    segments = tuple(segment for segment, _ in pairs)
+    return Document(
+        format=name,
+        segments=segments,
+        skeleton=SpanSkeleton(source, tuple(place for _, place in pairs), segments),
+        source_lang=source_lang,
+        source_text=source.text,
+    )
+
+
 def write_spans(skeleton: SpanSkeleton, results: Results, render: Callable[[Translated, Segment, Place], str]) -> bytes:
     """Write a text with the translated segments in their places.
 
@@ -56,6 +81,19 @@ def write_spans(skeleton: SpanSkeleton, results: Results, render: Callable[[Tran
         for place, segment, result in zip(skeleton.places, skeleton.segments, results, strict=True)
         if result is not None
     )
+
+
+def matched_end(pattern: re.Pattern[str], text: str, start: int, end: int) -> int:
+    """Return where a match that begins at a place ends: there where nothing matches.
+
+    Args:
+        pattern: The pattern.
+        text: The text.
+        start: Where the match begins.
+        end: Where the text is taken to end.
+    """
+    match = pattern.match(text, start, end)
+    return start if match is None else match.end()
 
 
 def literals(result: Translated, escape: Callable[[str], str]) -> str:
@@ -80,8 +118,17 @@ def flowed(
     """
     if wrap is None:
         return literals(result, escape)
-    text = "".join(escape(part) if isinstance(part, str) else part.literal.replace(" ", _STAY) for part in result.parts)
-    return wrapped(text, wrap, begins_badly=begins_badly).replace(_STAY, " ")
+    text = "".join(
+        _kept(escape(part)) if isinstance(part, str) else _kept(part.literal).replace(" ", _STAY)
+        for part in result.parts
+    )
+    lines = wrapped(text, wrap, begins_badly=begins_badly).replace(_STAY, " ")
+    return lines.replace(_ITSELF + "0", _STAY).replace(_ITSELF + "1", _ITSELF)
+
+
+def _kept(text: str) -> str:
+    """Spell the characters with a meaning of their own here, which hardly any text has."""
+    return text.replace(_ITSELF, _ITSELF + "1").replace(_STAY, _ITSELF + "0")
 
 
 def wrapped(text: str, wrap: Wrap, *, begins_badly: re.Pattern[str] | None = None) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nlpkit.apps.documents.document import Code
 from nlpkit.apps.documents.translation.masks import MASK, MaskedText, mask_protected, problems, respaced
 from nlpkit.apps.text.translation.protected import compare
+from nlpkit.core.errors import NlpkitError
 
 LOST = "placeholders"
 """The reason of an answer that lost a code."""
@@ -40,11 +41,13 @@ class Answer:
         text: Its translation.
         confidence: How likely it is right, from 0 to 1.
         reasons: What is wrong with it; empty where it is to be trusted.
+        refusal: Why the translator cannot be asked this at all; None where it was asked.
     """
 
     text: str
     confidence: float = 1.0
     reasons: tuple[str, ...] = ()
+    refusal: NlpkitError | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ class Outcome:
     lost: tuple[str, ...] = field(default=())
 
 
-def attempts(text: str, masked: MaskedText) -> list[Attempt]:
-    """Return the ways to ask about a sentence, the best first.
+def attempts(text: str, masked: MaskedText) -> Iterator[Attempt]:
+    """Yield the ways to ask about a sentence, the best first.
 
     As it is, with masks for the format's codes; with masks for placeholders and numbers too; without the codes that
     enclose text, which are put around the translation of what they enclose; in pieces around the codes.
@@ -89,20 +92,17 @@ def attempts(text: str, masked: MaskedText) -> list[Attempt]:
         text: The sentence, with masks.
         masked: What they stand for.
     """
-    ways = [_whole(text, masked)]
+    yield _whole(text, masked)
     full, more = mask_protected(text, masked)
     if full != text:
-        ways.append(_fully_masked(text, full, more, len(masked.codes)))
-    bare = _without_pairs(text, masked)
-    if bare is not None:
-        ways.append(bare)
-    label = _without_shortcut(text, masked)
-    if label is not None:
-        ways.append(label)
-    pieces = _in_pieces(full, more, len(masked.codes))
-    if pieces is not None:
-        ways.append(pieces)
-    return ways
+        yield _fully_masked(text, full, more, masked.n_codes)
+    for way in (
+        _without_pairs(text, masked),
+        _without_shortcut(text, masked),
+        _in_pieces(full, more, masked.n_codes),
+    ):
+        if way is not None:
+            yield way
 
 
 def copies_inside(source: str, answer: str, masked: MaskedText) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nlpkit.apps.documents.document import Code, Part
+from nlpkit.apps.documents.document import joined as joined
 from nlpkit.apps.text.translation.protected_grammar import find_protected
 
 MASK = re.compile(r"⟦([1-9]\d{0,5})⟧")
@@ -23,14 +24,22 @@ class MaskedText:
     Attributes:
         text: The text; ``⟦1⟧`` stands for the first of `codes`.
         codes: What the masks stand for: codes of the format, or pieces of text that must stay as they are.
+        more: What masks with higher numbers stand for, which one sentence of the text has for itself.
     """
 
     text: str
     codes: tuple[Part, ...] = ()
+    more: tuple[Part, ...] = ()
+
+    @property
+    def n_codes(self) -> int:
+        """How many masks there are."""
+        return len(self.codes) + len(self.more)
 
     def code(self, number: str | int) -> Part:
         """Return what a mask stands for."""
-        return self.codes[int(number) - 1]
+        index = int(number) - 1
+        return self.codes[index] if index < len(self.codes) else self.more[index - len(self.codes)]
 
     def parts(self, text: str) -> tuple[Part, ...]:
         """Return the text and codes of a text with these masks."""
@@ -48,17 +57,6 @@ class MaskedText:
     def numbers(self, text: str) -> list[int]:
         """Return the numbers of the masks in a text, in order."""
         return [int(match.group(1)) for match in MASK.finditer(text)]
-
-
-def joined(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Join texts that stand beside each other, and leave out empty ones."""
-    done: list[Part] = []
-    for part in parts:
-        if isinstance(part, str) and done and isinstance(done[-1], str):
-            done[-1] += part
-        elif part != "":
-            done.append(part)
-    return tuple(done)
 
 
 def mask_parts(parts: Sequence[Part]) -> MaskedText:
@@ -93,17 +91,18 @@ def mask_protected(text: str, masked: MaskedText) -> tuple[str, MaskedText]:
     Returns:
         The sentence with more masks, and all that they stand for.
     """
-    codes = list(masked.codes)
+    # Those of the whole text are shared: it may have very many sentences.
+    more = list(masked.more)
     pieces, done = [], 0
     for span in find_protected(text):
         if MASK.fullmatch(text, span.start, span.end):
             continue
         if span.kind == "number" and _PLAIN_NUMBER.fullmatch(text, span.start, span.end):
             continue
-        codes.append(text[span.start : span.end])
-        pieces += [text[done : span.start], f"⟦{len(codes)}⟧"]
+        more.append(text[span.start : span.end])
+        pieces += [text[done : span.start], f"⟦{len(masked.codes) + len(more)}⟧"]
         done = span.end
-    return "".join(pieces) + text[done:], replace(masked, codes=tuple(codes))
+    return "".join(pieces) + text[done:], replace(masked, more=tuple(more))
 
 
 def problems(source: str, answer: str, masked: MaskedText) -> list[str]:
@@ -119,11 +118,11 @@ def problems(source: str, answer: str, masked: MaskedText) -> list[str]:
     """
     wanted, got = masked.numbers(source), masked.numbers(answer)
     differ = (Counter(wanted) - Counter(got)) + (
-        Counter(number for number in got if number <= len(masked.codes)) - Counter(wanted)
+        Counter(number for number in got if number <= masked.n_codes) - Counter(wanted)
     )
     wrong = [_literal(masked.code(number)) for number in differ]
     stray = _BRACKETS.findall(MASK.sub("", answer))
-    wrong += stray + [f"⟦{number}⟧" for number in got if number > len(masked.codes)]
+    wrong += stray + [f"⟦{number}⟧" for number in got if number > masked.n_codes]
     if wrong:
         return wrong
     return _unnested(wanted, got, masked) or _unordered(wanted, got, masked)

@@ -93,6 +93,9 @@ def translate_segments(document: Document, translate: Translate, *, known: Known
         document: The document.
         translate: The translator.
         known: Translations that need not be asked for.
+
+    Raises:
+        NlpkitError: The translator refuses all that it is asked; what it refuses among others stays as it is.
     """
     planned = [plan_segment(segment) for segment in document.segments]
     places = [(s, u) for s, plan in enumerate(planned) for u, unit in enumerate(plan.units) if not unit.copied]
@@ -116,29 +119,44 @@ def _outcomes(
     known: Known | None,
 ) -> Iterator[Outcome]:
     """Ask about sentences until each is through or nothing is left to try."""
-    ways = [attempts(planned[s].units[u].text, planned[s].masked) for s, u in places]
     found: dict[int, Outcome] = dict(_found(planned, places, known)) if known is not None else {}
     spare: dict[int, Outcome] = {}
     lost: dict[int, tuple[str, ...]] = {}
-    for turn in range(max(map(len, ways), default=0)):
-        due = [
-            index
-            for index, way in enumerate(ways)
-            if index not in found and turn < len(way) and not (index in spare and way[turn].in_pieces)
-        ]
+    failed: set[int] = set()
+    # Each sentence's ways are made as they are needed, and put away when it is through.
+    ways = {
+        index: attempts(planned[s].units[u].text, planned[s].masked)
+        for index, (s, u) in enumerate(places)
+        if index not in found
+    }
+    turn = -1
+    while ways:
+        turn += 1
+        due: dict[int, Attempt] = {}
+        for index in [*ways]:
+            attempt = next(ways[index], None)
+            if attempt is None:
+                del ways[index]
+            elif not (index in spare and attempt.in_pieces):
+                due[index] = attempt
         if not due:
             continue
-        asked = dict.fromkeys(text for index in due for text in ways[index][turn].asked)
+        asked = dict.fromkeys(text for attempt in due.values() for text in attempt.asked)
         answers = dict(zip(asked, translate(tuple(asked)), strict=True))
-        for index in due:
-            attempt = ways[index][turn]
+        refusals = [answer.refusal for answer in answers.values() if answer.refusal is not None]
+        if turn == 0 and not found and len(refusals) == len(answers):
+            raise refusals[0]
+        for index, attempt in due.items():
             mine = [answers[text] for text in attempt.asked]
             text = attempt.read([answer.text for answer in mine])
             if text is not None and all(_usable(answer) for answer in mine):
                 s, u = places[index]
                 kept = turn == 0 and copies_inside(planned[s].units[u].text, text, planned[s].masked)
                 (spare if kept else found)[index] = _outcome(text, mine, attempt)
+                if not kept:
+                    del ways[index]
             elif turn == 0:
+                failed.update([index] if FAILED in mine[0].reasons else [])
                 s, u = places[index]
                 lost[index] = tuple(lost_codes(attempt.asked[0], mine[0].text, planned[s].masked))
     for index, (s, u) in enumerate(places):
@@ -146,7 +164,12 @@ def _outcomes(
         yield (
             found.get(index)
             or spare.get(index)
-            or Outcome(source, 0.0, (LOST,), lost.get(index) or _all_codes(planned[s], source))
+            or Outcome(
+                source,
+                0.0,
+                (FAILED if index in failed else LOST,),
+                lost.get(index) or _all_codes(planned[s], source),
+            )
         )
 
 

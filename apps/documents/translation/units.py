@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlpkit.apps.documents.document import Code, Part, Segment
+from nlpkit.apps.documents.formats.spans import matched_end
 from nlpkit.apps.documents.translation.masks import MASK, MaskedText, mask_parts
 from nlpkit.apps.text.translation.layout import TextLayout, copies_as_is, read_layout, write_layout
 
@@ -83,16 +84,18 @@ def plan_segment(segment: Segment) -> PlannedSegment:
     runs = _runs(masked)
     layouts: list[TextLayout | None] = []
     units: list[Unit] = []
+    before = 0
     for index, run in enumerate(runs):
         if index % 2:
             layouts.append(None)
             continue
         layout = read_layout(run, lines=False)
         layouts.append(layout)
-        line = sum(earlier.count("\n") for earlier in runs[:index])
+        line = before
         for block in layout.blocks:
             units += [_unit(sentence, masked, line) for sentence in block.segments]
             line += block.source.count("\n")
+        before += run.count("\n")
     return PlannedSegment(segment, masked, tuple(runs), tuple(layouts), tuple(units))
 
 
@@ -111,7 +114,7 @@ def _unit(sentence: str, masked: MaskedText, line: int) -> Unit:
     begin, end = _inner(sentence, masked)
     if begin:
         # What a sentence cannot begin with belongs to the code before it, such as the colon of a label.
-        begin += len(_LOOSE.match(sentence[begin:end]).group())  # type: ignore[union-attr]
+        begin = matched_end(_LOOSE, sentence, begin, end)
     text = sentence[begin:end]
     # What a code says, such as the words of a code span, is nothing to translate.
     words = MASK.sub("", text)

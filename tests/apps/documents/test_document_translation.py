@@ -16,7 +16,7 @@ from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.reading import document_text
 from nlpkit.apps.documents.registry import find_format, read_document
 from nlpkit.apps.documents.translation.attempts import Answer
-from nlpkit.apps.documents.translation.masks import mask_parts, problems, respaced
+from nlpkit.apps.documents.translation.masks import mask_parts, mask_protected, problems, respaced
 from nlpkit.apps.documents.translation.translate import DocumentTranslation, translate_segments
 from nlpkit.apps.documents.translation.units import plan_segment
 
@@ -181,6 +181,12 @@ def test_wrapped_text_is_wrapped_again_and_codes_are_no_places_to_break_at() -> 
     assert flowed(result, str, Wrap(14, "  ", "\n")) == "one two three\n  (a b c d)\n  four"
 
 
+@pytest.mark.parametrize("sign", ["\ue0b7", "\ufdd0", "\ufdd1", "\ufdd10", "\ufdd1\ufdd0"])
+def test_any_character_may_stand_in_what_is_wrapped(sign: str) -> None:
+    result = Translated(parts=(f"one{sign}two three ", Code(literal=f"({sign} b)"), f" {sign}"))
+    assert flowed(result, str, Wrap(30, "", "\n")).replace("\n", " ") == f"one{sign}two three ({sign} b) {sign}"
+
+
 def test_the_text_of_a_document_knows_its_places() -> None:
     data = b"# One\n\nTwo is **here**.\n\n- three\n- four\n"
     entry = find_format("a.md")
@@ -191,6 +197,37 @@ def test_the_text_of_a_document_knows_its_places() -> None:
     place = text.find(text.text.index("here"))
     assert place is not None
     assert (place.line, place.exact) == (3, False)
+
+
+def test_the_sentences_of_a_text_share_its_codes() -> None:
+    masked = mask_parts((BOLD[0], "One", BOLD[1], " of {name} at https://example.org."))
+    full, more = mask_protected(masked.text, masked)
+    assert full == "⟦1⟧One⟦2⟧ of ⟦3⟧ at ⟦4⟧."
+    assert more.codes is masked.codes
+    assert [more.code(number) for number in range(1, more.n_codes + 1)] == [*BOLD, "{name}", "https://example.org"]
+    assert more.parts(full) == (BOLD[0], "One", BOLD[1], " of {name} at https://example.org.")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "exact"),
+    [
+        ("a.json", '{"a": "Say \\"hi\\" to Ann", "b": "Write to Ann"}', [False, True]),
+        ("a.po", 'msgid "Write to Ann"\nmsgstr ""\n', [False]),
+        ("a.yml", "a: 'It''s for Ann'\nb: 'It is for Ann'\nc: It is for Ann\n", [False, False, True]),
+        ("a.toml", 'a = "Write to Ann"\n', [False]),
+        ("a.html", "<p>Write  to\tAnn</p><p>Write to Ann</p><p>Write to <b>Ann</b></p>", [False, True, False]),
+        ("a.md", "Write to Ann\nand *Tom*\n\nWrite to Ann\n", [False, True]),
+    ],
+)
+def test_places_are_exact_where_the_file_has_the_very_words(name: str, data: str, exact: list[bool]) -> None:
+    entry = find_format(name, data.encode())
+    assert entry is not None
+    read = document_text(read_document(data.encode(), entry, ReadOptions(name=name)))
+    assert [place.exact for place in read.places] == exact
+    for place in read.places:
+        if place.exact:
+            at = read.text.index("Ann", place.start)
+            assert data[read.offset_in_file(at) :].startswith("Ann")
 
 
 def test_words_that_stayed_within_codes_are_asked_about_without_them() -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import time
+from dataclasses import replace
+
 import pytest
 from document_checks import Mangler, lost_after, opens_again, shout
 from document_samples import SAMPLES, Sample
 
-from nlpkit.apps.documents.document import Document, ReadOptions
+from nlpkit.apps.documents.document import Document, ReadOptions, Translated
 from nlpkit.apps.documents.formats.office.table import OFFICE_FORMATS
-from nlpkit.apps.documents.registry import FORMATS, FormatEntry, find_format, read_document, write_document
+from nlpkit.apps.documents.registry import (
+    FORMATS,
+    FormatEntry,
+    find_format,
+    read_document,
+    refuse_unknown,
+    write_document,
+)
 from nlpkit.apps.documents.translation.translate import translate_segments
 from nlpkit.core.errors import InputError
 
@@ -34,6 +46,20 @@ def test_what_is_for_people_is_found(sample: Sample) -> None:
 def test_without_translation_the_bytes_are_the_same(sample: Sample) -> None:
     entry, document = read(sample)
     assert write_document(document, [None] * len(document.segments), entry, OPTIONS) == sample.data
+
+
+@pytest.mark.parametrize("sample", BY_NAME)
+def test_words_that_stay_the_same_are_written_as_they_were(sample: Sample) -> None:
+    entry, document = read(sample)
+    results = [Translated(parts=segment.parts) for segment in document.segments]
+    if not document.bilingual:
+        written = write_document(document, results, entry, replace(OPTIONS, target_lang="en"))
+        assert _in_one_line(written) == _in_one_line(sample.data)
+
+
+def _in_one_line(data: bytes) -> bytes:
+    """Return a text that may have been wrapped in another way."""
+    return re.sub(rb"(?:\\?\s)+", b" ", data)
 
 
 @pytest.mark.parametrize("sample", BY_NAME)
@@ -82,6 +108,10 @@ def test_every_format_has_a_sample() -> None:
     [
         ("a.json", b'{"a": "b",}'),
         ("a.json", b"[" * 3000),
+        ("a.json", b'{"a":{"b":{"c":"Hello there"}},"a":["y y"]}'),
+        ("a.json", b"[" + b"9" * 5000 + b"]"),
+        ("a.po", b'msgid "a b"\nmsgid_plural "a c"\nmsgstr ""\n'),
+        ("a.ftl", b"a = " + b"{" * 3000),
         ("a.yml", b"a: 'b\nc: d"),
         ("a.toml", b"a = b c"),
         ("a.po", b'msgid "a"\nmsgid "b"\nmsgstr ""\n'),
@@ -102,6 +132,8 @@ def test_every_format_has_a_sample() -> None:
 def test_broken_files_are_refused_by_name(name: str, data: bytes) -> None:
     entry = find_format(name, data)
     assert entry is not None
+    if entry.name == "fluent":
+        pytest.importorskip("fluent.syntax")
     with pytest.raises(InputError, match="it"):
         read_document(data, entry, OPTIONS)
 
@@ -127,3 +159,99 @@ def test_settings_of_programs_are_refused() -> None:
 def test_content_tells_the_format_where_a_name_does_not(head: bytes, name: str | None) -> None:
     found = find_format("-", head)
     assert (found and found.name) == name
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"<!---->" * 580 + b"<foo/>", None),
+        (b"<!---->" * 500 + b"<!-- a\n --><html>", "html"),
+        (b"<" + b"a" * 4095, None),
+    ],
+)
+def test_a_beginning_is_looked_at_in_no_time(head: bytes, name: str | None) -> None:
+    began = time.perf_counter()
+    found = find_format("x.xml", head)
+    if found is None:
+        with contextlib.suppress(InputError):
+            refuse_unknown("x", head)
+    assert time.perf_counter() - began < 0.5
+    assert (found and found.name) == name
+
+
+def read_as(name: str, text: str) -> Document:
+    entry = find_format(name, text.encode())
+    assert entry is not None
+    return read_document(text.encode(), entry, OPTIONS)
+
+
+def test_values_that_are_no_texts_and_odd_line_ends_are_no_errors() -> None:
+    assert read_as("a.arb", '{"@@locale": 5, "hi": "Hello there"}').source_lang is None
+    (segment,) = read_as("a.po", 'msgid "One\u2028line\x85here"\nmsgstr ""\n').segments
+    assert segment.text == "One\u2028line\x85here"
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("<p translate=no>A a<p>B b", ["B b"]),
+        ("<p translate=no>A <b>a<div>B b</div>", ["B b"]),
+        ("<div><p translate=no>A a</div>B b", ["B b"]),
+        ("<ul><li translate=no>A <ul><li>a</ul><li>B b</ul>C c", ["B b", "C c"]),
+        (
+            "<table><tr translate=no><td>A a<td>a<tr><td>B b<td translate=no>C c<td>D d</table>E e",
+            ["B b", "D d", "E e"],
+        ),
+        ("<dl><dt translate=no>A a<dd>B b</dl>", ["B b"]),
+        ("<div translate=no><p>A a<p>a</div><p>B b", ["B b"]),
+    ],
+)
+def test_what_is_not_translated_ends_where_its_closing_tag_may_be_missing(page: str, said: list[str]) -> None:
+    assert [segment.text for segment in read_as("a.html", page).segments] == said
+
+
+def test_forms_of_one_message_are_finished_together() -> None:
+    ts = (
+        '<TS language="pl"><context><name>M</name><message numerus="yes"><source>%n boats</source>'
+        '<translation type="unfinished"><numerusform/><numerusform></numerusform></translation></message></context></TS>'
+    )
+    entry = find_format("a.ts", ts.encode())
+    assert entry is not None
+    document = read_document(ts.encode(), entry, OPTIONS)
+    for sure, finished in (((True, True), True), ((True, False), False), ((False, True), False)):
+        results = [Translated(parts=("x",), sure=one) for one in sure]
+        data = write_document(document, results, entry, OPTIONS).decode()
+        assert "<numerusform>x</numerusform><numerusform>x</numerusform>" in data
+        assert ("unfinished" not in data) == finished
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.html", "x y" + '<a "' * 6_000),
+        ("a.html", "x y" + "<a " * 30_000),
+        ("a.html", "<!a[>" * 100_000),
+        ("a.html", "<p>x y" + "<a>" * 10_000 + "</b>" * 10_000),
+        ("a.ini", "a=x" + " " * 30_000 + "y y\n"),
+        ("a.md", "---\ntitle: a" + " " * 30_000 + "b\n---\n"),
+        ("a.md", "x y <!--" * 8_000),
+        ("a.md", "x y" + " " * 30_000 + "z"),
+        ("a.md", "x [y" * 6_000 + "]" * 6_000 + "\n\n[a]: b\n"),
+        ("a.adoc", "x y pass:[" * 8_000),
+        ("a.adoc", "x y " + "http://" * 5_000),
+        ("a.adoc", "x y " + "a:" * 25_000),
+        ("a.tex", "x y \\[" * 12_000),
+        ("a.tex", "\\title{a " * 3_000 + "\\begin{document}x\\end{document}"),
+        ("a.tex", "\\label{a}\n" * 30_000 + "x y"),
+        ("a.json", '{"a": "' + "{a, plural, other{b c " * 2_000 + "}}" * 2_000 + '"}'),
+        ("a.json", '{"a": "' + "{a, plural, other{b c " * 5_000 + '"}'),
+        ("a.resx", f'<root><data name="k"><value>x y &lt;a{" " * 8_000}</value></data></root>'),
+        ("a.rst", "x y " + ":a" * 25_000),
+        ("a.rst", "x y " + "a." * 40_000),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_hostile_file_is_read_in_time_that_grows_with_it(name: str, text: str) -> None:
+    began = time.process_time()
+    read_as(name, text)
+    assert time.process_time() - began < 4

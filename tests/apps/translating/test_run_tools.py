@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import office_files as made
 import pytest
+from fakes import FakeModel
 
 from nlpkit.apps.documents.document import Document, ReadOptions
 from nlpkit.apps.documents.registry import find_format
-from nlpkit.apps.documents.translation.attempts import Answer, Outcome
+from nlpkit.apps.documents.translation.attempts import FAILED, Answer, Outcome
 from nlpkit.apps.documents.translation.translate import Translate
-from nlpkit.apps.translating.run import run_document
+from nlpkit.apps.models.adapters import AdapterChooser, ModelChoice, NotLearnedError
+from nlpkit.apps.pipeline.pool import only
+from nlpkit.apps.tasks.table import load_task
+from nlpkit.apps.translating.run import Asking, run_document, translate_bytes
 from nlpkit.core.errors import InputError
 
 
@@ -60,3 +66,26 @@ def test_what_can_only_be_read_is_refused_before_the_model_is_asked() -> None:
     assert entry is not None
     with pytest.raises(InputError, match="can be read but not written"):
         run_document(b"Subject: Hi\n\nText\n", entry, ReadOptions(), shouting)
+
+
+class _English(AdapterChooser):
+    def choose(self, task: Any, example: Any, *, solved: Sequence[Any] = ()) -> ModelChoice:
+        if "Wort" in example.source or "hier" in example.source:
+            raise NotLearnedError("What is shipped did not learn German.")
+        return ModelChoice()
+
+
+@pytest.mark.parametrize("refused", ["Noch ein Wort {name} hier", "Noch ein Wort"])
+def test_a_sentence_that_no_model_learned_does_not_keep_the_others_back(refused: str) -> None:
+    asking = Asking(
+        task=load_task("translation"),
+        pool=only(FakeModel()),  # type: ignore[arg-type]
+        chooser=_English("default", "none"),
+        target_lang="fr",
+    )
+    data = json.dumps({"a": "Hello there", "b": refused}).encode()
+    done = translate_bytes(data, asking, name="a.json", source_lang="en")
+    assert json.loads(done.data) == {"a": "HELLO THERE", "b": refused}
+    assert [(flag.source, flag.reasons) for flag in done.translation.flags] == [(refused, (FAILED,))]
+    with pytest.raises(NotLearnedError, match="did not learn German"):
+        translate_bytes(json.dumps({"b": refused}).encode(), asking, name="a.json", source_lang="en")

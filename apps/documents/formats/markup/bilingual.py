@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nlpkit.apps.documents.document import Document, Part, ReadOptions, Results, Segment, broken
-from nlpkit.apps.documents.formats.markup.tree import Element, content, content_parts, escaper, read_xml
+from nlpkit.apps.documents.document import Document, Part, ReadOptions, Results, Segment, has_words
+from nlpkit.apps.documents.formats.markup.tree import Element, content, content_parts, escaper, read_rooted
 from nlpkit.apps.documents.formats.markup.xml_strings import markup_messages, rendered
 from nlpkit.apps.documents.source_text import SourceText
 from nlpkit.apps.text.translation.layout import copies_as_is
@@ -51,7 +52,7 @@ class BilingualSkeleton:
     header: tuple[tuple[int, int, str], ...] = ()
 
 
-class _Bilingual:
+class _Bilingual(ABC):
     """What the formats share."""
 
     name = ""
@@ -64,16 +65,13 @@ class _Bilingual:
         Raises:
             InputError: It is no such file, or not well-formed.
         """
-        source, root = read_xml(data, options, self.title)
-        if root.local not in self.roots:
-            raise broken(self.title, options, f"it begins with <{root.name}>")
+        source, root = read_rooted(data, options, self.title, self.roots)
         segments: list[Segment] = []
         targets: list[_Target] = []
         raws: list[str] = []
         for element, key, target in self.units(source.text, root, options):
             parts = self.parts(source.text, element)
-            text = "".join(part for part in parts if isinstance(part, str))
-            if not any(map(str.isalpha, text)) or copies_as_is(text):
+            if not has_words(parts) or copies_as_is("".join(part for part in parts if isinstance(part, str))):
                 continue
             start, end = element.inner
             segments.append(Segment(parts=parts, kind="message", line=source.line(start), offset=start, key=key))
@@ -86,27 +84,32 @@ class _Bilingual:
             skeleton=BilingualSkeleton(source, tuple(targets), tuple(raws), tuple(header)),
             source_lang=language,
             bilingual=True,
+            source_text=source.text,
         )
 
     def write(self, skeleton: BilingualSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a file; doubtful translations are marked as the format marks them."""
         new: list[tuple[int, int, str]] = []
+        marks: dict[tuple[int, int], str] = {}
         for target, raw, result in zip(skeleton.targets, skeleton.raws, results, strict=True):
             if result is None:
                 continue
             text = rendered(result, escaper(raw, skeleton.source))
             before = target.before if result.sure else target.doubtful or target.before
             new.append((target.start, target.end, before + text + target.after))
-            mark = target.sure if result.sure else target.doubt
-            if mark is not None:
-                new.append(mark)
+            # Of several forms of one message a doubtful one counts.
+            if result.sure and target.sure is not None:
+                marks.setdefault(target.sure[:2], target.sure[2])
+            elif not result.sure and target.doubt is not None:
+                marks[target.doubt[:2]] = target.doubt[2]
+        new += [(start, end, mark) for (start, end), mark in marks.items()]
         if new:
             new += skeleton.header
         return skeleton.source.replaced(sorted(dict.fromkeys(new), key=lambda change: change[:2]))
 
+    @abstractmethod
     def units(self, text: str, root: Element, options: ReadOptions) -> Iterator[tuple[Element, str, _Target]]:
         """Yield sources that want a translation, with their keys and where it goes."""
-        raise NotImplementedError
 
     def languages(
         self, text: str, root: Element, options: ReadOptions
@@ -161,7 +164,7 @@ class Xliff(_Bilingual):
                 state = target.attributes.get("state", "")
             filled = target is not None and bool(content(text, target).strip())
             done = state in _DONE or unit.attributes.get("approved") == "yes"
-            if not options.again and (done or (filled and not _is_new(state, text, source, target))):
+            if done or (filled and not _is_new(state, text, source, target)):
                 continue
             yield source, key, _xliff_target(text, unit, source, target, two=two)
 
@@ -235,7 +238,7 @@ class QtTs(_Bilingual):
                     continue
                 forms = list(target.elements("numerusform"))
                 wanted = forms or [target]
-                if not options.again and any(content(text, one).strip() for one in wanted):
+                if any(content(text, one).strip() for one in wanted):
                     continue
                 key = "" if name is None else content(text, name)
                 for one in wanted:
@@ -254,12 +257,16 @@ class QtTs(_Bilingual):
 def _qt_target(text: str, target: Element, one: Element) -> _Target:
     begin = target.open.start
     unfinished = re.search(r"\s+type\s*=\s*([\"'])unfinished\1", text[begin : target.open.end])
-    start, end = one.inner
+    sure = doubt = None
+    if unfinished is not None:
+        span = begin + unfinished.start(), begin + unfinished.end()
+        sure, doubt = (*span, ""), (*span, unfinished.group())
     if not one.empty:
-        sure = None if unfinished is None else (begin + unfinished.start(), begin + unfinished.end(), "")
-        return _Target(start, end, sure=sure)
+        return _Target(*one.inner, sure=sure, doubt=doubt)
     start, end = one.open.start, one.open.end
     opened = text[start : end - 2].rstrip()
+    if one is not target:
+        return _Target(start, end, f"{opened}>", f"</{one.name}>", sure=sure, doubt=doubt)
     finished = opened if unfinished is None else opened.replace(unfinished.group(), "")
     return _Target(start, end, f"{finished}>", f"</{one.name}>", f"{opened}>")
 

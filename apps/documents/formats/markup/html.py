@@ -7,10 +7,22 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment, Translated, Wrap
+from nlpkit.apps.documents.document import (
+    Code,
+    Document,
+    Kind,
+    Part,
+    ReadOptions,
+    Results,
+    Role,
+    Segment,
+    Translated,
+    Wrap,
+    has_words,
+)
 from nlpkit.apps.documents.formats.markup.entities import escape_text, spellings, text_parts
 from nlpkit.apps.documents.formats.markup.tags import Attribute, Token, attribute_values, attributes, tokenize
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, span_document
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
@@ -26,6 +38,17 @@ _VOID = frozenset(
 )
 _COPIED = frozenset(["code", "kbd", "samp", "var", "tt", "math", "svg", "object", "canvas", "video", "audio", "select"])
 _SKIPPED = frozenset(["pre", "template", "listing", "textarea", "script", "style"])
+_ENDED_BY = {
+    "p": frozenset[str](),
+    "li": frozenset(["li"]),
+    **dict.fromkeys(("dt", "dd"), frozenset(["dt", "dd"])),
+    **dict.fromkeys(("td", "th"), frozenset(["td", "th", "tr", "tbody", "tfoot"])),
+    "tr": frozenset(["tr", "tbody", "tfoot"]),
+    **dict.fromkeys(("tbody", "thead"), frozenset(["tbody", "tfoot"])),
+    "option": frozenset(["option", "optgroup"]),
+}
+"""Elements whose closing tags may be left out, with those that end them where they begin; a block ends a ``<p>``."""
+
 _ATTRIBUTES = frozenset(["alt", "title", "placeholder", "aria-label", "aria-description", "summary"])
 _META = frozenset(
     ["description", "og:title", "og:description", "twitter:title", "twitter:description", "og:image:alt", "dc.title"]
@@ -54,15 +77,8 @@ class Html:
         named = charset.group(1).decode("ascii") if charset and options.encoding == "utf-8" else None
         source = decode_source(data, options, encoding=named)
         found = sorted(html_segments(source, 0, len(source.text)), key=lambda pair: pair[1].start)
-        language = re.search(
-            r"<html[^>]{0,400}?\slang\s*=\s*[\"']?([A-Za-z-]{2,20})", source.text[:4096], re.IGNORECASE
-        )
-        return Document(
-            format=self.name,
-            segments=tuple(segment for segment, _ in found),
-            skeleton=SpanSkeleton(source, tuple(place for _, place in found), tuple(segment for segment, _ in found)),
-            source_lang=language.group(1) if language else None,
-        )
+        language = _LANGUAGE.search(source.text, 0, 4096)
+        return span_document(self.name, source, found, source_lang=language.group(1) if language else None)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a page."""
@@ -173,14 +189,17 @@ class _Reader:
     def feed(self, token: Token) -> Iterator[tuple[Segment, Place]]:
         """Take one token."""
         name = token.name.lower()
-        if self._skipped:
+        if self._skipped and not self._is_ended(token, name):
             if self._kept:
                 self._run.append(token)
-            if token.kind == "open" and name == self._skipped[0]:
+            optional = self._skipped[0] in _ENDED_BY
+            if token.kind == "open" and (name == self._skipped[0] or (optional and name not in _VOID)):
                 self._skipped.append(name)
-            elif token.kind == "close" and name == self._skipped[0]:
-                self._skipped.pop()
+            elif token.kind == "close" and name in self._skipped:
+                while self._skipped.pop() != name:
+                    pass
             return
+        self._skipped = []
         if token.kind in ("open", "empty"):
             yield from _attribute_segments(self.source, self.text, self.begin, token)
         inline = name in INLINE or name in _COPIED
@@ -196,6 +215,17 @@ class _Reader:
         if token.kind == "open" and name not in _VOID and (name in _SKIPPED | _COPIED or _is_kept(self.text, token)):
             # What is copied within a text is one code of it.
             self._skipped, self._kept = [name], inline
+
+    def _is_ended(self, token: Token, name: str) -> bool:
+        """Tell whether a tag ends the element that is left out though its closing tag is missing."""
+        holder, *inner = self._skipped
+        if holder not in _ENDED_BY or token.kind not in ("open", "empty", "close"):
+            return False
+        if token.kind == "close":
+            return name not in self._skipped and name in self._holders
+        if holder == "p":
+            return name not in INLINE | _COPIED and INLINE.issuperset(inner)
+        return name in _ENDED_BY[holder] and not {"ul", "ol", "dl", "table", "select"}.intersection(inner)
 
     def finish(self) -> Iterator[tuple[Segment, Place]]:
         """Yield the segment of what was collected."""
@@ -249,7 +279,7 @@ def _run_segment(
     lead, trail = len(raw) - len(raw.lstrip()), len(raw) - len(raw.rstrip())
     start, end = start + lead, end - trail
     parts = _parts(text, run, start, end)
-    if not any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
+    if not has_words(parts):
         return
     at = begin + start
     holder = holders[-1] if holders else ""
@@ -299,8 +329,8 @@ def _parts(text: str, run: list[Token], start: int, end: int) -> tuple[Part, ...
         else:
             literal = text[token.start : token.end]
             alone = token.kind not in ("open", "close") or name in _VOID
-            role = "alone" if alone else token.kind
-            parts.append(Code(literal=literal, role=role, breaks=name in ("br", "hr")))  # type: ignore[arg-type]
+            role: Role = "close" if token.kind == "close" else "open"
+            parts.append(Code(literal=literal, role="alone" if alone else role, breaks=name in ("br", "hr")))
     if copied:
         parts.append(_copied(text, began, run[-1].end))
     return tuple(pair_codes(parts))

@@ -17,6 +17,13 @@ _STOP = re.compile(r"[\"'>]")
 _ATTRIBUTE = re.compile(r"([^\s\"'<>/=]+)(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'=<>`]+)))?")
 
 
+_ENCLOSED: tuple[tuple[str, str, TokenKind], ...] = (
+    ("<!--", "-->", "comment"),
+    ("<![CDATA[", "]]>", "cdata"),
+    ("<?", "?>", "other"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A tag, a text, or something else.
@@ -52,8 +59,9 @@ def tokenize(text: str, *, html: bool = False) -> Iterator[Token]:
         html: Whether it is HTML, where scripts hold no tags and stray ``<`` are text.
     """
     at, begun = 0, 0
+    ends = _Ends(text)
     while (place := text.find("<", at)) >= 0:
-        token = _token(text, place)
+        token = _token(text, place, ends)
         if token is None:
             at = place + 1
             continue
@@ -71,19 +79,19 @@ def tokenize(text: str, *, html: bool = False) -> Iterator[Token]:
         yield Token("text", begun, len(text))
 
 
-def _token(text: str, place: int) -> Token | None:
-    for opens, closes, kind in (("<!--", "-->", "comment"), ("<![CDATA[", "]]>", "cdata"), ("<?", "?>", "other")):
+def _token(text: str, place: int, ends: _Ends) -> Token | None:
+    for opens, closes, kind in _ENCLOSED:
         if text.startswith(opens, place):
             end = text.find(closes, place + len(opens))
-            return Token(kind, place, end + len(closes) if end >= 0 else len(text))  # type: ignore[arg-type]
+            return Token(kind, place, end + len(closes) if end >= 0 else len(text))
     if text.startswith("<!", place):
-        declared = _declaration(text, place)
+        declared = ends.of_declaration(place)
         return Token("other", place, declared) if declared is not None else None
     following = text[place + 1 : place + 3]
     letter = following[1:2] if following.startswith("/") else following[:1]
     if not (letter.isalpha() or letter in ("_", ":")) or not letter:
         return None
-    stop = _tag_end(text, place)
+    stop = ends.of_tag(place)
     match = _NAME.match(text, place)
     if stop is None or match is None:
         return None
@@ -93,25 +101,47 @@ def _token(text: str, place: int) -> Token | None:
     return Token("empty" if text[stop - 2] == "/" else "open", place, stop, name)
 
 
-def _tag_end(text: str, at: int) -> int | None:
-    """Return the offset behind a tag, quotes minded."""
-    while (match := _STOP.search(text, at)) is not None:
-        if match.group() == ">":
-            return match.end()
-        close = text.find(match.group(), match.end())
-        if close < 0:
+class _Ends:
+    """Finds where tags and declarations of a text end, in time that grows with the text, whatever stands in it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        # The end of a tag that goes on, outside of quotes, at a place; None where it has none.
+        self._known: dict[int, int | None] = {}
+        self._last = text.rfind(">")
+        self._last_subset = max((match.start() for match in re.finditer(r"\]\s*>", text)), default=-1)
+
+    def of_tag(self, at: int) -> int | None:
+        """Return the offset behind a tag, quotes minded."""
+        passed: list[int] = []
+        end: int | None = None
+        while at <= self._last and (match := _STOP.search(self.text, at)) is not None:
+            if match.start() in self._known:
+                end = self._known[match.start()]
+                break
+            passed.append(match.start())
+            if match.group() == ">":
+                end = match.end()
+                break
+            close = self.text.find(match.group(), match.end())
+            if close < 0:
+                break
+            at = close + 1
+        # What stands before the end of a tag is not looked at again.
+        self._known = {} if end is not None else self._known
+        self._known.update(dict.fromkeys(passed, end) if end is None else {})
+        return end
+
+    def of_declaration(self, place: int) -> int | None:
+        """Return the offset behind a declaration, which may hold others between brackets."""
+        end = self.text.find(">", place) if place <= self._last else -1
+        if end < 0:
             return None
-        at = close + 1
-    return None
-
-
-def _declaration(text: str, place: int) -> int | None:
-    end = text.find(">", place)
-    inner = text.find("[", place)
-    if 0 <= inner < end:
-        close = re.compile(r"\]\s*>").search(text, inner)
+        inner = self.text.find("[", place, end)
+        if inner < 0:
+            return end + 1
+        close = re.compile(r"\]\s*>").search(self.text, inner) if inner <= self._last_subset else None
         return close.end() if close else None
-    return end + 1 if end >= 0 else None
 
 
 def attributes(text: str, token: Token) -> Iterator[Attribute]:

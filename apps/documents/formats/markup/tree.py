@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.parsers.expat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from nlpkit.apps.documents.document import Code, Part, ReadOptions, broken
@@ -95,8 +95,34 @@ def read_xml(data: bytes, options: ReadOptions, title: str) -> tuple[SourceText,
     return source, read_tree(source.text, options, title)
 
 
+def read_rooted(data: bytes, options: ReadOptions, title: str, roots: Collection[str]) -> tuple[SourceText, Element]:
+    """Read an XML file whose outermost element tells its format.
+
+    Args:
+        data: The file.
+        options: Its options.
+        title: What its format is called.
+        roots: Names, without a prefix, of elements that it may begin with.
+
+    Returns:
+        The text, and its outermost element.
+
+    Raises:
+        InputError: It is not well-formed, or begins with another element.
+    """
+    source, root = read_xml(data, options, title)
+    if root.local not in roots:
+        raise broken(title, options, f"it begins with <{root.name}>")
+    return source, root
+
+
 def read_tree(text: str, options: ReadOptions, title: str) -> Element:
     """Return the outermost element of well-formed XML.
+
+    Args:
+        text: The XML.
+        options: The file's options.
+        title: What its format is called.
 
     Raises:
         InputError: It has none, or is nested too deeply.
@@ -128,7 +154,12 @@ def read_tree(text: str, options: ReadOptions, title: str) -> Element:
 
 
 def content(text: str, element: Element) -> str:
-    """Return the text of an element and all below it, as people read it."""
+    """Return the text of an element and all below it, as people read it.
+
+    Args:
+        text: The whole text.
+        element: The element.
+    """
     return "".join(part if isinstance(part, str) else part.text for part in content_parts(text, element))
 
 
@@ -139,6 +170,7 @@ def content_parts(
     copied: Callable[[Element], bool] = lambda element: False,
     breaks: Callable[[Element], bool] = lambda element: False,
     read: Callable[[str], list[Part]] = text_parts,
+    read_raw: Callable[[str], Iterable[Part]] = message_parts,
 ) -> tuple[Part, ...]:
     """Return the content of an element as text and codes; elements in it are codes.
 
@@ -148,6 +180,7 @@ def content_parts(
         copied: Tells which elements are one code with all that stands in them.
         breaks: Tells which elements break the text.
         read: Cuts raw text between tags.
+        read_raw: Cuts the content of a CDATA section.
     """
     parts: list[Part] = []
 
@@ -159,7 +192,7 @@ def content_parts(
                     parts.extend(read(raw))
                 elif child.kind == "cdata":
                     parts.append(Code(literal="<![CDATA[", breaks=True))
-                    parts.extend(message_parts(raw[9:-3]))
+                    parts.extend(read_raw(raw[9:-3]))
                     parts.append(Code(literal="]]>", breaks=True))
                 else:
                     parts.append(Code(literal=raw))
@@ -179,7 +212,12 @@ def content_parts(
 
 
 def escaper(raw: str, source: SourceText) -> Callable[[str], str]:
-    """Return what escapes text as a piece of XML does, with references for what its encoding lacks."""
+    """Return what escapes text as a piece of XML does, with references for what its encoding lacks.
+
+    Args:
+        raw: The piece.
+        source: The file that it stands in.
+    """
     spelled = spellings(raw)
 
     def escape(text: str) -> str:

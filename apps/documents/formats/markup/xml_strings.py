@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 
-from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment, Translated, broken
+from nlpkit.apps.documents.document import (
+    Code,
+    Document,
+    Kind,
+    Part,
+    ReadOptions,
+    Results,
+    Role,
+    Segment,
+    Translated,
+    has_words,
+)
 from nlpkit.apps.documents.formats.markup.entities import text_parts
-from nlpkit.apps.documents.formats.markup.tree import Element, content_parts, escaper, in_cdata, read_xml
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, write_spans
-from nlpkit.apps.documents.formats.strings.messages import accelerated
-from nlpkit.apps.documents.source_text import SourceText
+from nlpkit.apps.documents.formats.markup.tree import Element, content_parts, escaper, in_cdata, read_rooted
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, span_document, write_spans
+from nlpkit.apps.documents.formats.strings.messages import accelerated, join_surrogates, message_parts
 from nlpkit.apps.text.translation.layout import copies_as_is
 
-_ANDROID_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
-_BLANK = re.compile(r"[ \t\r\n]+")
+_ANDROID_TOKEN = re.compile(
+    r"(?P<escape>\\u[0-9A-Fa-f]{4}|\\.)|(?P<quote>\")|(?P<blank>[ \t\r\n]+)|[^\\\" \t\r\n]+|.", re.DOTALL
+)
 
 
-class XmlStrings:
+class XmlStrings(ABC):
     """What the formats share: elements whose content is text for people."""
 
     name = ""
@@ -30,51 +42,62 @@ class XmlStrings:
         Raises:
             InputError: It is no such file, or not well-formed.
         """
-        source, root = read_xml(data, options, self.title)
-        if root.local not in self.roots:
-            raise broken(self.title, options, f"it begins with <{root.name}>")
+        source, root = read_rooted(data, options, self.title, self.roots)
         segments: list[Segment] = []
         places: list[Place] = []
         for element, key, kind in self.texts(source.text, root):
             parts = self.parts(source.text, element)
-            text = "".join(part for part in parts if isinstance(part, str))
-            if not any(map(str.isalpha, text)) or copies_as_is(text):
+            if not has_words(parts) or copies_as_is("".join(part for part in parts if isinstance(part, str))):
                 continue
             start, end = element.inner
             segments.append(Segment(parts=parts, kind=kind, line=source.line(start), offset=start, key=key))
             places.append(Place(start, end))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a file."""
 
         def render(result: Translated, segment: Segment, place: Place) -> str:
             raw = skeleton.source.text[place.start : place.end]
-            return rendered(result, self.escaper(raw, skeleton.source))
+            escape = escaper(raw, skeleton.source)
+            return rendered(
+                result,
+                lambda text: escape(self.escaped(text, raw)),
+                lambda text: in_cdata(self.escaped(text, raw)),
+            )
 
         return write_spans(skeleton, results, render)
 
+    @abstractmethod
     def texts(self, text: str, root: Element) -> Iterator[tuple[Element, str, Kind]]:
         """Yield the elements with text for people, with their keys."""
-        raise NotImplementedError
 
     def parts(self, text: str, element: Element) -> tuple[Part, ...]:
         """Return text and codes of one of them."""
         return content_parts(text, element, read=markup_messages)
 
-    def escaper(self, raw: str, source: SourceText) -> Callable[[str], str]:
-        """Return what writes text in the place of a raw one."""
-        return escaper(raw, source)
+    def escaped(self, text: str, raw: str) -> str:
+        """Return text with the format's own escapes, before those of XML.
+
+        Args:
+            text: What people read.
+            raw: What stood in its place.
+        """
+        return text
 
 
-def rendered(result: Translated, escape: Callable[[str], str]) -> str:
-    """Write text and codes as XML; what stands in a CDATA section is not escaped."""
+def rendered(result: Translated, escape: Callable[[str], str], escape_raw: Callable[[str], str] = in_cdata) -> str:
+    """Write text and codes as XML.
+
+    Args:
+        result: The text and codes.
+        escape: Escapes text.
+        escape_raw: Escapes text in a CDATA section.
+    """
     pieces, raw = [], False
     for part in result.parts:
         if isinstance(part, str):
-            pieces.append(in_cdata(part) if raw else escape(part))
+            pieces.append(escape_raw(part) if raw else escape(part))
             continue
         raw = (raw or part.literal == "<![CDATA[") and part.literal != "]]>"
         pieces.append(part.literal)
@@ -89,13 +112,13 @@ def markup_messages(raw: str) -> list[Part]:
     """
     found: list[Part] = []
     done = 0
-    for match in re.finditer(r"&lt;/?[A-Za-z][\w:.-]*(?:\s[^<>&]*|&(?!gt;)[^<>]{0,8};)*?/?&gt;", raw):
+    for match in re.finditer(r"&lt;/?[A-Za-z][\w:.-]*(?:\s(?:[^<>&]|&(?![gl]t;)[^<>&;\s]{1,8};)*)?/?&gt;", raw):
         found += text_parts(raw[done : match.start()])
         literal = match.group()
         name = re.match(r"&lt;/?([\w:.-]+)", literal)
         alone = literal.endswith("/&gt;") or (name is not None and name.group(1).lower() in ("br", "hr", "img"))
-        role = "alone" if alone else "close" if literal.startswith("&lt;/") else "open"
-        found.append(Code(literal=literal, role=role, breaks="br" in literal[:8]))  # type: ignore[arg-type]
+        role: Role = "alone" if alone else "close" if literal.startswith("&lt;/") else "open"
+        found.append(Code(literal=literal, role=role, breaks="br" in literal[:8]))
         done = match.end()
     found += text_parts(raw[done:])
     if any(isinstance(part, Code) for part in found):
@@ -129,41 +152,41 @@ class Android(XmlStrings):
         if raw.startswith(("@string/", "@android:", "?attr/")):
             return (Code(literal=text[start:end]),)
 
-        def read(raw: str) -> list[Part]:
-            pieces = markup_messages(raw)
+        def plain(pieces: Iterable[Part]) -> list[Part]:
             return [part for piece in pieces for part in ([piece] if isinstance(piece, Code) else _plain(piece))]
 
-        return content_parts(text, element, copied=lambda child: child.name == "xliff:g", read=read)
+        return content_parts(
+            text,
+            element,
+            copied=lambda child: child.name == "xliff:g",
+            read=lambda raw: plain(markup_messages(raw)),
+            read_raw=lambda raw: plain(message_parts(raw)),
+        )
 
-    def escaper(self, raw: str, source: SourceText) -> Callable[[str], str]:
-        """Return what writes text as Android reads it."""
-        escape = escaper(raw, source)
-        quoted = raw.lstrip().startswith('"') and raw.rstrip().endswith('"') and len(raw.strip()) > 1
-
-        def write(text: str) -> str:
-            text = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
-            if not quoted:
-                text = re.sub(r"['\"]", r"\\\g<0>", text)
-            return re.sub(r"\A[@?]", r"\\\g<0>", escape(text))
-
-        return write
+    def escaped(self, text: str, raw: str) -> str:
+        """Return text as Android reads it."""
+        quoted = len(raw.strip()) > 1 and raw.strip().startswith('"') and raw.strip().endswith('"')
+        text = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+        return re.sub(r"\A[@?]|\"" if quoted else r"\A[@?]|['\"]", r"\\\g<0>", text)
 
 
 def _plain(text: str) -> list[Part]:
     """Return what Android reads: escapes undone, runs of blanks as one; quotes that keep blanks are codes."""
-
-    def undone(match: re.Match[str]) -> str:
-        if match.group(1):
-            return chr(int(match.group(1), 16))
-        return {"n": "\n", "t": "\t"}.get(match.group(2), match.group(2))
-
     parts: list[Part] = []
-    for piece in re.split(r'((?<!\\)")', text):
-        if piece == '"':
-            parts.append(Code(literal='"'))
-        elif piece:
-            parts.append(_ANDROID_ESCAPE.sub(undone, _BLANK.sub(" ", piece)))
-    return parts
+    said = ""
+    for match in _ANDROID_TOKEN.finditer(text):
+        kind, sign = match.lastgroup, match.group()
+        if kind == "quote":
+            parts += [said, Code(literal=sign)]
+            said = ""
+        elif kind == "blank":
+            within = sum(isinstance(part, Code) for part in parts) % 2
+            said += sign if within else " "
+        elif kind == "escape":
+            said += chr(int(sign[2:], 16)) if len(sign) == 6 else {"n": "\n", "t": "\t"}.get(sign[1], sign[1])
+        else:
+            said += sign
+    return [join_surrogates(part) if isinstance(part, str) else part for part in [*parts, said] if part != ""]
 
 
 class Resx(XmlStrings):
@@ -193,9 +216,14 @@ class Svg(XmlStrings):
     def texts(self, text: str, root: Element) -> Iterator[tuple[Element, str, Kind]]:
         """Yield texts; those that hold spans are taken whole."""
         kinds: dict[str, Kind] = {"title": "title", "desc": "paragraph", "text": "paragraph"}
-        for element in root.walk():
+        stack = [root]
+        while stack:
+            element = stack.pop()
             if element.local in kinds and not any(child.local in ("title", "desc") for child in element.elements()):
                 yield element, element.attributes.get("id", ""), kinds[element.local]
+            else:
+                # What stands in a text is part of it.
+                stack.extend(reversed(list(element.elements())))
 
     def parts(self, text: str, element: Element) -> tuple[Part, ...]:
         """Return text and codes; each placed span is read apart."""

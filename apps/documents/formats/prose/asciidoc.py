@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, Translated
 from nlpkit.apps.documents.formats.prose.text_blocks import TextLine, coded, enclosed, paragraph, split_text
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
@@ -24,11 +24,11 @@ _SKIPPED = re.compile(
     r"|\+\Z|\[\[[^\]]*\]\]\Z"
 )
 _INLINE = re.compile(
-    r"(?P<pass>\+\+\+.+?\+\+\+|pass:\w*\[.*?\]|`\+.+?\+`)|(?P<code>(?<![\w`])`[^`]+`(?![\w`])|``[^`]+``)"
+    r"(?P<pass>\+\+\+.{1,4000}?\+\+\+|pass:\w{0,40}\[[^\]]{0,4000}\]|`\+.{1,4000}?\+`)|(?P<code>(?<![\w`])`[^`]+`(?![\w`])|``[^`]+``)"
     r"|(?P<xref><<[^<>,]+(?:,(?P<says>[^<>]+))?>>)"
-    r"|(?P<link>(?P<target>(?:link:|xref:|mailto:|https?://|ftp://)[^\s\[\]]+\[)(?P<label>[^\[\],]*)(?P<rest>(?:,[^\[\]]*)?\]))"
+    r"|(?P<link>(?P<target>(?:link:|xref:|mailto:|https?://|ftp://)[^\s\[\]]{1,500}\[)(?P<label>[^\[\],]*)(?P<rest>(?:,[^\[\]]*)?\]))"
     r"|(?P<foot>footnote:\w*\[(?P<note>[^\[\]]*)\])"
-    r"|(?P<macro>[a-z]\w*:[^\s\[\]]*\[[^\[\]]*\])|(?P<attribute>\{[\w:-]+\})|(?P<anchor>\[\[[^\]]*\]\]|\[#[^\]]*\])"
+    r"|(?P<macro>[a-z]\w{0,40}:[^\s\[\]]{0,500}\[[^\[\]]*\])|(?P<attribute>\{[\w:-]+\})|(?P<anchor>\[\[[^\]]*\]\]|\[#[^\]]*\])"
     r"|(?P<role>\[[.\w-]+\](?=[#*_`]))"
     r"|(?P<strong>(?<![\w*])\*(?P<s>[^*\s](?:[^*]*[^*\s])?)\*(?![\w*]))"
     r"|(?P<em>(?<![\w_])_(?P<e>[^_\s](?:[^_]*[^_\s])?)_(?![\w_]))"
@@ -49,11 +49,7 @@ class AsciiDoc:
         """
         source = decode_source(data, options)
         found = list(_blocks(source, split_text(source.text)))
-        return Document(
-            format=self.name,
-            segments=tuple(segment for segment, _ in found),
-            skeleton=SpanSkeleton(source, tuple(place for _, place in found), tuple(segment for segment, _ in found)),
-        )
+        return span_document(self.name, source, found)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a page."""
@@ -161,6 +157,11 @@ def _texts(source: SourceText, run: Sequence[TextLine]) -> Iterator[tuple[Segmen
     )
 
 
+def _cell_parts(text: str) -> tuple[Part, ...]:
+    """Cut the markup of a cell, where pipes are escaped, into text and codes."""
+    return tuple(part.replace("\\|", "|") if isinstance(part, str) else part for part in inline_parts(text))
+
+
 def _cells(source: SourceText, line: TextLine) -> Iterator[tuple[Segment, Place]]:
     for match in re.finditer(r"(?<!\\)\|((?:[^|\\]|\\.)*)", line.text):
         cell = match.group(1)
@@ -171,7 +172,7 @@ def _cells(source: SourceText, line: TextLine) -> Iterator[tuple[Segment, Place]
         # What stands before the next pipe may say how that cell is laid out.
         yield from (
             (segment, Place(place.start, place.end, "cell"))
-            for segment, place in paragraph(source, [part], inline_parts, kind="cell")
+            for segment, place in paragraph(source, [part], _cell_parts, kind="cell")
         )
 
 

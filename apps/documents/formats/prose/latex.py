@@ -5,9 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment, Translated
+from nlpkit.apps.documents.document import (
+    Code,
+    Document,
+    Kind,
+    Part,
+    ReadOptions,
+    Results,
+    Role,
+    Segment,
+    Translated,
+    has_words,
+)
 from nlpkit.apps.documents.formats.markup.html import wrap_of
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, matched_end, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
@@ -63,17 +74,25 @@ _VERBATIM = frozenset(
     ]
 )
 _TOKEN = re.compile(
-    r"(?P<comment>(?<!\\)%[^\n]*(?:\n[ \t]*)?)|(?P<blank>\r?\n[ \t]*(?:\r?\n[ \t]*)+)"
-    r"|(?P<math>\$\$.+?\$\$|\$(?:[^$\\]|\\.)+\$|\\\[.+?\\\]|\\\(.+?\\\))"
+    r"(?P<line>\\\\\*?(?:\[[^\]\n]*\])?)|(?P<escape>\\[%&_#${}])"
+    r"|(?P<comment>%[^\n]*(?:\n[ \t]*)?)|(?P<blank>\r?\n[ \t]*(?:\r?\n[ \t]*)+)"
+    r"|(?P<math>\$\$?|\\[\[(])"
     r"|\\begin[ \t]*\{(?P<begin>[^{}\n]*)\}|\\end[ \t]*\{(?P<end>[^{}\n]*)\}"
     r"|(?P<verb>\\(?:verb|lstinline)\*?(?P<bar>[^\w\s{*]).*?(?P=bar))"
-    r"|(?P<line>\\\\\*?(?:\[[^\]\n]*\])?)|(?P<escape>\\[%&_#${}])|(?P<space>~|\\[ ,;:!/@-])"
+    r"|(?P<space>~|\\[ ,;:!/@-])"
     r"|(?P<accent>\\[`'^\"~=.](?:\{\\?[A-Za-z]\}|[A-Za-z])|\\c\{[A-Za-z]\}"
     r"|\\(?:ss|ae|oe|o|aa|l|AE|OE|O|AA|L|i|j)(?![A-Za-z])(?:\{\}|[ ]?))"
-    r"|\\(?P<command>[A-Za-z@]+)\*?|(?P<open>\{)|(?P<close>\})",
+    r"|\\(?P<command>[A-Za-z@]+)\*?|(?P<open>\{)|(?P<close>\})|(?P<sign>[&#_^$])",
     re.DOTALL,
 )
+_FORMULA_ENDS = {
+    "$$": re.compile(r".+?\$\$", re.DOTALL),
+    "$": re.compile(r"(?:[^$\\]|\\.)+\$", re.DOTALL),
+    "\\[": re.compile(r".+?\\\]", re.DOTALL),
+    "\\(": re.compile(r".+?\\\)", re.DOTALL),
+}
 _ARGUMENTS = re.compile(r"(?:[ \t]*(?:\[[^\[\]]*\]|\{(?:[^{}\\]|\\.|\{(?:[^{}\\]|\\.|\{[^{}]*\})*\})*\}))*", re.DOTALL)
+_SPACE = re.compile(r"\s*")
 _OPTION = re.compile(r"[ \t]*\[[^\[\]]*\]")
 
 
@@ -90,11 +109,7 @@ class Latex:
         """
         source = decode_source(data, options)
         found = _Reader(source).segments()
-        return Document(
-            format=self.name,
-            segments=tuple(segment for segment, _ in found),
-            skeleton=SpanSkeleton(source, tuple(place for _, place in found), tuple(segment for segment, _ in found)),
-        )
+        return span_document(self.name, source, found)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a paper."""
@@ -106,8 +121,11 @@ class Latex:
 
 
 def _escaped(text: str) -> str:
-    text = re.sub(r"[\r\n]+", " ", text).replace("\\", "\\textbackslash{}")
-    return re.sub(r"[%&_#${}]", r"\\\g<0>", text) if "\\" not in text else re.sub(r"[%&_#$]", r"\\\g<0>", text)
+    text = re.sub(r"[\r\n]+", " ", text)
+    return re.sub(r"[\\%&_#${}]", lambda match: _ESCAPES.get(match.group(), "\\" + match.group()), text)
+
+
+_ESCAPES = {"\\": "\\textbackslash{}"}
 
 
 @dataclass
@@ -130,12 +148,15 @@ class _Reader:
         self.done = 0
         self.kind: Kind = "paragraph"
         self.groups: list[_Group] = []
+        self.open_ended: set[tuple[str, int]] = set()
 
     def segments(self) -> list[tuple[Segment, Place]]:
         """Return all segments."""
         body = re.search(r"\\begin[ \t]*\{document\}", self.text)
-        at = self._head(body.start()) if body else 0
-        at = body.end() if body else 0
+        at = 0
+        if body is not None:
+            self._head(body.start())
+            at = body.end()
         self.begin = self.done = at
         stop = re.compile(r"\\end[ \t]*\{document\}").search(self.text, at)
         end = stop.start() if stop else len(self.text)
@@ -146,9 +167,11 @@ class _Reader:
         self._flush(end)
         return self.found
 
-    def _head(self, end: int) -> int:
+    def _head(self, end: int) -> None:
         """Take the title out of what stands before the document."""
-        for match in re.finditer(r"\\(?:title|subtitle)\*?[ \t]*(?:\[[^\]]*\])?\{", self.text[:end]):
+        for match in re.finditer(r"\\(?:title|subtitle)\*?[ \t]*(?:\[[^\]]{0,2000}\])?\{", self.text[:end]):
+            if match.start() < self.done:
+                continue
             self.begin = self.done = match.end()
             close = _closing(self.text, match.end(), end)
             while (token := _TOKEN.search(self.text, self.done, close)) is not None:
@@ -157,15 +180,14 @@ class _Reader:
             self._words(close)
             self.kind = "title"
             self._flush(close)
-        return end
 
     def _words(self, end: int) -> None:
         if end > self.done:
             self.parts.append(re.sub(r"\s+", " ", self.text[self.done : end]))
             self.done = end
 
-    def _code(self, end: int, *, role: str = "alone", text: str = "", breaks: bool = False) -> None:
-        self.parts.append(Code(literal=self.text[self.done : end], role=role, text=text, breaks=breaks))  # type: ignore[arg-type]
+    def _code(self, end: int, *, role: Role = "alone", text: str = "", breaks: bool = False) -> None:
+        self.parts.append(Code(literal=self.text[self.done : end], role=role, text=text, breaks=breaks))
         self.done = end
 
     def _take(self, match: re.Match[str], end: int) -> None:
@@ -177,6 +199,8 @@ class _Reader:
             self.begin = self.done = match.end()
         elif kind == "comment":
             self._code(match.end())
+        elif kind == "math":
+            self._math(match, end)
         elif match.group("command") is not None:
             self._command(match, end)
         elif kind == "open":
@@ -196,6 +220,17 @@ class _Reader:
         else:
             self._code(match.end(), text=literal)
 
+    def _math(self, match: re.Match[str], end: int) -> None:
+        """Take a formula; a mark that begins none is a sign, and so are those like it further on."""
+        opens = match.group()
+        stop = None if (opens, end) in self.open_ended else _FORMULA_ENDS[opens].match(self.text, match.end(), end)
+        if stop is not None:
+            self._code(stop.end(), text=self.text[match.start() : stop.end()])
+            return
+        if opens != "$":
+            self.open_ended.add((opens, end))
+        self._code(match.end(), text=opens) if opens[0] == "$" else self._words(match.end())
+
     def _environment(self, match: re.Match[str], end: int) -> None:
         name = (match.group("begin") or match.group("end")).rstrip("*")
         self._flush(match.start())
@@ -207,7 +242,7 @@ class _Reader:
         else:
             self.done = match.end()
             if match.group("begin") is not None:
-                self.done = _ARGUMENTS.match(self.text, self.done, end).end()  # type: ignore[union-attr]
+                self.done = matched_end(_ARGUMENTS, self.text, self.done, end)
         self.begin = self.done
 
     def _command(self, match: re.Match[str], end: int) -> None:
@@ -247,22 +282,24 @@ class _Reader:
         """End the paragraph."""
         parts, kind = self.parts, self.kind
         self.parts, self.kind = [], "paragraph"
-        self.groups = [group for group in self.groups if group.kind == "heading"]
-        start = self.begin
-        start += len(self.text[start:end]) - len(self.text[start:end].lstrip())
+        # A heading ends the paragraph before it: only other groups stand open within it.
+        while self.groups and self.groups[-1].kind != "heading":
+            self.groups.pop()
+        start = matched_end(_SPACE, self.text, self.begin, end)
         # What stands before the first word, such as a label, keeps its own line.
-        while parts and _is_silent(parts[0]):
-            if isinstance(parts[0], Code):
-                start += len(parts[0].literal)
-            parts = parts[1:]
-            start += len(self.text[start:end]) - len(self.text[start:end].lstrip())
+        silent = next((index for index, part in enumerate(parts) if not _is_silent(part)), len(parts))
+        for part in parts[:silent]:
+            if isinstance(part, Code):
+                start += len(part.literal)
+            start = matched_end(_SPACE, self.text, start, end)
+        parts = parts[silent:]
         raw = self.text[start:end]
         end -= len(raw) - len(raw.rstrip())
         if parts and isinstance(parts[0], str):
             parts[0] = parts[0].lstrip()
         if parts and isinstance(parts[-1], str):
             parts[-1] = parts[-1].rstrip()
-        if start >= end or not any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
+        if start >= end or not has_words(parts):
             return
         found = tuple(pair_codes([part for part in parts if part != ""], lambda literal: "{"))
         # A comment ends at its line end: such a paragraph cannot be wrapped again.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nlpkit.apps.documents.document import Document, Kind, ReadOptions, Results, Segment, Translated, Wrap
+from nlpkit.apps.documents.document import Document, Kind, ReadOptions, Results, Segment, Translated, Wrap, has_words
 from nlpkit.apps.documents.formats.markup.html import AttributePlace, html_segments, html_text
 from nlpkit.apps.documents.formats.prose.markdown_inline import escaped, inline_parts
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, literals, span_document, write_spans
+from nlpkit.apps.documents.formats.strings.yaml_messages import yaml_scalar, yaml_segments
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
 if TYPE_CHECKING:
@@ -20,11 +22,9 @@ _FRONT = re.compile(
     r"|\A\+\+\+[ \t]*\r?\n.*?\r?\n\+\+\+[ \t]*(?:\r?\n|\Z)",
     re.DOTALL,
 )
-_FRONT_TEXT = re.compile(
-    r"^(?P<key>title|subtitle|description|summary|abstract|excerpt|caption|tagline)[ \t]*:[ \t]*(?P<quote>[\"']?)"
-    r"(?P<text>[^\n\"'|>{\[&*#!%@`][^\n]*?)(?P=quote)[ \t]*\r?$",
-    re.MULTILINE | re.IGNORECASE,
-)
+_FRONT_KEYS = frozenset(["title", "subtitle", "description", "summary", "abstract", "excerpt", "caption", "tagline"])
+"""Keys of a front matter whose strings are for people."""
+
 _BEGINS_BADLY = re.compile(r"(?:[-+*]|\d{1,9}[.)]|#{1,6}|>.*|=+|-+|~~~.*|```.*|\|.*|:.*|<.*)(?: |$)")
 _DEFINITION = re.compile(r"^ {0,3}\[([^\]\n]{1,200})\]:", re.MULTILINE)
 _KINDS: dict[str, Kind] = {
@@ -51,19 +51,15 @@ class Markdown:
         begin = front.end() if front else 0
         found = [*(_front_matter(source, front) if front else ()), *_blocks(source, begin)]
         found.sort(key=lambda pair: pair[1].start)
-        return Document(
-            format=self.name,
-            segments=tuple(segment for segment, _ in found),
-            skeleton=SpanSkeleton(source, tuple(place for _, place in found), tuple(segment for segment, _ in found)),
-        )
+        return span_document(self.name, source, found)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a page."""
 
         def render(result: Translated, segment: Segment, place: Place) -> str:
-            if place.style == "front":
+            if isinstance(place, FrontPlace):
                 text = literals(result, str)
-                return text.replace('"', '\\"') if skeleton.source.text[place.start - 1] == '"' else text
+                return yaml_scalar(text, skeleton.source.text[place.start : place.end], place.style)
             if place.style == "html":
                 return html_text(result, segment, place, skeleton.source)
             before = skeleton.source.text[place.start : place.end]
@@ -77,16 +73,25 @@ class Markdown:
         return write_spans(skeleton, results, render)
 
 
+@dataclass(frozen=True)
+class FrontPlace(Place):
+    """Where a string of the front matter stands; `style` is how YAML writes it."""
+
+
 def _front_matter(source: SourceText, front: re.Match[str]) -> Iterator[tuple[Segment, Place]]:
+    """Yield the strings for people of a front matter; one that is no YAML stays as it is."""
+    import yaml
+
     if not front.group("body"):
         return
-    for match in _FRONT_TEXT.finditer(source.text, front.start("body"), front.end("body")):
-        start, end = match.span("text")
-        segment = Segment(
-            parts=(source.text[start:end],), kind="title", line=source.line(start), offset=start, key=match.group("key")
-        )
-        if match.group("quote") or not re.search(r": | #|\\", match.group("text")):
-            yield segment, Place(start, end, "front")
+    try:
+        root = yaml.compose(front.group("body"), Loader=yaml.SafeLoader)  # type: ignore[no-untyped-call]
+        found = list(yaml_segments(source, root, front.start("body")))
+    except (yaml.YAMLError, RecursionError):
+        return
+    for segment, place in found:
+        if segment.key.lower() in _FRONT_KEYS:
+            yield replace(segment, kind="title"), FrontPlace(place.start, place.end, place.style)
 
 
 def _blocks(source: SourceText, begin: int) -> Iterator[tuple[Segment, Place]]:
@@ -153,7 +158,7 @@ def _segment(
         kind, style = _KINDS.get(holder, "paragraph"), ""
         if kind == "paragraph" and "list_item_open" in kinds:
             kind = "list_item"
-    if not any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
+    if not has_words(parts):
         return None
     segment = Segment(
         parts=parts,

@@ -6,20 +6,23 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
-from nlpkit.apps.documents.document import Code, Part
+from nlpkit.apps.documents.document import Code, Part, Role
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
+
+LONGEST_LABEL = 200
+"""Most characters of the label of a link's definition that is minded."""
 
 _TARGET = r"\((?:[^()\\\n]|\\.|\([^()\n]*\)){0,2000}\)"
 _TOKENS = re.compile(
     "|".join(
         (
             r"(?P<escape>\\[!-/:-@\[-`{-~])",
-            r"(?P<hard>(?:\\| {2,})\n[ \t]*)",
-            r"(?P<code>(?<!`)(?P<ticks>`+)(?!`)(?:.|\n)*?(?<!`)(?P=ticks)(?!`))",
+            r"(?P<hard>(?:\\|(?<! ) {2,})\n[ \t]*)",
+            r"(?P<code>(?<!`)`+)",
             r"(?P<math>(?<![\\$\w])\$\$?(?=[^\s$])[^$\n]{1,300}(?<=[^\s\\$])\$\$?(?![\w$]))",
-            r"(?P<comment><!--.*?-->)",
+            r"(?P<comment><!--)",
             r"(?P<auto><(?:[a-zA-Z][a-zA-Z0-9+.-]{1,31}:[^\s<>]*|[\w.+-]+@[\w.-]+)>)",
-            r"(?P<tag><(?P<slash>/?)[A-Za-z][\w-]*(?:\s[^<>]*)?(?P<empty>/?)>)",
+            r"(?P<tag><[A-Za-z/][\w-]*(?:\s[^<>]*)?/?>)",
             rf"(?P<image>!\[(?P<alt>[^\[\]\n]*)\](?:{_TARGET}|\[[^\[\]\n]*\]))",
             r"(?P<note>(?:\A\[\^[^\[\]\s]+\]:[ \t]*|\[\^[^\[\]\s]+\]))",
             rf"(?P<linkend>\](?:{_TARGET}|\[[^\[\]\n]*\]|(?=[^(\[:])|\Z))",
@@ -44,13 +47,22 @@ def inline_parts(text: str, references: Collection[str] = ()) -> tuple[Part, ...
     parts: list[Part] = []
     done = 0
     opened: list[int] = []
-    for match in _TOKENS.finditer(text):
-        if match.start() < done:
-            continue
-        kind, literal = _kind(match), match.group()
+    labels = frozenset(reference.casefold() for reference in references)
+    open_ended: set[str] = set()
+    while (match := _TOKENS.search(text, done)) is not None:
+        kind, literal = match.lastgroup or "", match.group()
+        if kind in ("code", "comment"):
+            # Of what does not end here, nothing ends further on.
+            end = -1 if literal in open_ended else _end(text, match)
+            if end < 0:
+                open_ended.add(literal)
+                parts.append(text[done : match.end()])
+                done = match.end()
+                continue
+            literal = text[match.start() : end]
         if match.start() > done:
             parts.append(text[done : match.start()])
-        done = match.end()
+        done = match.start() + len(literal)
         if kind == "break":
             parts.append(" ")
         elif kind == "escape":
@@ -65,7 +77,7 @@ def inline_parts(text: str, references: Collection[str] = ()) -> tuple[Part, ...
                 parts.append(literal if literal == "]" else Code(literal=literal, text=literal))
                 continue
             begin = opened.pop()
-            if literal == "]" and not _is_reference(parts[begin + 1 :], references):
+            if literal == "]" and not (labels and _words(parts, begin + 1).casefold() in labels):
                 parts[begin] = "["
                 parts.append("]")
             elif literal == "]" or literal.endswith("[]"):
@@ -77,9 +89,9 @@ def inline_parts(text: str, references: Collection[str] = ()) -> tuple[Part, ...
         elif kind == "strong":
             parts.append(_emphasis(text, match))
         elif kind == "tag":
-            alone = bool(match.group("empty")) or literal.lower().startswith(("<br", "<img", "<hr", "<input"))
-            role = "alone" if alone else "close" if match.group("slash") else "open"
-            parts.append(Code(literal=literal, role=role, breaks=literal.lower().startswith(("<br", "<hr"))))  # type: ignore[arg-type]
+            alone = literal.endswith("/>") or literal.lower().startswith(("<br", "<img", "<hr", "<input"))
+            role: Role = "alone" if alone else "close" if literal.startswith("</") else "open"
+            parts.append(Code(literal=literal, role=role, breaks=literal.lower().startswith(("<br", "<hr"))))
         elif kind == "image":
             parts += _image(match)
         else:
@@ -91,30 +103,24 @@ def inline_parts(text: str, references: Collection[str] = ()) -> tuple[Part, ...
     return _joined(pair_codes([part for part in parts if part != ""], _pair_name))
 
 
-def _kind(match: re.Match[str]) -> str:
-    names = (
-        "escape",
-        "hard",
-        "code",
-        "math",
-        "comment",
-        "auto",
-        "tag",
-        "image",
-        "note",
-        "linkend",
-        "link",
-        "strong",
-        "entity",
-        "emoji",
-        "break",
-    )
-    return next(name for name in names if match.group(name) is not None)
+def _end(text: str, match: re.Match[str]) -> int:
+    """Return where a comment or a code span ends that begins with a match; -1 for nowhere."""
+    if match.lastgroup == "comment":
+        end = text.find("-->", match.end())
+        return end + 3 if end >= 0 else -1
+    closing = re.compile(rf"(?<!`){match.group()}(?!`)").search(text, match.end())
+    return closing.end() if closing else -1
 
 
-def _is_reference(parts: list[Part], references: Collection[str]) -> bool:
-    words = "".join(part if isinstance(part, str) else part.literal for part in parts)
-    return words.casefold() in {reference.casefold() for reference in references}
+def _words(parts: list[Part], begin: int) -> str:
+    """Return what stands in brackets, up to the length of a label."""
+    words, length = [], 0
+    for part in parts[begin : begin + LONGEST_LABEL]:
+        words.append(part if isinstance(part, str) else part.literal)
+        length += len(words[-1])
+        if length > LONGEST_LABEL:
+            break
+    return "".join(words)
 
 
 def _image(match: re.Match[str]) -> list[Part]:

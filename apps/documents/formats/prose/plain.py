@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import decode_source
 
@@ -22,7 +22,7 @@ class PlainText:
         source = decode_source(data, options)
         segments = (Segment(parts=message_parts(source.text), line=1, offset=0),) if source.text.strip() else ()
         places = (Place(0, len(source.text)),) if segments else ()
-        return Document(format=self.name, segments=segments, skeleton=SpanSkeleton(source, places, segments))
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a text."""

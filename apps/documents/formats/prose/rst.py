@@ -6,9 +6,9 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment
+from nlpkit.apps.documents.document import Code, Document, Kind, Part, ReadOptions, Results, Segment
 from nlpkit.apps.documents.formats.prose.text_blocks import TextLine, coded, enclosed, paragraph, split_text
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, flowed, span_document
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 
@@ -29,9 +29,9 @@ _TITLED = frozenset(
     ["admonition", "topic", "sidebar", "rubric", "centered", "note", "warning", "tip", "hint", "important"]
 )
 _INLINE = re.compile(
-    r"(?P<code>``.+?``)|(?P<role>:[\w:+.-]+:`[^`]+`|`[^`<>]+`:[\w:+.-]+:)"
+    r"(?P<code>``.+?``)|(?P<role>:[\w:+.-]{1,80}:`[^`]+`|`[^`<>]+`:[\w:+.-]+:)"
     r"|(?P<link>`(?P<label>[^`<>]+?)(?P<target>\s*<[^`<>]+>`__?))|(?P<phrase>`[^`]+`__?|`[^`]+`)"
-    r"|(?P<sub>\|[^|\s][^|]*\|_{0,2})|(?P<note>\[(?:\#?[\w.-]*|\*)\]_)|(?P<ref>\b[A-Za-z0-9][\w.-]*__?(?![\w]))"
+    r"|(?P<sub>\|[^|\s][^|]*\|_{0,2})|(?P<note>\[(?:\#?[\w.-]*|\*)\]_)|(?P<ref>\b[A-Za-z0-9][\w.-]{0,200}__?(?![\w]))"
     r"|(?P<strong>(?<![\w*])\*\*(?P<s>[^*\s](?:[^*]*[^*\s])?)\*\*(?![\w*]))"
     r"|(?P<em>(?<![\w*])\*(?P<e>[^*\s](?:[^*]*[^*\s])?)\*(?![\w*]))|(?P<escape>\\.)|(?P<literal>::\Z)"
 )
@@ -50,11 +50,7 @@ class ReStructuredText:
         """
         source = decode_source(data, options)
         found = list(_blocks(source, split_text(source.text)))
-        return Document(
-            format=self.name,
-            segments=tuple(segment for segment, _ in found),
-            skeleton=SpanSkeleton(source, tuple(place for _, place in found), tuple(segment for segment, _ in found)),
-        )
+        return span_document(self.name, source, found)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a page; the lines above and below titles grow with them."""
@@ -87,10 +83,12 @@ def _escaped(text: str, before: str) -> str:
     signs = "".join(sign for sign in "*`|" if sign not in before)
     text = re.sub(r"[\r\n]+", " ", text)
     text = re.sub(f"[{signs}]", r"\\\g<0>", text) if signs else text
+
     # A word that ends in an underscore would be a link.
-    return re.sub(
-        r"\w+_(?!\w)", lambda match: match.group() if match.group() in before else match.group()[:-1] + "\\_", text
-    )
+    def sign(match: re.Match[str]) -> str:
+        return match.group() if match.group() in before else match.group()[:-1] + "\\_"
+
+    return re.sub(r"(?<!\w)\w+_(?!\w)", sign, text)
 
 
 def inline_parts(text: str) -> tuple[Part, ...]:
@@ -175,8 +173,8 @@ def _blocks(source: SourceText, lines: Sequence[TextLine]) -> Iterator[tuple[Seg
             literal = line.indent
             if text == "::":
                 continue
-        kind = "list_item" if bullet is not None else "paragraph"
-        yield from paragraph(source, run, inline_parts, kind=kind, lead=bullet.end() if bullet else 0)  # type: ignore[arg-type]
+        kind: Kind = "list_item" if bullet is not None else "paragraph"
+        yield from paragraph(source, run, inline_parts, kind=kind, lead=bullet.end() if bullet else 0)
 
 
 def _is_settings(body: str) -> bool:

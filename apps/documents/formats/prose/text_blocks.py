@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nlpkit.apps.documents.document import Code, Kind, Part, Segment, Wrap
+from nlpkit.apps.documents.document import Code, Kind, Part, Segment, Wrap, has_words
 from nlpkit.apps.documents.formats.spans import Place
 from nlpkit.apps.documents.source_text import SourceText
 
@@ -67,7 +67,7 @@ def paragraph(
     end = lines[-1].start + len(lines[-1].text)
     bodies = [source.text[start : first.start + len(first.text)], *(line.text.strip() for line in lines[1:])]
     found = parts(" ".join(bodies))
-    if not any(isinstance(part, str) and any(map(str.isalpha, part)) for part in found):
+    if not has_words(found):
         return
     wrap = None
     if len(lines) > 1:

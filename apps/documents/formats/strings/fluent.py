@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from nlpkit.apps.documents.document import (
@@ -16,10 +17,10 @@ from nlpkit.apps.documents.document import (
     broken,
     missing_library,
 )
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.keys import is_for_people
 from nlpkit.apps.documents.formats.strings.messages import message_parts
-from nlpkit.apps.documents.source_text import decode_source
+from nlpkit.apps.documents.source_text import SourceText, decode_source
 
 
 class Fluent:
@@ -34,41 +35,18 @@ class Fluent:
             InputError: It is no Fluent, or the library that reads it is not installed.
         """
         try:
-            from fluent.syntax import FluentParser, ast
+            import fluent.syntax  # noqa: F401
         except ImportError as error:
             raise missing_library("Fluent files", "fluent.syntax") from error
         source = decode_source(data, options)
-        text = source.text
         # The parser makes one character of two at line ends, and counts them so.
-        if "\r" in text:
+        if "\r" in source.text:
             raise broken("Fluent", options, "it has carriage returns; convert its line ends first")
-        segments: list[Segment] = []
-        places: list[Place] = []
-        for entry in FluentParser(with_spans=True).parse(text).body:
-            if isinstance(entry, ast.Junk):
-                why = (entry.annotations and entry.annotations[0].message) or "a message cannot be read"
-                at = entry.span.start if entry.span else 0
-                raise broken("Fluent", options, why, line=source.line(at))
-            if not isinstance(entry, (ast.Message, ast.Term)):
-                continue
-            holders = [(entry.id.name, entry.value)]
-            holders += [(f"{entry.id.name}.{attribute.id.name}", attribute.value) for attribute in entry.attributes]
-            for key, pattern in holders:
-                if pattern is None or pattern.span is None:
-                    continue
-                start, end = pattern.span.start, pattern.span.end
-                parts = _parts(text, pattern)
-                said = "".join(part for part in parts if isinstance(part, str))
-                if is_for_people(said, key=""):
-                    segments.append(
-                        Segment(
-                            parts=parts, kind="message", line=source.line(start), offset=start, key=key, flowing=True
-                        )
-                    )
-                    places.append(Place(start, end))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        try:
+            found = list(_found(source, options))
+        except RecursionError as error:
+            raise broken("Fluent", options, "it is nested too deeply") from error
+        return span_document(self.name, source, found)
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a file of messages."""
@@ -77,6 +55,32 @@ class Fluent:
             return literals(result, _escaped)
 
         return write_spans(skeleton, results, render)
+
+
+def _found(source: SourceText, options: ReadOptions) -> Iterator[tuple[Segment, Place]]:
+    """Yield the texts of messages and terms, and of their attributes."""
+    from fluent.syntax import FluentParser, ast
+
+    text = source.text
+    for entry in FluentParser(with_spans=True).parse(text).body:
+        if isinstance(entry, ast.Junk):
+            why = (entry.annotations and entry.annotations[0].message) or "a message cannot be read"
+            at = entry.span.start if entry.span else 0
+            raise broken("Fluent", options, why, line=source.line(at))
+        if not isinstance(entry, (ast.Message, ast.Term)):
+            continue
+        holders = [(entry.id.name, entry.value)]
+        holders += [(f"{entry.id.name}.{attribute.id.name}", attribute.value) for attribute in entry.attributes]
+        for key, pattern in holders:
+            if pattern is None or pattern.span is None:
+                continue
+            start, end = pattern.span.start, pattern.span.end
+            parts = _parts(text, pattern)
+            said = "".join(part for part in parts if isinstance(part, str))
+            if is_for_people(said, key=""):
+                line = source.line(start)
+                segment = Segment(parts=parts, kind="message", line=line, offset=start, key=key, flowing=True)
+                yield segment, Place(start, end)
 
 
 def _parts(text: str, pattern: Any) -> tuple[Part, ...]:

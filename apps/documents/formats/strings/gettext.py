@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nlpkit.apps.documents.document import Document, Part, ReadOptions, Results, Segment, broken
+from nlpkit.apps.documents.formats.spans import literals
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 from nlpkit.apps.text.translation.layout import copies_as_is
@@ -107,7 +108,7 @@ class Gettext:
         for entry in entries:
             if _is_header(entry):
                 continue
-            for slot, text in _wanted(entry, count, again=options.again):
+            for slot, text in _wanted(entry, count):
                 segments.append(_segment(entry, text, source))
                 slots.append(slot)
         changes = () if header is None else tuple(_header_changes(source, header, options.target_lang))
@@ -116,6 +117,7 @@ class Gettext:
             segments=tuple(segments),
             skeleton=PoSkeleton(source, tuple(slots), changes),
             bilingual=True,
+            source_text=source.text,
         )
 
     def write(self, skeleton: PoSkeleton, results: Results, options: ReadOptions) -> bytes:
@@ -126,7 +128,7 @@ class Gettext:
         for slot, result in zip(skeleton.slots, results, strict=True):
             if result is None:
                 continue
-            text = "".join(part if isinstance(part, str) else part.literal for part in result.parts)
+            text = literals(result, str)
             source = slot.entry.fields[
                 "msgid_plural" if slot.names[-1] not in ("msgstr", "msgstr[0]") else "msgid"
             ].text
@@ -163,21 +165,21 @@ def _segment(entry: _Entry, text: str, source: SourceText) -> Segment:
     )
 
 
-def _wanted(entry: _Entry, count: int, *, again: bool) -> Iterator[tuple[_Slot, str]]:
+def _wanted(entry: _Entry, count: int) -> Iterator[tuple[_Slot, str]]:
     """Yield what is to be translated of an entry, and where it goes."""
     text = entry.fields["msgid"].text
     plural = entry.fields.get("msgid_plural")
     fuzzy = entry.flags is not None and "fuzzy" in entry.flags[2]
-    if fuzzy and not again:
+    if fuzzy:
         return
     if plural is None:
         place = entry.fields.get("msgstr")
-        if place is not None and (again or not place.text) and not copies_as_is(text):
+        if place is not None and not place.text and not copies_as_is(text):
             yield _Slot(entry, ("msgstr",)), text
         return
     names = [f"msgstr[{index}]" for index in range(count)]
-    empty = [name for name in names if again or name not in entry.fields or not entry.fields[name].text]
-    if len(empty) < len(names) and not again:
+    empty = [name for name in names if name not in entry.fields or not entry.fields[name].text]
+    if len(empty) < len(names):
         return
     if count > 1:
         yield _Slot(entry, ("msgstr[0]",)), text
@@ -265,19 +267,20 @@ def _entries(source: SourceText, options: ReadOptions) -> Iterator[_Entry]:
     def fail(why: str, number: int) -> Exception:
         return broken("gettext PO", options, why, line=number)
 
-    for number, whole in enumerate(
-        source.text.splitlines(keepends=True)
-        if "\r" not in source.text.replace("\r\n", "")
-        else re.findall(r"[^\n]*\n|[^\n]+", source.text),
-        start=1,
-    ):
+    def whole_entry(entry: _Entry, number: int, otherwise: str) -> _Entry:
+        if not any(name.startswith("msgstr") for name in entry.fields):
+            raise fail(otherwise, number)
+        if "msgid_plural" in entry.fields and "msgstr" in entry.fields:
+            raise fail("an entry with msgid_plural has a msgstr without a number", entry.line)
+        return entry
+
+    # Not str.splitlines: a string may hold U+2028 and others that it takes for line ends.
+    for number, whole in enumerate(re.findall(r"[^\n]*\n|[^\n]+", source.text), start=1):
         start, offset = offset, offset + len(whole)
         line = whole.strip()
         if line.startswith("#"):
             if entry is not None and not line.startswith("#~"):
-                if not any(name.startswith("msgstr") for name in entry.fields):
-                    raise fail("a comment stands within an entry", number)
-                yield entry
+                yield whole_entry(entry, number, "a comment stands within an entry")
                 entry, current = None, None
             if line.startswith("#,"):
                 stop = start + len(whole.rstrip())
@@ -301,9 +304,7 @@ def _entries(source: SourceText, options: ReadOptions) -> Iterator[_Entry]:
         if string is None:
             raise fail("a string does not end", number)
         if word in ("msgctxt", "msgid") and entry is not None and (word == "msgctxt" or "msgid" in entry.fields):
-            if not any(name.startswith("msgstr") for name in entry.fields):
-                raise fail("an entry has no msgstr", number)
-            yield entry
+            yield whole_entry(entry, number, "an entry has no msgstr")
             entry = None
         if entry is None:
             if word not in ("msgctxt", "msgid"):
@@ -316,9 +317,7 @@ def _entries(source: SourceText, options: ReadOptions) -> Iterator[_Entry]:
             raise fail(f"{word} has no msgid before it", number)
         current = entry.fields[word] = _Field(start, offset, [string.group(1)])
     if entry is not None:
-        if not any(name.startswith("msgstr") for name in entry.fields):
-            raise fail("the last entry has no msgstr", source.text.count("\n") + 1)
-        yield entry
+        yield whole_entry(entry, source.text.count("\n") + 1, "the last entry has no msgstr")
 
 
 def _unescaped(text: str) -> str:

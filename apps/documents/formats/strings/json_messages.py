@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.keys import is_for_people
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import decode_source
@@ -30,12 +31,16 @@ class JsonMessages:
         """
         source = decode_source(data, options)
         try:
-            value = json.loads(source.text)
+            value = json.loads(source.text, object_pairs_hook=_object)
+        except json.JSONDecodeError as error:
+            raise broken("JSON", options, error.msg, line=error.lineno) from error
         except (ValueError, RecursionError) as error:
-            line = getattr(error, "lineno", 0)
-            raise broken("JSON", options, getattr(error, "msg", "it is nested too deeply"), line=line) from error
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+            raise broken("JSON", options, why) from error
         if isinstance(value, (int, float)) or value is None:
             raise broken("JSON messages", options, "it holds no strings")
+        said = value.get("@@locale") if isinstance(value, dict) else None
+        locale = said if isinstance(said, str) else None
         segments: list[Segment] = []
         places: list[Place] = []
         for path, start, end in json_strings(source.text, options):
@@ -53,11 +58,11 @@ class JsonMessages:
                 Segment(parts=parts, kind="message", line=source.line(start), offset=start + 1, key=".".join(path))
             )
             places.append(Place(start + 1, end - 1, style))
-        return Document(
-            format=self.name,
-            segments=tuple(segments),
-            skeleton=SpanSkeleton(source, tuple(places), tuple(segments)),
-            source_lang=value.get("@@locale") if isinstance(value, dict) and "@@locale" in value else None,
+        return span_document(
+            self.name,
+            source,
+            zip(segments, places, strict=True),
+            source_lang=locale,
         )
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
@@ -67,6 +72,15 @@ class JsonMessages:
             return literals(result, lambda text: _escaped(text, place.style))
 
         return write_spans(skeleton, results, render)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object of its pairs; of two with one key readers would take one each."""
+    done = dict(pairs)
+    if len(done) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"an object has the key {twice[:60]!r} twice")
+    return done
 
 
 def _style(raw: str) -> str:

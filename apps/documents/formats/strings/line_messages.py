@@ -3,19 +3,20 @@ r"""Files of messages by line: INI, Apple's ``.strings``, and arrays of PHP."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 
-from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, Translated, broken
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.keys import is_for_people
-from nlpkit.apps.documents.formats.strings.messages import message_parts
+from nlpkit.apps.documents.formats.strings.messages import join_surrogates, message_pieces
 from nlpkit.apps.documents.source_text import decode_source
 
 _Found = tuple[str, int, int, str]
 """Key, begin and end of a value, and how it is written."""
 
 
-class _Lines:
+class _Lines(ABC):
     """What the formats share: values found in the text, with escapes of their own."""
 
     name = ""
@@ -32,15 +33,14 @@ class _Lines:
         segments: list[Segment] = []
         places: list[Place] = []
         for key, start, end, style in self.values(source.text, options):
-            text = self.unescaped(source.text[start:end], style)
+            pieces = list(self.unescaped(source.text[start:end], style))
+            text = "".join(piece if isinstance(piece, str) else piece.text for piece in pieces)
             if not is_for_people(text, key=key, settings=self.settings):
                 continue
-            parts = message_parts(text, lambda part, style=style: self.escaped(part, style))  # type: ignore[misc]
+            parts = message_pieces(pieces, lambda part, style=style: self.escaped(part, style))  # type: ignore[misc]
             segments.append(Segment(parts=parts, kind="message", line=source.line(start), offset=start, key=key))
             places.append(Place(start, end, style))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a file of messages."""
@@ -54,24 +54,21 @@ class _Lines:
         """Return the encoding that a file shows to be in."""
         return None
 
+    @abstractmethod
     def values(self, text: str, options: ReadOptions) -> Iterator[_Found]:
         """Yield the values of a file."""
-        raise NotImplementedError
 
-    def unescaped(self, raw: str, style: str) -> str:
-        """Return what a raw value says."""
-        return raw
+    def unescaped(self, raw: str, style: str) -> Iterable[Part]:
+        """Return what a raw value says; escapes that stay as they are are codes."""
+        return [raw]
 
     def escaped(self, text: str, style: str) -> str:
         """Return text as it stands in a value."""
         return text
 
 
-_INI_LINE = re.compile(
-    r"^(?P<blank>[ \t]*(?:[;#][^\n]*)?)\r?$|^[ \t]*\[[^\]\n]*\][^\n]*$|^(?P<more>[ \t]+\S[^\n]*)$"
-    r"|^(?P<key>[^\s=:\[;#][^=:\n]*?)(?P<sep>[ \t]*[=:][ \t]*)(?P<value>[^\r\n]*?)[ \t]*\r?$",
-    re.MULTILINE,
-)
+_INI_OTHER = re.compile(r"[ \t]*(?:\Z|[;#]|\[[^\]]*\])|[ \t]+\S")
+_INI_KEY = re.compile(r"[^\s=:\[;#][^=:]*[=:]")
 
 
 class Ini(_Lines):
@@ -87,19 +84,26 @@ class Ini(_Lines):
         Raises:
             InputError: A line is neither a section nor a key nor a comment.
         """
-        done = 0
-        for match in _INI_LINE.finditer(text):
-            if text[done : match.start()].strip():
-                break
-            done = match.end()
-            if match.group("value"):
-                raw = match.group("value")
-                quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "\"'"
-                start, end = match.start("value") + quoted, match.end("value") - quoted
-                yield match.group("key").strip(), start, end, raw[0] if quoted else ""
-        if text[done:].strip():
-            number = text.count("\n", 0, done + len(text[done:]) - len(text[done:].lstrip())) + 1
-            raise broken(self.title, options, "a line is neither a section nor a key with a value", line=number)
+        for number, match in enumerate(re.finditer(r"[^\n]*\n|[^\n]+", text), start=1):
+            line = match.group().removesuffix("\n").removesuffix("\r")
+            if _INI_OTHER.match(line):
+                continue
+            key = _INI_KEY.match(line)
+            if key is None or "\r" in line:
+                raise broken(self.title, options, "a line is neither a section nor a key with a value", line=number)
+            raw = line[key.end() :].strip(" \t")
+            if not raw:
+                continue
+            quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "\"'"
+            # Where quotes stand within as they are, nothing is escaped.
+            bare = re.search(rf"(?<!\\){raw[0]}", raw[1:-1]) if quoted else None
+            start = match.start() + key.end() + len(line[key.end() :]) - len(line[key.end() :].lstrip(" \t"))
+            style = raw[0] if quoted and not bare else ""
+            yield key.group()[:-1].strip(), start + quoted, start + len(raw) - quoted, style
+
+    def unescaped(self, raw: str, style: str) -> Iterable[Part]:
+        """Undo escapes of the quotes around it."""
+        return [raw.replace("\\" + style, style) if style else raw]
 
     def escaped(self, text: str, style: str) -> str:
         """Return text in one line."""
@@ -142,13 +146,13 @@ class AppleStrings(_Lines):
             if match.group("key"):
                 yield match.group("key").strip('"'), *match.span("value"), ""
 
-    def unescaped(self, raw: str, style: str) -> str:
+    def unescaped(self, raw: str, style: str) -> Iterable[Part]:
         """Undo escapes."""
 
         def plain(match: re.Match[str]) -> str:
             return chr(int(match.group(1), 16)) if match.group(1) else _CONTROLS.get(match.group(2), match.group(2))
 
-        return _STRINGS_ESCAPE.sub(plain, raw)
+        return [join_surrogates(_STRINGS_ESCAPE.sub(plain, raw))]
 
     def escaped(self, text: str, style: str) -> str:
         """Escape quotes, backslashes and line ends."""
@@ -160,6 +164,13 @@ _PHP_TOKEN = re.compile(
     r"(?P<comment>/\*.*?\*/|(?://|\#(?!\[))[^\n]*)|(?P<string>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
     r"|(?P<here><<<[ \t]*(?P<q>[\"']?)(?P<label>\w+)(?P=q)\n.*?\n[ \t]*(?P=label)\b)"
     r"|(?P<arrow>=>)|(?P<name>\$?\w+)|(?P<sign>[\[\](),;.=?:+&|!<>*/%@~^{}-])|\s+|(?P<other>.)",
+    re.DOTALL,
+)
+
+
+_PHP_PIECE = re.compile(
+    r"(?P<code>\\(?:x[0-9A-Fa-f]{1,2}|u\{[0-9A-Fa-f]+\}|[0-7]{1,3}|[evf$])|\{\$[^{}]*\}|\$\{[^{}]*\}"
+    r"|\$[A-Za-z_]\w*(?:\[[^\[\]]*\]|->[A-Za-z_]\w*)?)|(?P<escape>\\[nrt\\\"])|[^\\${]+|.",
     re.DOTALL,
 )
 
@@ -203,18 +214,27 @@ class PhpArrays(_Lines):
             elif sign in (")", "]") and calls:
                 calls.pop()
 
-    def unescaped(self, raw: str, style: str) -> str:
-        """Undo escapes."""
+    def unescaped(self, raw: str, style: str) -> Iterator[Part]:
+        """Undo escapes; numbers of characters and variables, which stand between double quotes, are codes."""
         if style == "'":
-            return re.sub(r"\\([\\'])", r"\1", raw)
-        return re.sub(r"\\([nrt\\\"$])", lambda match: _CONTROLS.get(match.group(1), match.group(1)), raw)
+            yield re.sub(r"\\([\\'])", r"\1", raw)
+            return
+        for match in _PHP_PIECE.finditer(raw):
+            sign = match.group()
+            if match.lastgroup == "code":
+                yield Code(literal=sign, text="$" if sign == "\\$" else "")
+            elif match.lastgroup == "escape":
+                yield _CONTROLS.get(sign[1], sign[1])
+            else:
+                yield sign
 
     def escaped(self, text: str, style: str) -> str:
-        """Escape quotes, backslashes and, between double quotes, line ends."""
+        """Escape quotes, backslashes and, between double quotes, line ends and what would be a variable."""
         text = text.replace("\\", "\\\\").replace(style, "\\" + style)
         if style == "'":
             return text
-        return text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+        text = text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+        return re.sub(r"\$(?=[A-Za-z_{]|[^\x00-\x7f])|(?<=\{)\$", r"\\$", text)
 
 
 def _indexes(tokens: list[re.Match[str]], index: int) -> bool:

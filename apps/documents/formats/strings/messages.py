@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from nlpkit.apps.documents.document import Code, Part
+from nlpkit.apps.documents.document import Code, Part, Role, joined
 
 _TAG = re.compile(r"<(?P<close>/?)(?P<name>[A-Za-z][\w:.-]*|\d{1,3})(?:\s[^<>]{0,400}?)?(?P<empty>/?)>")
 _VOID = frozenset(["area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 _ICU = re.compile(r"\{\s{0,9}[\w.]{1,60}\s{0,9},\s{0,9}(?:plural|select|selectordinal)\s{0,9},")
 _ACCELERATOR = re.compile(r"(?<![^\s(\"'])[&_](?=[^\W\d_])(?![A-Za-z]{1,31};)")
+MAX_DEPTH = 8
+"""Deepest nesting of ICU plurals and choices whose cases are told apart."""
+
 LONGEST_LABEL = 80
 """Characters up to which a message may be the label of a button or menu, which have keyboard shortcuts."""
 _CHOICE = re.compile(r"\s*(?:offset:\d+\s*)?(?:=\d+|[\w-]+)\s*\{")
@@ -29,13 +33,39 @@ def message_parts(text: str, escape: Callable[[str], str] = _same) -> tuple[Part
         text: The message as people read it.
         escape: Writes text as it stands in the file.
     """
+    return tuple(pair_codes(_unpaired(text, escape)))
+
+
+def message_pieces(pieces: Iterable[Part], escape: Callable[[str], str] = _same) -> tuple[Part, ...]:
+    """Cut a message of which some pieces are codes already into text and codes.
+
+    Args:
+        pieces: Text as people read it, and codes, such as escapes that are not undone.
+        escape: Writes text as it stands in the file.
+    """
+    parts: list[Part] = []
+    for piece in joined(pieces):
+        parts += [piece] if isinstance(piece, Code) else _unpaired(piece, escape)
+    return tuple(pair_codes(parts))
+
+
+def join_surrogates(text: str) -> str:
+    """Return a text whose characters beyond U+FFFF were written as two escapes; half of a pair becomes U+FFFD.
+
+    Args:
+        text: The text, each escape undone for itself.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _unpaired(text: str, escape: Callable[[str], str], depth: int = 0) -> list[Part]:
     parts: list[Part] = []
     done = 0
-    for start, end, cases in _icu(text):
+    for start, end, cases in _icu(text) if depth < MAX_DEPTH else ():
         parts += _tagged(text[done:start], escape)
-        parts += _argument(text, start, end, cases, escape)
+        parts += _argument(text, start, end, cases, escape, depth + 1)
         done = end
-    return tuple(pair_codes([*parts, *_tagged(text[done:], escape)]))
+    return [*parts, *_tagged(text[done:], escape)]
 
 
 def accelerated(text: str, escape: Callable[[str], str] = _same) -> list[Part]:
@@ -64,8 +94,9 @@ def _tagged(text: str, escape: Callable[[str], str]) -> list[Part]:
     for match in _TAG.finditer(text):
         parts += accelerated(text[done : match.start()], escape) if match.start() > done else []
         name = match.group("name").lower()
-        role = "close" if match.group("close") else "alone" if match.group("empty") or name in _VOID else "open"
-        parts.append(Code(literal=escape(match.group()), role=role, breaks=name in ("br", "hr", "p")))  # type: ignore[arg-type]
+        alone = match.group("empty") or name in _VOID
+        role: Role = "close" if match.group("close") else "alone" if alone else "open"
+        parts.append(Code(literal=escape(match.group()), role=role, breaks=name in ("br", "hr", "p")))
         done = match.end()
     return [*parts, *accelerated(text[done:], escape)] if text[done:] else parts
 
@@ -80,15 +111,18 @@ def pair_codes(parts: list[Part], name: Callable[[str], str] | None = None) -> l
     found = name or _tag_name
     numbers: dict[int, int] = {}
     stack: list[tuple[str, int]] = []
+    there: Counter[str] = Counter()
     for index, part in enumerate(parts):
         if isinstance(part, str) or part.role == "alone":
             continue
         called = found(part.literal)
         if part.role == "open":
             stack.append((called, index))
-        elif any(other == called for other, _ in stack):
+            there[called] += 1
+        elif there[called]:
             while stack[-1][0] != called:
-                stack.pop()
+                there[stack.pop()[0]] -= 1
+            there[called] -= 1
             numbers[stack.pop()[1]] = numbers[index] = len(numbers) // 2 + 1
     done: list[Part] = []
     for index, part in enumerate(parts):
@@ -113,9 +147,11 @@ def _icu(text: str) -> list[tuple[int, int, list[tuple[int, int]]]]:
     """Return begin and end of each ICU argument with cases, and where these cases stand."""
     found = []
     at = 0
+    closes: dict[int, int] | None = None
     while (match := _ICU.search(text, at)) is not None:
         at = match.end()
-        cases = _cases(text, at)
+        closes = _closes(text) if closes is None else closes
+        cases = _cases(text, at, closes)
         if cases is not None:
             at = cases[-1][1]
             found.append((match.start(), at, cases[:-1]))
@@ -123,18 +159,18 @@ def _icu(text: str) -> list[tuple[int, int, list[tuple[int, int]]]]:
 
 
 def _argument(
-    text: str, start: int, end: int, cases: list[tuple[int, int]], escape: Callable[[str], str]
+    text: str, start: int, end: int, cases: list[tuple[int, int]], escape: Callable[[str], str], depth: int
 ) -> list[Part]:
     parts: list[Part] = []
     done = start
     for begin, stop in cases:
         parts.append(Code(literal=escape(text[done:begin]), breaks=True))
-        parts += _hashes(message_parts(text[begin:stop], escape), escape)
+        parts += _hashes(pair_codes(_unpaired(text[begin:stop], escape, depth)), escape)
         done = stop
     return [*parts, Code(literal=escape(text[done:end]), breaks=True)]
 
 
-def _hashes(parts: tuple[Part, ...], escape: Callable[[str], str]) -> list[Part]:
+def _hashes(parts: Sequence[Part], escape: Callable[[str], str]) -> list[Part]:
     done: list[Part] = []
     for part in parts:
         if not isinstance(part, str):
@@ -146,11 +182,11 @@ def _hashes(parts: tuple[Part, ...], escape: Callable[[str], str]) -> list[Part]
     return done
 
 
-def _cases(text: str, at: int) -> list[tuple[int, int]] | None:
+def _cases(text: str, at: int, closes: Mapping[int, int]) -> list[tuple[int, int]] | None:
     """Return where the cases of an ICU argument stand, and last where the argument ends; None if it never does."""
     spans: list[tuple[int, int]] = []
     while (match := _CHOICE.match(text, at)) is not None:
-        end = _closing(text, match.end())
+        end = closes.get(match.end() - 1)
         if end is None:
             return None
         spans.append((match.end(), end))
@@ -159,11 +195,13 @@ def _cases(text: str, at: int) -> list[tuple[int, int]] | None:
     return [*spans, (at, rest.end())] if spans and rest else None
 
 
-def _closing(text: str, at: int) -> int | None:
-    """Return where the brace closes that stands open before a place."""
-    depth = 1
-    for match in re.compile(r"[{}]").finditer(text, at):
-        depth += 1 if match.group() == "{" else -1
-        if depth == 0:
-            return match.start()
-    return None
+def _closes(text: str) -> dict[int, int]:
+    """Return where each brace that opens is closed."""
+    closes: dict[int, int] = {}
+    opened: list[int] = []
+    for match in re.finditer(r"[{}]", text):
+        if match.group() == "{":
+            opened.append(match.start())
+        elif opened:
+            closes[opened.pop()] = match.start()
+    return closes

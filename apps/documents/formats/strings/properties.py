@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
-from nlpkit.apps.documents.formats.strings.messages import message_parts
+from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, Translated, broken
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
+from nlpkit.apps.documents.formats.strings.messages import join_surrogates, message_pieces
 from nlpkit.apps.documents.source_text import SourceText, decode_source
 from nlpkit.apps.text.translation.layout import copies_as_is
 from nlpkit.core.errors import InputError
 
 _LINE = re.compile(r"(?P<indent>[ \t\f]*)(?P<body>(?:\\(?:\r\n|.|\n)|[^\\\r\n]|\\\Z)*)(?:\r\n|\r|\n|\Z)", re.DOTALL)
-_PAIR = re.compile(r"(?P<key>(?:\\(?:\r\n|.|\n)|[^\\\s=:])+)(?P<sep>[ \t\f]*[=:]?[ \t\f]*)(?P<value>.*)", re.DOTALL)
+_PAIR = re.compile(r"(?P<key>(?:\\(?:\r\n|.|\n)|[^\\\s=:])*)(?P<sep>[ \t\f]*[=:]?[ \t\f]*)(?P<value>.*)", re.DOTALL)
 _CONTINUED = re.compile(r"\\(?:\r\n|\r|\n)[ \t\f]*")
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f"}
@@ -31,7 +31,6 @@ class Properties:
             InputError: It is no text.
         """
         source = _decoded(data, options)
-        raw = not source.text.isascii()
         segments: list[Segment] = []
         places: list[Place] = []
         for match in _LINE.finditer(source.text):
@@ -42,16 +41,15 @@ class Properties:
             if pair is None:
                 raise broken("properties", options, "a line has no key", line=source.line(match.start()))
             written = pair.group("value")
-            quotes = "q" if _ARGUMENT.search(written) else ""
-            style = ("r" if raw else "") + quotes
-            text = _unescaped(written)
-            text = text.replace("''", "'") if quotes else text
+            style = "q" if _ARGUMENT.search(written) else ""
+            pieces = _quoted(_unescaped(written)) if style else [_unescaped(written)]
+            text = "".join(piece if isinstance(piece, str) else piece.text for piece in pieces)
             if not text.strip() or copies_as_is(text):
                 continue
             start = match.start("body") + pair.start("value")
             segments.append(
                 Segment(
-                    parts=message_parts(text, lambda part, style=style: _escaped(part, style)),  # type: ignore[misc]
+                    parts=message_pieces(pieces, lambda part, style=style: _escaped(part, style, source)),  # type: ignore[misc]
                     kind="message",
                     line=source.line(start),
                     offset=start,
@@ -59,15 +57,13 @@ class Properties:
                 )
             )
             places.append(Place(start, start + len(written), style))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write properties."""
 
         def render(result: Translated, segment: Segment, place: Place) -> str:
-            text = literals(result, lambda text: _escaped(text, place.style))
+            text = literals(result, lambda text: _escaped(text, place.style, skeleton.source))
             # White space before a value belongs to the separator.
             text = re.sub(r"\A ", r"\\ ", text)
             return _wrapped(text, skeleton.source.text[place.start : place.end])
@@ -91,21 +87,24 @@ def _unescaped(text: str) -> str:
             return chr(int(match.group(1), 16))
         return _CONTROLS.get(match.group(2), match.group(2))
 
-    text = _ESCAPE.sub(plain, _CONTINUED.sub("", text))
-    # Characters beyond U+FFFF are written as two escapes.
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return join_surrogates(_ESCAPE.sub(plain, _CONTINUED.sub("", text)))
 
 
-def _escaped(text: str, style: str) -> str:
+def _quoted(text: str) -> list[Part]:
+    """Cut the pattern of a MessageFormat: two quotes are one sign, and one alone begins or ends what is no argument."""
+    pieces = re.split(r"(''?)", text)
+    return [Code(literal="'") if piece == "'" else "'" if piece == "''" else piece for piece in pieces if piece]
+
+
+def _escaped(text: str, style: str, source: SourceText) -> str:
     if "q" in style:
-        text = re.sub(r"'", "''", text)
+        text = text.replace("'", "''")
     text = (
         text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace("\f", "\\f")
     )
-    if "r" in style:
-        return text
-    units = (text[i] if text[i] < "\x80" else _escape(text[i]) for i in range(len(text)))
-    return "".join(units)
+    # A file without any other letters is read by programs that take it for Latin-1.
+    raw = not source.text.isascii()
+    return "".join(char if char < "\x80" or (raw and source.can_encode(char)) else _escape(char) for char in text)
 
 
 def _escape(char: str) -> str:

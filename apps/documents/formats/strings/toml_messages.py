@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.keys import is_for_people
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import decode_source
@@ -22,6 +22,8 @@ _TOKEN = re.compile(
     r"|(?P<bare>[A-Za-z0-9_-]+)|(?P<sign>[\[\]{}=,.])|(?P<line>\n)|(?P<other>[^\S\n]+|.)",
     re.DOTALL,
 )
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class TomlMessages:
@@ -58,16 +60,14 @@ class TomlMessages:
                 )
             )
             places.append(Place(start, end, quote))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a file of messages."""
 
         def render(result: Translated, segment: Segment, place: Place) -> str:
             raw = skeleton.source.text[place.start : place.end]
-            text = "".join(part if isinstance(part, str) else part.literal for part in result.parts)
+            text = literals(result, str)
             return _written(text, raw, place.style)
 
         return write_spans(skeleton, results, render)
@@ -75,17 +75,13 @@ class TomlMessages:
 
 def _written(text: str, raw: str, quote: str) -> str:
     newline = "\r\n" if "\r\n" in raw else "\n"
-    if (
-        quote in ("'", "'''")
-        and quote[0] * (1 if quote == "'" else 3) not in text
-        and (quote == "'''" or "\n" not in text)
-    ):
-        lead = newline if quote == "'''" and re.match(r"'''\r?\n", raw) else ""
+    # A line end right behind three quotes is not read.
+    lead = newline if len(quote) == 3 and (raw[3:5].startswith(newline) or text.startswith("\n")) else ""
+    bare = not _CONTROLS.search(text) and quote not in text and (quote == "'''" or "\n" not in text)
+    if quote[0] == "'" and bare and not (quote == "'''" and text.endswith("'")):
         return f"{quote}{lead}{text.replace(chr(10), newline)}{quote}"
     if quote == '"""' and "\n" in text:
-        lead = newline if re.match(r'"""\r?\n', raw) else ""
-        body = _escaped(text).replace("\\n", newline).replace('""\\"', '""\\"')
-        return f'"""{lead}{body}"""'
+        return f'"""{lead}{newline.join(map(_escaped, text.split(chr(10))))}"""'
     return f'"{_escaped(text)}"'
 
 

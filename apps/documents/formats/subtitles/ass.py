@@ -5,8 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.document import (
+    Code,
+    Document,
+    Part,
+    ReadOptions,
+    Results,
+    Segment,
+    Translated,
+    broken,
+    has_words,
+)
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.source_text import decode_source
 
 _SECTION = re.compile(r"^\[(?P<name>[^\]\n]+)\][ \t]*\r?$", re.MULTILINE)
@@ -45,7 +55,7 @@ class SubStation:
             start = match.end() - len(fields[-1])
             times = dict(zip(names, fields, strict=False))
             parts = tuple(_parts(fields[-1]))
-            if any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
+            if has_words(parts):
                 seconds = _seconds(times.get("end", "")) - _seconds(times.get("start", ""))
                 segments.append(
                     Segment(
@@ -58,9 +68,7 @@ class SubStation:
                     )
                 )
                 places.append(Place(start, match.end()))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write subtitles."""
@@ -119,14 +127,12 @@ class Lyrics:
             start, end = match.span("text")
             raw = source.text[start:end]
             parts = tuple(_timed(raw))
-            if any(isinstance(part, str) and any(map(str.isalpha, part)) for part in parts):
+            if has_words(parts):
                 segments.append(
                     Segment(parts=parts, kind="cue", line=source.line(start), offset=start, key=match.group(1))
                 )
                 places.append(Place(start, end))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write lyrics."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from nlpkit.apps.documents.document import Code, Part, Segment, Translated
+from nlpkit.apps.documents.document import Code, Part, Role, Translated, joined
+from nlpkit.apps.documents.formats.spans import literals
 from nlpkit.apps.documents.formats.strings.messages import pair_codes
 
 LONGEST_LINE = 42
@@ -15,7 +16,11 @@ _TAG = re.compile(r"<(/?)([A-Za-z][\w.]*)(?:[ .][^<>\n]{0,200})?>|\{\\[^{}\n]{0,
 _SPEAKERS = re.compile(r"^(?:[-–—‐]\s?|<v )")
 
 
-def cue_parts(text: str, newline: str) -> tuple[Part, ...]:
+def _as_it_is(text: str) -> list[Part]:
+    return [text] if text else []
+
+
+def cue_parts(text: str, newline: str, read: Callable[[str], list[Part]] = _as_it_is) -> tuple[Part, ...]:
     """Cut the text of a cue into text and codes.
 
     Line ends between two speakers keep them apart; others are blanks.
@@ -23,6 +28,7 @@ def cue_parts(text: str, newline: str) -> tuple[Part, ...]:
     Args:
         text: Lines of a cue.
         newline: The line end in it.
+        read: Cuts what stands between tags into text and codes.
     """
     lines = text.split(newline)
     apart = sum(bool(_SPEAKERS.match(_TAG.sub("", line))) for line in lines) > 1
@@ -30,31 +36,32 @@ def cue_parts(text: str, newline: str) -> tuple[Part, ...]:
     for index, line in enumerate(lines):
         if index:
             parts.append(Code(literal=newline, breaks=True) if apart or not line.strip() else " ")
-        parts += _tags(line.rstrip() if not apart else line)
-    return tuple(pair_codes(parts))
+        parts += _tags(line.rstrip() if not apart else line, read)
+    return joined(pair_codes(parts))
 
 
-def _tags(line: str) -> list[Part]:
+def _tags(line: str, read: Callable[[str], list[Part]]) -> list[Part]:
     parts: list[Part] = []
     done = 0
     for match in _TAG.finditer(line):
-        parts += [line[done : match.start()]] if match.start() > done else []
-        role = "alone" if not match.group(2) else "close" if match.group(1) else "open"
-        parts.append(Code(literal=match.group(), role=role))  # type: ignore[arg-type]
+        parts += read(line[done : match.start()])
+        role: Role = "alone" if not match.group(2) else "close" if match.group(1) else "open"
+        parts.append(Code(literal=match.group(), role=role))
         done = match.end()
-    return [*parts, line[done:]] if line[done:] else parts
+    return [*parts, *read(line[done:])]
 
 
-def cue_text(result: Translated, segment: Segment, newline: str, escape: Callable[[str], str] = str) -> str:
+def cue_text(result: Translated, newline: str, escape: Callable[[str], str] = str) -> str:
     """Write the text of a cue, in no more lines than it needs.
 
     Args:
         result: Its translation.
-        segment: The cue.
         newline: The line end between its lines.
         escape: Writes text as it stands in the file.
     """
-    text = "".join(escape(part) if isinstance(part, str) else part.literal for part in result.parts)
+    text = literals(result, escape)
+    # An empty line would end the cue.
+    text = re.sub(r"\n(?:[ \t]*\r?\n)+", "\n", text).strip("\r\n")
     return newline.join(piece for line in text.split(newline) for piece in _balanced(line))
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 
-from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, write_spans
+from nlpkit.apps.documents.document import Document, Part, ReadOptions, Results, Segment, Translated, broken
+from nlpkit.apps.documents.formats.markup.entities import escape_text, spellings, text_parts
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, span_document, write_spans
 from nlpkit.apps.documents.formats.subtitles.cues import cue_parts, cue_text
 from nlpkit.apps.documents.source_text import decode_source
 
 _TIME = r"(?:\d{1,3}:)?\d{1,2}:\d{2}[,.]\d{1,3}"
+_TIMES = rf"[ \t]*(?P<from>{_TIME})[ \t]*-->[ \t]*(?P<to>{_TIME})"
+# Where the empty line between two cues is missing, the number or the times of the second end the first.
+_NEXT = rf"(?:[ \t]*\d{{1,9}}[ \t]*\r?\n)?[ \t]*{_TIME}[ \t]*-->"
 _CUE = re.compile(
-    rf"^[ \t]*(?P<from>{_TIME})[ \t]*-->[ \t]*(?P<to>{_TIME})[^\n]*\n(?P<text>(?:[^\n]*[^\s][^\n]*(?:\n|\Z))*)",
+    rf"^{_TIMES}[^\n]*\n(?P<text>(?:(?!{_NEXT})[^\S\n]*\S[^\n]*(?:\n|\Z))*)",
     re.MULTILINE,
 )
 
@@ -42,7 +46,7 @@ class SubRip:
             newline = "\r\n" if "\r\n" in match.group() else "\n"
             segments.append(
                 Segment(
-                    parts=cue_parts(text, newline),
+                    parts=cue_parts(text, newline, self.plain),
                     kind="cue",
                     line=source.line(start),
                     offset=start,
@@ -54,17 +58,29 @@ class SubRip:
             places.append(Place(start, end, newline))
         if not segments and source.text.strip() and not self._may_be_empty(source.text):
             raise broken(self.title, options, "there is no cue such as 00:00:01,000 --> 00:00:02,000 in it")
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write subtitles."""
 
         def render(result: Translated, segment: Segment, place: Place) -> str:
-            return cue_text(result, segment, place.style)
+            spelled = spellings(skeleton.source.text[place.start : place.end])
+            return cue_text(result, place.style, lambda text: self.escaped(text, spelled))
 
         return write_spans(skeleton, results, render)
+
+    def plain(self, raw: str) -> list[Part]:
+        """Return text and codes of what stands between tags."""
+        return [raw] if raw else []
+
+    def escaped(self, text: str, spelled: dict[str, str]) -> str:
+        """Return text as it stands in a cue.
+
+        Args:
+            text: What people read.
+            spelled: Characters that the cue spells as references, with these.
+        """
+        return text
 
     def _check(self, text: str, options: ReadOptions) -> None:
         pass
@@ -78,6 +94,14 @@ class WebVtt(SubRip):
 
     name = "vtt"
     title = "WebVTT subtitles"
+
+    def plain(self, raw: str) -> list[Part]:
+        """Return text and codes, with references undone."""
+        return text_parts(raw)
+
+    def escaped(self, text: str, spelled: dict[str, str]) -> str:
+        """Return text with references for signs; an arrow would end the cue."""
+        return escape_text(text, spelled).replace("-->", "--&gt;")
 
     def _check(self, text: str, options: ReadOptions) -> None:
         if not re.match(r"WEBVTT(?=[ \t\r\n]|\Z)", text):

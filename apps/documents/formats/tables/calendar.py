@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nlpkit.apps.documents.document import Document, ReadOptions, Results, Segment, Translated, broken
-from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, write_spans
+from nlpkit.apps.documents.formats.spans import Place, SpanSkeleton, literals, span_document, write_spans
 from nlpkit.apps.documents.formats.strings.keys import is_for_people
 from nlpkit.apps.documents.formats.strings.messages import message_parts
 from nlpkit.apps.documents.source_text import decode_source
@@ -51,9 +51,7 @@ class Calendar:
                     )
                 )
                 places.append(Place(start, match.end(), match.group()[: found.end()]))
-        return Document(
-            format=self.name, segments=tuple(segments), skeleton=SpanSkeleton(source, tuple(places), tuple(segments))
-        )
+        return span_document(self.name, source, zip(segments, places, strict=True))
 
     def write(self, skeleton: SpanSkeleton, results: Results, options: ReadOptions) -> bytes:
         """Write a calendar."""

@@ -67,6 +67,37 @@ def test_a_folder_keeps_its_tree_and_goes_on(cli: Cli, tmp_path: Path) -> None:
     assert (out / "a.de.md").read_text() == before + "\nA NEW LINE.\n"
 
 
+def test_a_fresh_run_is_what_the_next_one_goes_on_from(cli: Cli, tmp_path: Path, fake_model: Any) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.md").write_text(PAGE)
+    arguments = ("translate", "-f", str(tmp_path / "in"), "--to", "de", "--from", "en", "-o", str(tmp_path / "out"))
+    written = tmp_path / "out" / "a.md"
+    assert cli(*arguments).code == 0
+    before = written.read_text()
+    fake_model.reply = str.title
+    cli(*arguments)
+    assert written.read_text() == before
+    cli(*arguments, "--fresh")
+    after = written.read_text()
+    assert after != before
+    fake_model.reply = str.upper
+    cli(*arguments)
+    assert written.read_text() == after
+
+
+def test_no_source_and_no_result_is_written_over(cli: Cli, page: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "page.md"
+    other.parent.mkdir()
+    other.write_text("Other words.\n")
+    arguments = ("translate", "--to", "de", "--from", "en", "-f", str(page))
+    assert "would both be written" in cli(*arguments, "-f", str(other), "-o", str(tmp_path / "out")).err
+    assert "would be replaced by its translation" in cli(*arguments, "-o", str(page)).err
+    assert page.read_text() == PAGE
+    for _ in range(2):
+        assert cli("translate", "--to", "de", "--from", "en", "-f", str(other.parent), "--suffix", ".de").code == 0
+    assert sorted(path.name for path in other.parent.iterdir() if path.suffix == ".md") == ["page.de.md", "page.md"]
+
+
 def test_one_file_leaves_no_journal(cli: Cli, page: Path, tmp_path: Path) -> None:
     assert cli("translate", "-f", str(page), "--to", "de", "--from", "en", "-o", str(tmp_path / "x.md")).code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.md", "x.md"]
