@@ -64,11 +64,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "apps.show",
     ),
     "apps.translating": ("core", "apps.tasks", "apps.text", "apps.documents", "apps.pipeline", "apps.models"),
+    "apps.asking": (*("core.errors", "apps.text", "apps.documents", "apps.translating.trees", "apps.pipeline.result"),),
     "apps.bench": ("core",),
     "apps.weights": ("core", "apps.text", "apps.models"),
     "apps.toolkit": (
         *("core", "apps.tasks", "apps.text", "apps.documents", "apps.pipeline", "apps.models"),
         "apps.translating",
+        "apps.asking",
     ),
     "apps.load": ("core", "apps.pipeline", "apps.models", "apps.toolkit"),
     "apps.serve": ("core", "apps.tasks", "apps.text", "apps.models", "apps.pipeline", "apps.documents", "apps.toolkit"),

@@ -131,14 +131,44 @@ def qa(
     question: Annotated[str | None, typer.Argument(help="The question.", show_default=False)] = None,
     context: Annotated[
         list[str] | None,
-        typer.Option("--context", "-c", metavar="PATH", help="Text that holds the answer; - is a pipe. Repeatable."),
+        typer.Option(
+            "--context", "-c", metavar="PATH", help="Text or folder that holds the answer; - is a pipe. Repeatable."
+        ),
     ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Answers to show, from all the files together; a folder's is one.")
+    ] = None,
+    passages: Annotated[int | None, typer.Option(min=1, help="Passages to ask in many files; 8 by default.")] = None,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Ask one question after the other.")] = False,
 ) -> int:
-    """Answer a question about a text."""
+    """Answer a question about a text, or about all texts of a folder."""
     import dataclasses
 
+    from nlpkit.apps.translating.trees import is_many
+
+    paths = [*(context or []), *(source.file or [])]
+    if interactive or top is not None or passages is not None or any(map(is_many, paths)):
+        from nlpkit.apps.cli.documents.questions import FilesQuestion
+
+        if not paths:
+            raise ConfigError("There is nothing to ask about. Name a file or a folder with --context PATH.")
+        if question is None and not interactive:
+            raise ConfigError('The question is missing. Ask it in quotes: nlpkit qa "Who ...?" --context PATH.')
+        if source.columns or source.values:
+            raise ConfigError("--map and --set are for rows; a question to files takes them as texts.")
+        return FilesQuestion(
+            question=question,
+            paths=paths,
+            top=top or 1,
+            passages=passages,
+            interactive=interactive,
+            model=model,
+            decode=decode,
+            source=source,
+            sink=sink,
+        ).run()
     if context:
-        source = dataclasses.replace(source, file=[*context, *(source.file or [])])
+        source = dataclasses.replace(source, file=paths)
     if question is None and source.format in ("auto", "text", "lines") and not _has_rows(source):
         raise ConfigError('The question is missing. Ask it in quotes: nlpkit qa "Who ...?" --context PATH.')
     return _run_task(
