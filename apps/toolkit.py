@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from nlpkit.apps.asking.answers import FoundAnswer, ask_collection
+from nlpkit.apps.asking.collection import Collection
 from nlpkit.apps.documents.files import read_bytes, read_head
 from nlpkit.apps.models.adapters import NONE, AdapterChooser, ModelChoice
 from nlpkit.apps.pipeline.pool import ModelPool, only
@@ -335,6 +337,15 @@ class Toolkit:
         return self._each("qa", "question", question, {"context": context}, options, on_overflow)
 
     qa = answer
+
+    def ask(self, question: str, *paths: str | Path, top: int = 1) -> list[FoundAnswer]:
+        """Answer a question from files and folders: the `top` best answers, each with its place.
+
+        Raises:
+            NlpkitError: The files cannot be read, or the question cannot be used.
+        """
+        collection = Collection.read([str(path) for path in paths])
+        return list(ask_collection(lambda rows: self.run("qa", rows), question, collection).answers[:top])
 
     @overload
     def write(

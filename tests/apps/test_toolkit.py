@@ -20,7 +20,7 @@ def toolkit(fake_lm) -> Toolkit:
 def test_each_task_is_a_method(toolkit: Toolkit) -> None:
     assert nlpkit.Toolkit is Toolkit
     assert str(toolkit.translate("Hello there", target_lang="German", source_lang="en")) == "Some words."
-    assert str(toolkit.summarize("A long text. And more of it.", max_words=4)) == "A long text."
+    assert str(toolkit.summarize("Bees live in colonies. And more.", max_words=4)) == "Bees live in colonies."
     assert str(toolkit.summarize("A long text. And more of it.", max_words=9, mode="abstractive")) == "Some words."
     assert str(toolkit.answer("When?", "It was in 1815.")) == "1815"
     assert toolkit.qa("When?", "It was in 1815.").fields["start"] == 10

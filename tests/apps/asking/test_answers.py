@@ -11,6 +11,7 @@ from nlpkit.apps.asking.answers import ask_collection
 from nlpkit.apps.asking.collection import Collection
 from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.tasks.task import Prediction
+from nlpkit.apps.toolkit import Toolkit
 from nlpkit.core.errors import InputError
 
 
@@ -98,3 +99,10 @@ def test_what_cannot_be_read_is_refused_where_it_was_named(folder: Path, tmp_pat
         Collection.read([str(empty)])
     with pytest.raises(InputError):
         Collection.read([str(folder / "nowhere.txt")])
+
+
+def test_the_toolkit_asks_files(folder: Path, fake_lm: Any) -> None:
+    toolkit = Toolkit(fake_lm(lambda prompt, _: "two thousand" if "thousand" in prompt else "unanswerable"))
+    (answer,) = toolkit.ask("How many eggs does the queen lay?", folder / "deep", folder / "bees.txt")
+    assert (answer.text, Path(answer.name).name, answer.line) == ("two thousand", "bees.txt", 3)
+    assert toolkit.ask("How many eggs?", folder / "deep", top=3) == []
