@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nlpkit.apps.text.chunking import split_paragraphs, split_sentences
 from nlpkit.core.errors import InputError
@@ -118,8 +119,9 @@ class Ranking:
             raise InputError("The files hold no words to look for.")
         import bm25s
 
+        index: Any = bm25s.BM25
         self.passages = passages
-        self._index = bm25s.BM25(method="lucene", k1=K1, b=B)
+        self._index = index(method="lucene", k1=K1, b=B)
         self._index.index(terms, show_progress=False)
 
     def best(self, question: str, *, most: int) -> list[tuple[Passage, float]]:
