@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nlpkit.apps.asking.passages import Passage, Ranking, split_passages
-from nlpkit.apps.documents.files import MAX_BYTES, STDIN, display_name
-from nlpkit.apps.documents.inputs import Document, read_documents
-from nlpkit.apps.translating.trees import FoundFile, find_files
-from nlpkit.core.errors import InputError, NlpkitError
+from nlpkit.apps.documents.files import MAX_BYTES, display_name
+from nlpkit.apps.documents.inputs import Document, read_text
+from nlpkit.apps.translating.trees import find_files
+from nlpkit.core.errors import InputError
 
 MAX_CHARACTERS = 500_000_000
 """Most characters of one collection."""
@@ -65,13 +65,14 @@ class Collection:
             if progress is not None:
                 progress(number, len(files))
             try:
-                texts.extend(_read(file, encoding=encoding, input_format=input_format, max_bytes=max_bytes))
-            except NlpkitError as error:
+                found = read_text(file.path, input_format=input_format, encoding=encoding, max_bytes=max_bytes)
+            except InputError as error:
                 if file.named:
                     raise
                 skipped.append(str(error))
                 continue
-            length += len(texts[-1].text)
+            texts.append(found)
+            length += len(found.text)
             if length > MAX_CHARACTERS:
                 raise InputError(f"The files hold more than {MAX_CHARACTERS:,} characters. Name fewer.")
         if not texts:
@@ -84,16 +85,3 @@ class Collection:
     def best(self, question: str, *, most: int) -> list[tuple[Passage, float]]:
         """Return the passages that a question is most likely about; see `Ranking.best`."""
         return self.ranking.best(question, most=most)
-
-
-def _read(file: FoundFile, *, encoding: str, input_format: str, max_bytes: int) -> list[Document]:
-    found = read_documents(
-        None,
-        [file.path],
-        input_format=input_format,
-        encoding=encoding,
-        max_bytes=max_bytes,
-        what="context",
-        formats=True,
-    )
-    return [one for one in found if file.path == STDIN or not one.blank]

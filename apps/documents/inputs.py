@@ -169,6 +169,29 @@ def read_documents(
     return documents
 
 
+def read_text(
+    path: str, *, input_format: str = "auto", encoding: str = "utf-8", max_bytes: int = MAX_BYTES
+) -> Document:
+    """Read one file as the text that people see in it.
+
+    Args:
+        path: The file; ``-`` for standard input.
+        input_format: Its format; ``auto`` goes by name and content.
+        encoding: Encoding of text files.
+        max_bytes: Largest file.
+
+    Raises:
+        InputError: It cannot be read or decoded, holds no text, or data rows.
+    """
+    if input_format in ("lines", "jsonl", "csv", "tsv"):
+        raise ConfigError(
+            f"The input format {input_format!r} makes several inputs of a file; here each file is one text."
+        )
+    reader = _Reader(path, encoding, None, max_bytes, "context", "", False, {}, True)
+    (found,) = reader.read(input_format)
+    return found
+
+
 def _optional_text(max_bytes: int, encoding: str) -> str | None:
     content = decode_text(read_bytes(STDIN, max_bytes=max_bytes), encoding=encoding, where=display_name(STDIN))
     return content if content.strip() else None

@@ -60,7 +60,7 @@ class LongDocument:
         sentences: Most sentences, instead of `length`.
         mode: One of `MODES`.
         references: Reference summaries.
-        whole_words: Words of the whole text, where this one holds summaries of its parts.
+        whole: The whole text, where this one holds summaries of its parts.
         round: 1, or more for summaries of summaries.
     """
 
@@ -70,8 +70,13 @@ class LongDocument:
     sentences: int | None = None
     mode: str = "abstractive"
     references: tuple[str, ...] = ()
-    whole_words: int | None = None
+    whole: str | None = None
     round: int = 1
+
+    @property
+    def original(self) -> str:
+        """The text that the user gave."""
+        return self.document if self.whole is None else self.whole
 
     @property
     def one_sentence(self) -> bool:
@@ -197,8 +202,7 @@ class Summarization(Splits[LongDocument]):
         text = _joined(results)
         if len(results) < 2 or not text or len(text) >= len(example.document):
             return None
-        words = count_words(example.document) if example.whole_words is None else example.whole_words
-        return replace(example, document=text, whole_words=words, round=example.round + 1)
+        return replace(example, document=text, whole=example.original, round=example.round + 1)
 
     def merge(
         self, results: Sequence[ChunkResult[LongDocument]], example: LongDocument, *, learned: Learned | None
@@ -208,11 +212,11 @@ class Summarization(Splits[LongDocument]):
             return _extracted(example)
         text = _joined(results)
         if example.mode == "auto":
-            invented = unsupported(text, example.document)
+            invented = unsupported(text, example.original)
             reason = _doubt(results, invented)
             if reason:
                 return _extracted(example, (f"{reason}: this is a sentence of the text instead",))
-        document_words = count_words(example.document) if example.whole_words is None else example.whole_words
+        document_words = count_words(example.original)
         summary_words = count_words(text)
         facts = {
             "mode": "abstractive",
@@ -239,6 +243,8 @@ def _doubt(results: Sequence[ChunkResult[LongDocument]], invented: Sequence[str]
         return "the model wrote nothing"
     if invented:
         return f"the model wrote {', '.join(invented)}, of which the text says nothing"
+    if len(results) > 1:
+        return "summaries of the parts could not be joined"
     if any(result.finish_reason == "length" or result.loops for result in results):
         return "the model found no end"
     return ""
@@ -246,17 +252,17 @@ def _doubt(results: Sequence[ChunkResult[LongDocument]], invented: Sequence[str]
 
 def _extracted(example: LongDocument, warnings: tuple[str, ...] = ()) -> Prediction:
     """Summarize a document by its own sentences."""
-    document_words = count_words(example.document)
+    document_words = count_words(example.original)
     most = example.sentences or SENTENCES[example.length or ("medium" if example.mode == "extractive" else "short")]
     if example.max_words and not example.sentences:
         most = example.max_words
-    found = extract(example.document, sentences=most, words=example.max_words)
+    found = extract(example.original, sentences=most, words=example.max_words)
     notes = list(warnings)
     if not found.sentences and found.total:
-        fewest = min(len(one.words) for one in find_sentences(example.document))
+        fewest = min(len(one.words) for one in find_sentences(example.original))
         notes.append(f"no sentence has at most {example.max_words} words: the shortest has {fewest}")
     whole = most >= found.total and (not example.max_words or document_words <= example.max_words)
-    text = example.document.strip() if whole else found.text
+    text = example.original.strip() if whole else found.text
     summary_words = count_words(text)
     facts = {
         "mode": "extractive",

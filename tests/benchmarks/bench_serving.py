@@ -53,29 +53,35 @@ class Seen:
     failed: int = 0
 
 
-async def ask(base: str, model: str, prompt: str, n_tokens: int, seen: Seen) -> None:
+async def ask(base: str, model: str, prompt: str, n_tokens: int, seen: Seen, *, chat: bool) -> None:
     url = urlsplit(base)
+    asked = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
     body = json.dumps(
-        {"model": model, "prompt": prompt, "max_tokens": n_tokens, "temperature": 0, "stream": True,
+        {"model": model, **asked, "max_tokens": n_tokens, "temperature": 0, "stream": True,
          "stream_options": {"include_usage": True}}
     ).encode()  # fmt: skip
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     began = time.perf_counter()
-    head = (f"POST {url.path}/completions HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+    head = (f"POST {url.path}/{'chat/' * chat}completions HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n")  # fmt: skip
     writer.write(head.encode() + body)
-    first, used = None, 0
+    first, used, pieces = None, 0, 0
     try:
         while line := await reader.readline():
             if not line.startswith(b"data: {"):
                 continue
             part = json.loads(line[6:])
-            if first is None and any(choice.get("text") for choice in part.get("choices", ())):
-                first = time.perf_counter() - began
+            if any(
+                choice.get("text") or (choice.get("delta") or {}).get("content") for choice in part.get("choices", ())
+            ):
+                pieces += 1
+                first = first or time.perf_counter() - began
             if part.get("usage"):
                 used = part["usage"]["completion_tokens"]
     finally:
         writer.close()
+    # Some servers do not say; a piece is a token then.
+    used = used or pieces
     if first is None or not used:
         seen.failed += 1
         return
@@ -84,13 +90,15 @@ async def ask(base: str, model: str, prompt: str, n_tokens: int, seen: Seen) -> 
     seen.tokens += used
 
 
-async def load(base: str, model: str, *, clients: int, each: int, n_prompt: int, n_tokens: int) -> tuple[Seen, float]:
+async def load(
+    base: str, model: str, *, clients: int, each: int, n_prompt: int, n_tokens: int, chat: bool
+) -> tuple[Seen, float]:
     rng = random.Random(0)
     seen = Seen()
 
     async def client(prompts: list[str]) -> None:
         for prompt in prompts:
-            await ask(base, model, prompt, n_tokens, seen)
+            await ask(base, model, prompt, n_tokens, seen, chat=chat)
 
     everyone = [[" ".join(rng.choices(WORDS, k=n_prompt)) for _ in range(each)] for _ in range(clients)]
     began = time.perf_counter()
@@ -108,6 +116,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=64, help="words of each prompt")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each answer")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--chat", action="store_true", help="ask for chat completions")
     parser.add_argument("--model", default="default")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--peer", action="append", default=[], help="NAME=BASE_URL=MODEL")
@@ -117,10 +126,10 @@ def main() -> None:
         print(
             f"{'server':12} {'clients':>7} {'tokens/s':>9} {'first token, s':>15} {'95th':>6} {'answer, s':>10} failed"
         )
-        shape = {"each": options.each, "n_prompt": options.prompt, "n_tokens": options.tokens}
+        shape = {"each": options.each, "n_prompt": options.prompt, "n_tokens": options.tokens, "chat": options.chat}
         for clients in options.clients or [16, 64]:
             for name, base, model in servers:
-                asyncio.run(load(base, model, clients=4, each=1, n_prompt=options.prompt, n_tokens=8))
+                asyncio.run(load(base, model, clients=4, **{**shape, "each": 1, "n_tokens": 8}))
                 runs = [asyncio.run(load(base, model, clients=clients, **shape)) for _ in range(options.runs)]
                 rate = statistics.median(seen.tokens / seconds for seen, seconds in runs)
                 first = sorted(value for seen, _ in runs for value in seen.first) or [float("nan")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.cli.loading import load_shown
@@ -92,16 +92,15 @@ class FilesQuestion:
                 self._write(writer, question, found)
         return 0
 
-    def _questions(self) -> Any:
+    def _questions(self) -> Iterator[str]:
         if self.question is not None:
             yield self.question
         while self.interactive:
             try:
-                text = input("? ") if sys.stdin.isatty() else sys.stdin.readline()
+                text = _read_line()
             except (EOFError, KeyboardInterrupt):
-                sys.stderr.write("\n")
-                return
-            if not text and not sys.stdin.isatty():
+                if sys.stdin.isatty():
+                    sys.stderr.write("\n")
                 return
             if text.strip():
                 yield text.strip()
@@ -137,6 +136,23 @@ class FilesQuestion:
             note(f"{_at(answers[0].name, _place(answers[0]))}: {answers[0].evidence}", quiet=self.sink.quiet)
             return
         writer.write("\n".join(f"{one.text} ({_at(one.name, _place(one))})" for one in answers))
+
+
+def _read_line() -> str:
+    """Read a question; where a person types it, behind a sign that is no part of what is written.
+
+    Raises:
+        EOFError: There are no more.
+    """
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return input("? ")
+    if sys.stdin.isatty():
+        sys.stderr.write("? ")
+        sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
 
 
 def _place(answer: FoundAnswer) -> str:

@@ -169,6 +169,18 @@ def test_what_a_tuned_model_invents_is_not_shown(fake_lm, written: str, mode: st
         assert warning in " ".join(result.warnings)
 
 
+def test_parts_are_checked_against_the_whole(fake_lm) -> None:
+    """What stands in no part of the text is not shown, though the summaries of the parts hold it."""
+    for written, mode in (("Atlantis is far.", "extractive"), ("Paragraph 7 tells of many things.", "abstractive")):
+        lm = fake_lm(lambda *_, written=written: written, max_seq_len=800)
+        lm.learned_tasks = frozenset({"summarization"})
+        (result,) = run_task(lm, Summarization(), [{"document": DOCUMENT, "mode": "auto"}])
+        assert result.chunks > 3
+        assert result.fields["mode"] == mode
+        assert result.fields["document_words"] == count_words(DOCUMENT)
+        assert all(DOCUMENT[one["start"] : one["end"]] == one["text"] for one in result.fields.get("sentences", []))
+
+
 def test_a_model_that_was_not_tuned_writes_only_when_asked(fake_lm) -> None:
     for row, asked in (({"mode": "auto"}, 0), ({"mode": "auto", "length": "long"}, 0), ({}, 1)):
         result, lm = summarize(fake_lm, MEETING, **row)

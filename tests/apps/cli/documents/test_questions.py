@@ -52,3 +52,17 @@ def test_contradictions_are_refused(cli: Cli, folder: Path, arguments: list[str]
     done = cli(*[argument.replace("FOLDER", str(folder)) for argument in arguments])
     assert done.code == 2
     assert message in done.err
+
+
+def test_questions_are_read_one_after_the_other(cli: Cli, folder: Path) -> None:
+    done = cli("qa", "-i", "-c", str(folder), "--json", stdin=b"How many eggs?\n\nWho bakes bread?\n")
+    assert done.code == 0, done.err
+    assert [json.loads(line)["question"] for line in done.out.splitlines()] == ["How many eggs?", "Who bakes bread?"]
+
+
+def test_rows_are_no_texts(cli: Cli, folder: Path) -> None:
+    (folder / "rows.jsonl").write_text('{"context": "x", "question": "y"}\n')
+    assert "rows.jsonl holds data rows" in cli("qa", "How many eggs?", "-c", str(folder)).err
+    done = cli("qa", "How many eggs?", "-c", str(folder), "--input-format", "lines")
+    assert done.code == 2
+    assert "each file is one text" in done.err
