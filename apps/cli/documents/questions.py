@@ -99,7 +99,7 @@ class FilesQuestion:
             try:
                 text = _read_line()
             except (EOFError, KeyboardInterrupt):
-                if sys.stdin.isatty():
+                if sys.stdin is not None and sys.stdin.isatty():
                     sys.stderr.write("\n")
                 return
             if text.strip():
@@ -144,6 +144,8 @@ def _read_line() -> str:
     Raises:
         EOFError: There are no more.
     """
+    if sys.stdin is None:
+        raise EOFError
     if sys.stdin.isatty() and sys.stdout.isatty():
         return input("? ")
     if sys.stdin.isatty():
