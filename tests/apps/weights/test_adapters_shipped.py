@@ -296,7 +296,7 @@ class TestCommands:
     def test_a_length_is_asked_of_the_bare_model(
         self, cli: Cli, loads: Loads, options: tuple[str, ...], adapter: str | None, last: str
     ) -> None:
-        (record,) = self.records(cli("summarize", "It rains.", "--json", *options))
+        (record,) = self.records(cli("summarize", "It rains.", "--json", "--mode", "abstractive", *options))
         assert (record["adapter"], record["prediction"]) == (adapter, last)
         assert loads.names == [("default", adapter)]
 
@@ -357,7 +357,7 @@ class TestToolkit:
         assert toolkit.translate(["a b", "c d"], target_lang="de")[1].text == "GERMAN: C D"
         assert toolkit.translate("more of it", target_lang="fr").adapter == "translation"
         assert loads.names == [("default", "translation")]
-        assert toolkit.summarize("It rains.").text == "SUMMARY:"
+        assert toolkit.summarize("It rains.", mode="abstractive").text == "SUMMARY:"
         assert toolkit.summarize("It rains.", length="long").adapter is None
         assert toolkit.generate("once").adapter is None
         assert toolkit.lm.adapter is None
