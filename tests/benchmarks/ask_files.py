@@ -24,7 +24,7 @@ from nlpkit.apps.asking.collection import Collection
 from nlpkit.eval.metrics.squad import answer_f1, normalise_answer
 
 OPENERS: dict[str, Any] = {"gz": gzip.open, "xz": lzma.open}
-WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
+WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def main() -> None:
