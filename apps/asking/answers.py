@@ -15,8 +15,9 @@ PASSAGES_ASKED = 8
 """Passages that are asked, where nobody says how many."""
 
 RANK_WEIGHT = 8.0
-"""What a passage's score, as a share of the best one's, counts beside the log-probability of its answer. On 140 questions
-of held-out articles more was better: a model is about as sure of answers in wrong passages."""
+"""What a passage's score, as a share of the best one's, counts beside the log-probability of its answer.
+
+On 140 questions of held-out articles more was better: a model is about as sure of answers in wrong passages."""
 
 Ask = Callable[[Sequence[dict[str, Any]]], Sequence[TaskResult]]
 """Runs the task of questions on rows with ``context`` and ``question``."""
