@@ -22,7 +22,7 @@ from nlpkit.apps.tasks.task import (
 )
 from nlpkit.apps.text.chunking import split_to_fit
 from nlpkit.apps.text.cleaning import Cleaning
-from nlpkit.apps.text.extracts.choice import Extract, extract
+from nlpkit.apps.text.extracts.choice import extract
 from nlpkit.apps.text.extracts.sentences import find_sentences
 from nlpkit.apps.text.extracts.support import unsupported
 from nlpkit.apps.text.words import count_words
@@ -218,19 +218,12 @@ class Summarization(Splits[LongDocument]):
                 return _extracted(example, (f"{reason}: this is a sentence of the text instead",))
         document_words = count_words(example.original)
         summary_words = count_words(text)
-        facts = {
-            "mode": "abstractive",
-            "document_words": document_words,
-            "summary_words": summary_words,
-            "compression": round(summary_words / document_words, 4) if document_words else None,
-            "rounds": example.round,
-        }
         warnings = []
         if example.max_words and summary_words > example.max_words and len(results) < 2:
             warnings.append(f"the summary has {summary_words} words, {example.max_words} were asked for")
         if document_words and summary_words >= document_words:
             warnings.append("the summary is no shorter than the text")
-        return Prediction(text, facts, tuple(warnings))
+        return Prediction(text, _facts(text, example, "abstractive"), tuple(warnings))
 
     def target(self, example: LongDocument) -> Target | None:
         """Return the reference summaries."""
@@ -259,24 +252,23 @@ def _extracted(example: LongDocument, warnings: tuple[str, ...] = ()) -> Predict
     found = extract(example.original, sentences=most, words=example.max_words)
     notes = list(warnings)
     if not found.sentences and found.total:
-        fewest = min(len(one.words) for one in find_sentences(example.original))
+        fewest = min(one.n_words for one in find_sentences(example.original))
         notes.append(f"no sentence has at most {example.max_words} words: the shortest has {fewest}")
     whole = most >= found.total and (not example.max_words or document_words <= example.max_words)
     text = example.original.strip() if whole else found.text
-    summary_words = count_words(text)
-    facts = {
-        "mode": "extractive",
+    places = [{"text": one.text, "start": one.start, "end": one.end} for one in found.sentences]
+    return Prediction(text, {**_facts(text, example, "extractive"), "sentences": places}, tuple(notes))
+
+
+def _facts(text: str, example: LongDocument, mode: str) -> dict[str, Any]:
+    document_words, summary_words = count_words(example.original), count_words(text)
+    return {
+        "mode": mode,
         "document_words": document_words,
         "summary_words": summary_words,
         "compression": round(summary_words / document_words, 4) if document_words else None,
         "rounds": example.round,
-        "sentences": _places(found),
     }
-    return Prediction(text, facts, tuple(notes))
-
-
-def _places(found: Extract) -> list[dict[str, Any]]:
-    return [{"text": one.text, "start": one.start, "end": one.end} for one in found.sentences]
 
 
 def _joined(results: Sequence[ChunkResult[LongDocument]]) -> str:

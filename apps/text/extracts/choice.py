@@ -115,7 +115,7 @@ def extract(text: str, *, sentences: int, words: int | None = None) -> Extract:
         new = contents[place] - said
         if chosen and not new:
             continue
-        if left is not None and len(found[place].words) > left:
+        if left is not None and found[place].n_words > left:
             continue
         known = 1 - len(new) / len(contents[place]) if contents[place] else 0.0
         brings = (ALIKE * known - values[place], place)
@@ -125,5 +125,5 @@ def extract(text: str, *, sentences: int, words: int | None = None) -> Extract:
         chosen.append(place)
         said |= contents[place]
         if left is not None:
-            left -= len(found[place].words)
+            left -= found[place].n_words
     return Extract(tuple(found[place] for place in sorted(chosen)), len(found))

@@ -48,6 +48,11 @@ class Sentence:
     words: tuple[str, ...]
     complete: bool
 
+    @property
+    def n_words(self) -> int:
+        """Words of it where it is shown: with the name of who says it."""
+        return len(self.words) + len(self.speaker.split())
+
 
 def find_sentences(text: str) -> list[Sentence]:
     """Return the sentences of a text: those of its paragraphs, list items and turns of conversations.

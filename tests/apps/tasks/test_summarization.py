@@ -138,6 +138,13 @@ def test_an_extract_is_as_long_as_asked(fake_lm, row: dict[str, Any], kept: Any)
     assert not result.warnings
 
 
+def test_names_of_speakers_count(fake_lm) -> None:
+    talk = "Anna Maria Lee: The bridge over the river is closed now.\nBob: All the cars use the long tunnel today.\n"
+    result, _ = summarize(fake_lm, talk, mode="extractive", max_words=10)
+    assert result.text == "Bob: All the cars use the long tunnel today."
+    assert count_words(result.text) <= 10
+
+
 def test_no_sentence_is_cut(fake_lm) -> None:
     result, _ = summarize(
         fake_lm, "The council met on Monday. The bridge is closed now.", mode="extractive", max_words=3
