@@ -63,7 +63,7 @@ def _tune() -> Callable[..., int]:
 _COMMANDS: dict[str, tuple[str, str | Callable[[], Callable[..., int]]]] = {
     "translate": ("Translate text and documents.", "apps.cli.tasks:translate"),
     "summarize": ("Summarize text.", "apps.cli.tasks:summarize"),
-    "qa": ("Answer a question about a text.", "apps.cli.tasks:qa"),
+    "qa": ("Answer a question about a text, or about all texts of a folder.", "apps.cli.tasks:qa"),
     "write": ("Write a story, a poem and the like.", "apps.cli.tasks:write"),
     "classify": ("Tell which of some labels fits a text.", "apps.cli.tasks:classify"),
     "sentiment": ("Tell whether a text speaks well or badly of its matter.", "apps.cli.tasks:sentiment"),

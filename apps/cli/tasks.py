@@ -139,7 +139,7 @@ def qa(
         int | None, typer.Option(min=1, help="Answers to show, from all the files together; a folder's is one.")
     ] = None,
     passages: Annotated[int | None, typer.Option(min=1, help="Passages to ask in many files; 8 by default.")] = None,
-    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Ask one question after the other.")] = False,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Ask one question after the other.")] = False,
 ) -> int:
     """Answer a question about a text, or about all texts of a folder."""
     import dataclasses

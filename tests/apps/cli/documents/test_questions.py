@@ -55,7 +55,7 @@ def test_contradictions_are_refused(cli: Cli, folder: Path, arguments: list[str]
 
 
 def test_questions_are_read_one_after_the_other(cli: Cli, folder: Path) -> None:
-    done = cli("qa", "-i", "-c", str(folder), "--json", stdin=b"How many eggs?\n\nWho bakes bread?\n")
+    done = cli("qa", "--interactive", "-c", str(folder), "--json", stdin=b"How many eggs?\n\nWho bakes bread?\n")
     assert done.code == 0, done.err
     assert [json.loads(line)["question"] for line in done.out.splitlines()] == ["How many eggs?", "Who bakes bread?"]
 
