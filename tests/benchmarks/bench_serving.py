@@ -91,9 +91,10 @@ async def ask(base: str, model: str, prompt: str, n_tokens: int, seen: Seen, *, 
 
 
 async def load(
-    base: str, model: str, *, clients: int, each: int, n_prompt: int, n_tokens: int, chat: bool
+    base: str, model: str, *, clients: int, each: int, n_prompt: int, n_tokens: int, chat: bool, seed: int
 ) -> tuple[Seen, float]:
-    rng = random.Random(0)
+    # No prompt comes twice: what servers keep of prompts is measured elsewhere.
+    rng = random.Random(seed)
     seen = Seen()
 
     async def client(prompts: list[str]) -> None:
@@ -129,8 +130,11 @@ def main() -> None:
         shape = {"each": options.each, "n_prompt": options.prompt, "n_tokens": options.tokens, "chat": options.chat}
         for clients in options.clients or [16, 64]:
             for name, base, model in servers:
-                asyncio.run(load(base, model, clients=4, **{**shape, "each": 1, "n_tokens": 8}))
-                runs = [asyncio.run(load(base, model, clients=clients, **shape)) for _ in range(options.runs)]
+                asyncio.run(load(base, model, clients=4, **{**shape, "each": 1, "n_tokens": 8}, seed=-1))
+                runs = [
+                    asyncio.run(load(base, model, clients=clients, **shape, seed=100 * clients + run))
+                    for run in range(options.runs)
+                ]
                 rate = statistics.median(seen.tokens / seconds for seen, seconds in runs)
                 first = sorted(value for seen, _ in runs for value in seen.first) or [float("nan")]
                 whole = [value for seen, _ in runs for value in seen.whole] or [float("nan")]
