@@ -38,8 +38,9 @@ WEIGHTS: Mapping[str, float] = {
     "pleasant": -0.19,
 }
 """What each feature counts. Fitted by ``tests/benchmarks/fit_extracts.py`` to how well single sentences of documents
-match their summaries (ROUGE-1 and ROUGE-2): government posts, proposals, textbooks, manuals, meetings, mails, abstracts,
-newsletters, package descriptions, and English and German encyclopaedia articles; 250 documents of each at most."""
+match their summaries (ROUGE-1 and ROUGE-2): posts of a government, proposals, textbooks, manuals, meetings, mails,
+abstracts, newsletters, package descriptions, and articles of English and German encyclopaedias;
+250 documents of each at most."""
 
 ALIKE = 1.0
 """What a sentence loses whose words the chosen ones have said already."""
