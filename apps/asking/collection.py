@@ -27,7 +27,8 @@ class Collection:
         texts: One a file.
         passages: Of all of them.
         ranking: Finds those that a question is about.
-        skipped: What each file that could not be read says, of those that were found in folders.
+        skipped: What each file that could not be read says, of those that were found in folders, or named
+            where one was to keep going.
     """
 
     texts: tuple[Document, ...]
@@ -43,6 +44,7 @@ class Collection:
         encoding: str = "utf-8",
         input_format: str = "auto",
         max_bytes: int = MAX_BYTES,
+        keep_going: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Collection:
         """Read files as the text that people see in them.
@@ -52,6 +54,7 @@ class Collection:
             encoding: Encoding of text files.
             input_format: Their format; ``auto`` goes by name and content.
             max_bytes: Largest file.
+            keep_going: Whether files that were named themselves, too, are skipped where they cannot be read.
             progress: Is told how many files of how many were read.
 
         Raises:
@@ -67,7 +70,7 @@ class Collection:
             try:
                 found = read_text(file.path, input_format=input_format, encoding=encoding, max_bytes=max_bytes)
             except InputError as error:
-                if file.named:
+                if file.named and not keep_going:
                     raise
                 skipped.append(str(error))
                 continue

@@ -85,7 +85,8 @@ def split_passages(text: str, *, source: int = 0) -> list[Passage]:
             pieces.append((at, sentence))
             words += count
             at += len(sentence)
-    end() if pieces else None
+    if pieces:
+        end()
     return found
 
 

@@ -15,7 +15,7 @@ from nlpkit.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from nlpkit.apps.asking.answers import Found, FoundAnswer
-    from nlpkit.apps.toolkit import Toolkit
+    from nlpkit.apps.pipeline.result import TaskResult
 
 SHOWN = 240
 """Characters of a passage that is shown."""
@@ -62,11 +62,13 @@ class FilesQuestion:
         from nlpkit.apps.asking.collection import Collection
         from nlpkit.apps.models.adapters import AdapterChooser
         from nlpkit.apps.pipeline.pool import ModelPool
-        from nlpkit.apps.toolkit import Toolkit
+        from nlpkit.apps.tasks.table import load_task
 
         overrides = self.decode.overrides()
         if overrides.get("n", 1) != 1:
             raise ConfigError("--n asks one passage for several completions. Use --top for several answers.")
+        if self.sink.stats:
+            raise ConfigError("--stats counts inputs, which questions to files have none of. Leave it out.")
         spec = self.model.spec()
         chooser = AdapterChooser(spec.name, spec.adapter)
         with ProgressBar("reading", enabled=not self.sink.quiet) as bar:
@@ -75,22 +77,31 @@ class FilesQuestion:
                 encoding=self.source.encoding,
                 input_format=self.source.format,
                 max_bytes=self.source.max_bytes,
+                keep_going=self.source.keep_going,
                 progress=bar,
             )
         self._tell_skipped(collection.skipped)
         quiet = self.sink.quiet
         pool = ModelPool(lambda adapter, loaded: load_shown(spec, adapter, quiet=quiet, share_with=loaded, lean=True))
-        toolkit = Toolkit(pool, chooser, name=spec.name)
+        task = load_task("qa")
+
+        def ask(rows: Sequence[dict[str, Any]]) -> list[TaskResult]:
+            chosen = [(row, chooser.choose(task, row)) for row in rows]
+            return list(
+                pool.run(
+                    task,
+                    chosen,
+                    overrides=overrides,
+                    on_overflow=self.decode.on_overflow,
+                    batch_tokens=self.decode.batch_tokens,
+                )
+            )
+
         with Writer(self.sink.output, as_json=self.sink.as_json) as writer:
             for question in self._questions():
-                found = ask_collection(
-                    lambda rows: self._ask(toolkit, rows, overrides),
-                    question,
-                    collection,
-                    passages=self.passages or PASSAGES_ASKED,
-                )
+                found = ask_collection(ask, question, collection, passages=self.passages or PASSAGES_ASKED)
                 self._write(writer, question, found)
-        return 0
+        return 3 if collection.skipped and self.source.keep_going else 0
 
     def _questions(self) -> Iterator[str]:
         if self.question is not None:
@@ -104,9 +115,6 @@ class FilesQuestion:
                 return
             if text.strip():
                 yield text.strip()
-
-    def _ask(self, toolkit: Toolkit, rows: Sequence[dict[str, Any]], overrides: dict[str, Any]) -> Any:
-        return toolkit.run("qa", list(rows), options=overrides, on_overflow=self.decode.on_overflow)
 
     def _tell_skipped(self, skipped: Sequence[str]) -> None:
         for why in skipped[:SKIPPED_NAMED]:

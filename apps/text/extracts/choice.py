@@ -48,9 +48,6 @@ ALIKE = 1.0
 LONGEST, LONG_STEP = 70, 10
 """Words of the longest sentence that is one; what has more, as a list without stops, loses 1 for each ten of them."""
 
-MOST_SENTENCES = 20_000
-"""Sentences of a text that are looked at; what follows them is left aside."""
-
 
 @dataclass(frozen=True)
 class Extract:
@@ -100,7 +97,7 @@ def extract(text: str, *, sentences: int, words: int | None = None) -> Extract:
         The chosen ones, fewer where the others say nothing new; none where the text has no words, or no sentence is as
         short as `words` asks.
     """
-    found = find_sentences(text)[:MOST_SENTENCES]
+    found = find_sentences(text)
     values = worth(found)
     common = common_words(found)
     contents = [frozenset(one.words) - common for one in found]

@@ -60,6 +60,24 @@ def test_questions_are_read_one_after_the_other(cli: Cli, folder: Path) -> None:
     assert [json.loads(line)["question"] for line in done.out.splitlines()] == ["How many eggs?", "Who bakes bread?"]
 
 
+def test_what_was_named_is_left_out_where_one_keeps_going(cli: Cli, folder: Path) -> None:
+    arguments = (
+        "qa",
+        "How many eggs?",
+        "--top",
+        "1",
+        "-c",
+        str(folder / "bees.txt"),
+        "-c",
+        str(folder / "picture.png"),
+    )
+    assert cli(*arguments).code == 2
+    done = cli(*arguments, "--keep-going")
+    assert done.code == 3
+    assert "left out" in done.err
+    assert "--stats counts inputs" in cli(*arguments, "--stats").err
+
+
 def test_rows_are_no_texts(cli: Cli, folder: Path) -> None:
     (folder / "rows.jsonl").write_text('{"context": "x", "question": "y"}\n')
     assert "rows.jsonl holds data rows" in cli("qa", "How many eggs?", "-c", str(folder)).err
