@@ -383,7 +383,8 @@ class Toolkit:
 
         Args:
             prompt: What to write about, one or several.
-            form: ``free``, ``story``, ``poem``, ``haiku``, ``sonnet``, ``limerick``, ``acrostic`` or ``dialogue``.
+            form: ``free``, ``story``, ``poem``, ``haiku``, ``limerick``, ``quatrain``, ``couplets``, ``sonnet``,
+                ``acrostic`` or ``dialogue``.
             keywords: Words to use.
             seed: Seed of the sampler; None draws one.
             options: Decoding options.

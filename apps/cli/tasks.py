@@ -194,7 +194,7 @@ def write(
     prompt: Annotated[str | None, typer.Argument(help="What to write about.", show_default=False)] = None,
     form: Annotated[
         str | None,
-        typer.Option(help="free, story, poem, haiku, sonnet, limerick, acrostic or dialogue."),
+        typer.Option(help="free, story, poem, haiku, limerick, quatrain, couplets, sonnet, acrostic or dialogue."),
     ] = None,
     keywords: Annotated[
         list[str] | None, typer.Option("--keyword", metavar="WORD", help="Use this word. Repeatable.")

@@ -1,7 +1,8 @@
-"""Closed sets of answers: what a model thinks of each after a prompt."""
+"""Closed sets of answers, what a model thinks of each after a prompt; and the best of what several places offer."""
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import operator
 from collections.abc import Callable, Sequence
@@ -57,6 +58,31 @@ def score_choices(
             values = [value - logprobs[pair] for value, pair in zip(values, before, strict=True)]
         results.append(values)
     return results
+
+
+def best_choices(scores: Sequence[Sequence[float]], n: int) -> list[tuple[int, ...]]:
+    """Choose one candidate for each of several places in the `n` best ways, by the sum of scores.
+
+    Args:
+        scores: For each place those of its candidates, best first.
+        n: Ways wanted.
+
+    Returns:
+        Indices into the candidates, the best way first; fewer where there are no more ways.
+    """
+    start = (0,) * len(scores)
+    heap = [(0.0, start)]
+    seen = {start}
+    found: list[tuple[int, ...]] = []
+    while heap and len(found) < n:
+        loss, choice = heapq.heappop(heap)
+        found.append(choice)
+        for place, index in enumerate(choice):
+            following = (*choice[:place], index + 1, *choice[place + 1 :])
+            if index + 1 < len(scores[place]) and following not in seen:
+                seen.add(following)
+                heapq.heappush(heap, (loss + scores[place][index] - scores[place][index + 1], following))
+    return found
 
 
 def _pairs(asked: EncodedPrompt, answers: Sequence[str], encoder: PromptEncoder) -> list[_Pair]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from nlpkit.apps.pipeline.choice import Choice, score_choices
+from nlpkit.apps.pipeline.choice import Choice, best_choices, score_choices
+from nlpkit.apps.pipeline.compose import compose, may_compose
 from nlpkit.apps.pipeline.plan import (
     Plan,
     Planner,
@@ -24,12 +24,14 @@ from nlpkit.apps.tasks.encoder import Solved
 from nlpkit.apps.tasks.rows import Prepared, like_of, prepare_row, read_completion
 from nlpkit.apps.tasks.task import (
     ChunkResult,
+    Composes,
     Learned,
     Overflow,
     Prediction,
     Row,
     Scores,
     Task,
+    as_composes,
     as_reranks,
     as_scores,
     as_splits,
@@ -61,6 +63,7 @@ class Job:
         generations: One a request, None while it runs.
         todo: Requests to hand to the engine, with their places in `generations`.
         choice: Answers to score, where the task writes none; None once they are.
+        composition: What is asked for line by line; None where a text is written in one go, or once it is.
         outstanding: Requests of this round that have not finished.
         retried: Places that were decoded a second time.
         reranked: Places whose completion is to be chosen among candidates, with the first completion.
@@ -75,6 +78,7 @@ class Job:
     generations: list[Generation | None] = field(default_factory=list)
     todo: list[tuple[int, Request]] = field(default_factory=list)
     choice: Choice | None = None
+    composition: Any = None
     outstanding: int = 0
     retried: set[int] = field(default_factory=set)
     reranked: dict[int, Completion] = field(default_factory=dict)
@@ -145,7 +149,14 @@ class TaskRun:
             job.choice = self._choice(job, scores, seed)
             job.seconds = time.perf_counter() - began
             return job
-        self._enter(job, self.planner.plan(job.example, learned=job.learned, seed=seed))
+        composes = as_composes(self.task)
+        if composes is not None and may_compose(self.user_options):
+            job.composition = composes.composition(job.example, learned=job.learned)
+        asked = job.example if job.composition is None else job.composition
+        self._enter(job, self.planner.plan(asked, learned=job.learned, seed=seed))
+        if job.composition is not None:
+            job.example, job.todo, job.outstanding = prepared.example, [], 0
+            return job
         job.seconds = time.perf_counter() - began
         if not job.todo:
             self.advance(job)
@@ -199,6 +210,30 @@ class TaskRun:
                 alternatives=tuple(Alternative(text=choice.answers[i], score=logprobs[i]) for i in shown),
                 warnings=(*job.warnings, *prediction.warnings),
             )
+
+    def compose(self, job: Job, *, batch_tokens: int | None = None) -> None:
+        """Write the text of a job that has a composition, line by line; or plan it in one go, where that fails."""
+        composes, config = cast("Composes[Any]", self.task), job.plan.requests[0].config
+        asked, job.composition = self.encoder.ask(self.task, job.composition), None
+        done = compose(composes, job.example, asked, self.lm, self.encoder, config, batch_tokens=batch_tokens)
+        if not done.texts:
+            self._enter(job, self.planner.plan(job.example, learned=job.learned, seed=job.seed))
+            return
+        predictions = [self.task.parse(text, job.example) for text, _ in done.texts]
+        job.result = self._outcome(
+            job,
+            prediction=predictions[0],
+            completion=done.texts[0][0],
+            finish_reason="eos",
+            input_tokens=job.plan.input_tokens,
+            used_tokens=done.used_tokens,
+            output_tokens=done.output_tokens,
+            chunks=1,
+            seconds=done.seconds,
+            seed=config.seed,
+            alternatives=_alternatives(predictions, [score for _, score in done.texts]),
+            warnings=(*job.warnings, *predictions[0].warnings),
+        )
 
     def _enter(self, job: Job, plan: Plan) -> None:
         job.plan = plan
@@ -416,10 +451,6 @@ class TaskRun:
         if loops and not self._explains:
             which = "the completion" if len(generations) < 2 else f"{len(loops)} of {len(generations)} completions"
             warnings.append(f"{which} repeats itself over and over; it is not to be trusted")
-        alternatives = [
-            Alternative(text=prediction.text, score=score)
-            for prediction, score in zip(predictions, scores, strict=True)
-        ]
         wall = job.finished - job.admitted if generations else 0.0
         return self._outcome(
             job,
@@ -434,7 +465,7 @@ class TaskRun:
             degenerate=bool(loops),
             seconds=job.seconds + max(wall, 0.0),
             seed=generations[0].completions[0].seed if generations else None,
-            alternatives=tuple(alternatives) if len(alternatives) > 1 else (),
+            alternatives=_alternatives(predictions, scores),
             warnings=tuple(dict.fromkeys(warnings)),
             completions=generations[0].completions if len(generations) == 1 else (),
         )
@@ -457,29 +488,9 @@ class TaskRun:
         return self._outcome(Job(row=row), prediction=Prediction(""), finish_reason="error", error=str(error))
 
 
-def best_choices(scores: Sequence[Sequence[float]], n: int) -> list[tuple[int, ...]]:
-    """Choose one candidate for each of several places in the `n` best ways, by the sum of scores.
-
-    Args:
-        scores: For each place those of its candidates, best first.
-        n: Ways wanted.
-
-    Returns:
-        Indices into the candidates, the best way first; fewer where there are no more ways.
-    """
-    start = (0,) * len(scores)
-    heap = [(0.0, start)]
-    seen = {start}
-    found: list[tuple[int, ...]] = []
-    while heap and len(found) < n:
-        loss, choice = heapq.heappop(heap)
-        found.append(choice)
-        for place, index in enumerate(choice):
-            following = (*choice[:place], index + 1, *choice[place + 1 :])
-            if index + 1 < len(scores[place]) and following not in seen:
-                seen.add(following)
-                heapq.heappush(heap, (loss + scores[place][index] - scores[place][index + 1], following))
-    return found
+def _alternatives(predictions: Sequence[Prediction], scores: Sequence[float]) -> tuple[Alternative, ...]:
+    found = [Alternative(text=one.text, score=score) for one, score in zip(predictions, scores, strict=True)]
+    return tuple(found) if len(found) > 1 else ()
 
 
 def _ranking(completion: Completion) -> float:

@@ -120,7 +120,7 @@ class _Windows:
                     yield from self._drain()
                     raise
                 job = self.run.fail(_row_of(row), error)
-            requests = len(job.todo) + (job.choice is not None)
+            requests = len(job.todo) + (job.choice is not None or job.composition is not None)
             self.progress.plan(requests, new_row=True)
             planned += requests
             self.pending.append(job)
@@ -134,6 +134,9 @@ class _Windows:
         """Finish all pending jobs, yielding each result as soon as it is the next in line."""
         self._choose([job for job in self.pending if job.choice is not None])
         yield from self._ready()
+        for job in [job for job in self.pending if job.composition is not None]:
+            self._compose(job)
+            yield from self._ready()
         while self.pending:
             work = [(job, index, request) for job in self.pending for index, request in job.todo]
             for job in self.pending:
@@ -159,6 +162,15 @@ class _Windows:
             jobs[0].choice, jobs[0].result = None, self.run.failure(jobs[0].row, error)
         for _ in jobs:
             self.progress.finish()
+
+    def _compose(self, job: Job) -> None:
+        try:
+            self.run.compose(job, batch_tokens=self.batch_tokens)
+        except NlpkitError as error:
+            if not self.keep_going:
+                raise
+            job.composition, job.result = None, self.run.failure(job.row, error)
+        self.progress.finish()
 
     def _ready(self) -> Iterator[TaskResult]:
         while self.pending and self.pending[0].result is not None:
@@ -247,6 +259,8 @@ def _stream(run: TaskRun, job: Job) -> Iterator[str | TaskResult]:
     shown = ""
     if job.choice is not None:
         run.choose([job])
+    if job.composition is not None:
+        run.compose(job)
     while job.result is None:
         todo, job.todo = job.todo, []
         if not _shows(run, job):

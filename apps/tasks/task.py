@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 from nlpkit.apps.text.cleaning import Cleaning
+from nlpkit.apps.text.verse.search import LineRequest, LineTry
 from nlpkit.core.chat.message import Message
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError
@@ -418,6 +419,45 @@ class Scores(Task[E]):
             By default the likeliest answer, parsed.
         """
         return self.parse(answers[max(range(len(answers)), key=logprobs.__getitem__)], example)
+
+
+class LineWriter(Protocol):
+    """What `Composes.compose` asks for lines: a model, with its prompt in front."""
+
+    def write(self, requests: Sequence[LineRequest]) -> Sequence[Sequence[LineTry]]:
+        """Return tries of lines, those of each request."""
+        ...
+
+    def is_common(self, word: str) -> bool:
+        """Tell whether a word is a common one."""
+        ...
+
+
+class Composes(Task[E]):
+    """A task of which some examples are written line by line: several tries of each, of which the best go on."""
+
+    def composition(self, example: E, *, learned: Learned | None) -> E | None:
+        """Return the example with whose prompt lines are asked for; None where a text is written in one go."""
+        raise NotImplementedError
+
+    def compose(self, example: E, writer: LineWriter, *, seed: int) -> tuple[str, float] | None:
+        """Write one text.
+
+        Args:
+            example: The example, as it was asked for.
+            writer: Writes tries of lines.
+            seed: Seed of all that is drawn.
+
+        Returns:
+            The text, which `parse` reads, and how good it is held to be, to rank several; None where none was found:
+            then it is written in one go.
+        """
+        raise NotImplementedError
+
+
+def as_composes(task: Task[E]) -> Composes[E] | None:
+    """Return the task if some of its examples are written line by line."""
+    return task if isinstance(task, Composes) else None
 
 
 def as_splits(task: Task[E]) -> Splits[E] | None:

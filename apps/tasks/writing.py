@@ -5,9 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nlpkit.apps.tasks.task import Field, Learned, Prediction, Prompt, Row, Target, Task, TaskDecoding
+from nlpkit.apps.tasks.task import (
+    Composes,
+    Field,
+    Lack,
+    Learned,
+    LineWriter,
+    Prediction,
+    Prompt,
+    Row,
+    Target,
+    TaskDecoding,
+)
 from nlpkit.apps.text.cleaning import Cleaning
 from nlpkit.apps.text.forms import acrostic_word, check_form, find_title
+from nlpkit.apps.text.verse.plans import LinePlan, plan_of
+from nlpkit.apps.text.verse.search import VerseSearch, layout
+from nlpkit.apps.text.verse.sounds import can_search, words_of
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 
@@ -32,14 +46,23 @@ FORMS: dict[str, Form] = {
     "haiku": Form("Write a haiku (three lines of 5, 7 and 5 syllables)", 64),
     "sonnet": Form("Write a sonnet of 14 lines", 320),
     "limerick": Form("Write a limerick of five lines, rhyming aabba,", 128),
+    "quatrain": Form("Write a poem of four rhyming lines", 128),
+    "couplets": Form("Write a poem of six lines that rhyme in pairs", 192),
     "acrostic": Form("Write an acrostic poem: the lines begin with the letters {letters}. It is", 192),
     "dialogue": Form("Write a dialogue, each line beginning with the speaker's name,", 384),
 }
 """All forms by name."""
 
 
-class Writing(Task[Row]):
+VERSE = "poem"
+"""The form whose prompt asks for lines of verse in all forms that the model did not learn."""
+
+
+class Writing(Composes[Row]):
     """Writes a text in a form, sampled; the result reports the seed.
+
+    Forms whose lines have rules (haiku, limerick, quatrain, couplets, sonnet, acrostic) are searched for line by
+    line, so that the rules hold (`nlpkit.apps.text.verse.search`).
 
     Fields of a prediction: ``form``, ``title`` (if the text opens with one), ``keywords_missing``, and the facts of
     `nlpkit.apps.text.forms.check_form`.
@@ -101,6 +124,34 @@ class Writing(Task[Row]):
         """Allow what the form needs."""
         return TaskDecoding(max_tokens=FORMS[_form(example)].max_tokens)
 
+    def lack(self, example: Row, learned: Learned) -> Lack | None:
+        """Take what was learned of verse for all forms that are written line by line."""
+        if _plan(example) and VERSE in learned.values("form"):
+            return None
+        return super().lack(example, learned)
+
+    def composition(self, example: Row, *, learned: Learned | None) -> Row | None:
+        """Ask for verse, or for the form itself where the model learned it."""
+        if not (_plan(example) and can_search()):
+            return None
+        known = learned.values("form") if learned is not None else ()
+        return {**example, "form": VERSE} if VERSE in known and _form(example) not in known else example
+
+    def compose(self, example: Row, writer: LineWriter, *, seed: int) -> tuple[str, float] | None:
+        """Search for the lines of a form."""
+        plan = _plan(example)
+        keywords = tuple(str(word) for word in example.get("keywords") or [])
+        search = VerseSearch(
+            plan=plan,
+            keywords=keywords,
+            theme=frozenset(words_of(str(example.get("prompt") or ""))),
+            write=writer.write,
+            is_common=writer.is_common,
+            seed=seed,
+        )
+        best = search.run()[0]
+        return (layout(best.lines, plan), best.score / len(plan)) if len(best.lines) == len(plan) else None
+
     def parse(self, text: str, example: Row) -> Prediction:
         """Collect the facts about the form."""
         form = _form(example)
@@ -120,6 +171,10 @@ class Writing(Task[Row]):
         return Target(str(example["text"])) if example.get("text") else None
 
 
+def _plan(example: Row) -> tuple[LinePlan, ...]:
+    return plan_of(_form(example), acrostic=acrostic_word(str(example.get("prompt") or "")))
+
+
 def _form(example: Row) -> str:
     form = str(example.get("form") or "free").lower()
     return form if form in FORMS else "free"
@@ -128,7 +183,10 @@ def _form(example: Row) -> str:
 def _warnings(facts: dict[str, Any]) -> tuple[str, ...]:
     warnings = []
     if facts["form_ok"] is False:
-        warnings.append(f"the text does not keep to the form {facts['form']}")
+        why = f": {facts['faults'][0]}" if facts.get("faults") else ""
+        warnings.append(f"the text does not keep to the form {facts['form']}{why}")
+        if plan_of(str(facts["form"]), acrostic="A") and not can_search():
+            warnings.append("forms are kept where the libraries for them are there: pip install 'nlpkit[writing]'")
     if facts["keywords_missing"]:
         warnings.append("keywords not used: " + ", ".join(facts["keywords_missing"]))
     return tuple(warnings)

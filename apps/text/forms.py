@@ -1,7 +1,4 @@
-"""Checkable facts about forms of writing: lines, letters, syllables. Facts, not a judgement of quality.
-
-Rhyme is not checked: English spelling says too little about sound.
-"""
+"""Checkable facts about forms of writing: lines, letters, syllables, rhymes. Facts, not a judgement of quality."""
 
 from __future__ import annotations
 
@@ -10,8 +7,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-_VOWELS = re.compile(r"[aeiouyäöüàâéèêëîïôùûáíóúñœæ]+", re.IGNORECASE)
-_SILENT = re.compile(r"(?:[^aeiouycghsxz]es|[^aeioulyt]ed|[^aeiouyl]e)$", re.IGNORECASE)
+from nlpkit.apps.text.verse.plans import PLANS, form_faults
+from nlpkit.apps.text.verse.sounds import nearest
+
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _TITLE = re.compile(
     r"^\s*(?:title\s*:\s*(?P<label>.+)|#+\s*(?P<heading>.+)|\*\*(?P<bold>[^*]+)\*\*)\s*$", re.IGNORECASE
@@ -21,22 +19,6 @@ _NAME_ALONE = re.compile(r"^\s*[*_]*(?P<speaker>[^\W\d_][\w .'’-]{0,30}?)[*_]*
 _QUOTED = re.compile(r"[\"“„«'‘](?P<word>[^\W\d_]{2,30})[\"”“»'’]")
 
 HAIKU_SYLLABLES = (5, 7, 5)
-
-
-def count_syllables(word: str) -> int:
-    """Estimate the syllables of an English word from its vowel groups and silent endings.
-
-    A rough rule, not a dictionary: it miscounts words such as "poem" or "evening". A Chinese character or kana
-    counts one.
-
-    Args:
-        word: One word.
-    """
-    unspaced = sum("\u3040" <= char <= "\u30ff" or "\u3400" <= char <= "\u9fff" for char in word)
-    groups = len(_VOWELS.findall(word))
-    if groups > 1 and _SILENT.search(word):
-        groups -= 1
-    return unspaced + groups if unspaced else max(1, groups)
 
 
 def find_title(text: str) -> str | None:
@@ -76,7 +58,8 @@ def check_form(text: str, form: str, *, acrostic: str = "") -> dict[str, Any]:
 
     Returns:
         ``lines``, ``stanzas``, ``words``, and, for forms with rules, ``form_ok`` (True or False) beside what it was
-        decided on; ``form_ok`` is None for forms without checkable rules.
+        decided on, such as ``faults``; ``form_ok`` is None for forms without checkable rules. Syllables are those of
+        the dictionary of sounds, or an estimate where it is not installed; then rhymes are not checked.
     """
     body = text.strip()
     if find_title(body) is not None:
@@ -88,22 +71,21 @@ def check_form(text: str, form: str, *, acrostic: str = "") -> dict[str, Any]:
         "words": len(_WORD.findall(body)),
         "form_ok": None,
     }
-    if form in _CHECKS:
+    if form in PLANS:
+        facts.update(_planned(lines, form))
+    elif form in _CHECKS:
         facts.update(_CHECKS[form](lines, acrostic))
     return facts
 
 
-def _haiku(lines: list[str], acrostic: str) -> dict[str, Any]:
-    syllables = [sum(count_syllables(word) for word in _WORD.findall(line)) for line in lines]
-    return {"syllables_estimate": syllables, "form_ok": tuple(syllables) == HAIKU_SYLLABLES}
-
-
-def _sonnet(lines: list[str], acrostic: str) -> dict[str, Any]:
-    return {"form_ok": len(lines) == 14}
-
-
-def _limerick(lines: list[str], acrostic: str) -> dict[str, Any]:
-    return {"form_ok": len(lines) == 5}
+def _planned(lines: list[str], form: str) -> dict[str, Any]:
+    """Hold verse against the plan of its form: lines, syllables and, with the dictionary of sounds, rhymes."""
+    wrong = form_faults(lines, form)
+    facts: dict[str, Any] = {"form_ok": not wrong, "faults": wrong}
+    if form == "haiku":
+        wanted = (*HAIKU_SYLLABLES, *(0 for _ in lines))
+        facts["syllables"] = [nearest(line, count) for line, count in zip(lines, wanted, strict=False)]
+    return facts
 
 
 def _acrostic(lines: list[str], acrostic: str) -> dict[str, Any]:
@@ -124,9 +106,6 @@ def _dialogue(lines: list[str], acrostic: str) -> dict[str, Any]:
 
 
 _CHECKS: dict[str, Callable[[list[str], str], dict[str, Any]]] = {
-    "haiku": _haiku,
-    "sonnet": _sonnet,
-    "limerick": _limerick,
     "acrostic": _acrostic,
     "dialogue": _dialogue,
 }

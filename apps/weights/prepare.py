@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from nlpkit.apps.text.chunking import split_sentences
-from nlpkit.apps.text.forms import HAIKU_SYLLABLES, count_syllables
+from nlpkit.apps.text.forms import HAIKU_SYLLABLES
 from nlpkit.apps.text.language_detection import detect_language
+from nlpkit.apps.text.verse.sounds import count_syllables
 
 Row = Mapping[str, Any]
 HELD_OUT_ARTICLES = 0.05

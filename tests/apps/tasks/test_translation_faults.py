@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nlpkit.apps.pipeline.job import best_choices
+from nlpkit.apps.pipeline.choice import best_choices
 from nlpkit.apps.pipeline.run import run_task
 from nlpkit.apps.tasks.translation import RETRY_BEAMS, RETRY_NGRAM, Translation
 from nlpkit.apps.text.translation.confidence import COEFFICIENTS, LOW, REASONS, Signals, confidence, features

@@ -8,10 +8,31 @@ import pytest
 
 from nlpkit.apps.pipeline.run import run_task
 from nlpkit.apps.tasks.writing import FORMS, Writing
-from nlpkit.apps.text.forms import acrostic_word, check_form, count_syllables, find_title
+from nlpkit.apps.text.forms import acrostic_word, check_form, find_title
+from nlpkit.apps.text.verse.sounds import count_syllables
 from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
 
 HAIKU = "An old silent pond\nA frog jumps into the pond\nSplash! Silence again"
+
+LIMERICK = """There once was a baker called Guy,
+Who fell in his own apple pie.
+He swam to the rim
+And said with a whim:
+The crust is as warm as July."""
+SONNET = """My mistress' eyes are nothing like the sun;
+Coral is far more red than her lips' red;
+If snow be white, why then her breasts are dun;
+If hairs be wires, black wires grow on her head.
+I have seen roses damasked, red and white,
+But no such roses see I in her cheeks;
+And in some perfumes is there more delight
+Than in the breath that from my mistress reeks.
+I love to hear her speak, yet well I know
+That music hath a far more pleasing sound;
+I grant I never saw a goddess go;
+My mistress, when she walks, treads on the ground.
+And yet, by heaven, I think my love as rare
+As any she belied with false compare."""
 
 
 def write(fake_lm: Any, reply: str, **row: Any) -> Any:
@@ -23,9 +44,10 @@ def write(fake_lm: Any, reply: str, **row: Any) -> Any:
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_has_a_prompt_and_a_limit(fake_lm, form: str) -> None:
     result, lm = write(fake_lm, "Waves.", form=form)
-    assert "the sea" in lm.prompts[0]
-    assert lm.requests[0].config.max_tokens == FORMS[form].max_tokens
-    assert lm.requests[0].config.temperature > 0
+    # The fake model has no lines to choose from, so that verse is written in one go after all.
+    assert "the sea" in lm.prompts[-1]
+    assert lm.requests[-1].config.max_tokens == FORMS[form].max_tokens
+    assert lm.requests[-1].config.temperature > 0
     assert result.fields["form"] == form
     assert result.seed is not None
 
@@ -79,12 +101,15 @@ def test_long_prompts_are_refused(fake_lm) -> None:
 @pytest.mark.parametrize(
     ("text", "form", "facts"),
     [
-        (HAIKU, "haiku", {"syllables_estimate": [5, 7, 5], "form_ok": True, "lines": 3}),
-        ("One\nline\nshort", "haiku", {"form_ok": False}),
+        (HAIKU, "haiku", {"syllables": [5, 7, 5], "faults": [], "form_ok": True, "lines": 3}),
+        ("One\nline\nshort", "haiku", {"form_ok": False, "syllables": [1, 1, 1]}),
+        ("An old pond\n" + HAIKU.partition("\n")[2], "haiku", {"faults": ["line 1 has 3 syllables, not 5"]}),
         ("# The Pond\n\n" + HAIKU, "haiku", {"form_ok": True, "lines": 3, "stanzas": 1}),
-        ("line\n" * 14, "sonnet", {"form_ok": True}),
-        ("line\n" * 13, "sonnet", {"form_ok": False}),
-        ("a\nb\n\nc\nd\ne", "limerick", {"form_ok": True, "stanzas": 2}),
+        (SONNET, "sonnet", {"form_ok": True, "faults": [], "stanzas": 1}),
+        ("line\n" * 13, "sonnet", {"form_ok": False, "faults": ["13 lines instead of 14"]}),
+        (SONNET.replace("ground", "floor"), "sonnet", {"form_ok": False}),
+        (LIMERICK, "limerick", {"form_ok": True}),
+        (LIMERICK.replace("pie", "cake"), "limerick", {"form_ok": False}),
         (
             "Anna: Hi!\n**Bob:** Hello.\n- And me?",
             "dialogue",

@@ -5,14 +5,14 @@ import { remember } from "./history.js";
 import { notes, output, runner } from "./parts.js";
 import { t } from "./texts.js";
 
-export const FORMS = ["free", "story", "poem", "haiku", "sonnet", "limerick", "acrostic", "dialogue"];
+export const FORMS = ["free", "story", "poem", "haiku", "limerick", "quatrain", "couplets", "sonnet", "acrostic", "dialogue"];
 
 function checks(found) {
   const rows = [];
   const add = (key, value, good) => rows.push(h("div", {}, h("dt", { t: key }),
     h("dd", {}, good === undefined ? null : h("span", { class: good ? "yes" : "no", t: good ? "yes" : "no" }), good === undefined ? "" : " ", value)));
   if (found.form_ok !== null) add("formKept", "", found.form_ok);
-  if (found.syllables_estimate) add("syllables", `${found.syllables_estimate.join(" · ")} (5 · 7 · 5)`);
+  if (found.syllables) add("syllables", `${found.syllables.join(" · ")} (5 · 7 · 5)`);
   if (found.acrostic !== undefined) add("initials", `${found.initials} (${found.acrostic})`, found.initials === found.acrostic);
   if (found.speakers) add("speakers", found.speakers.join(", ") || "–");
   if (found.asked.keywords) add("keywordsUsed", found.keywords_missing.join(", "), !found.keywords_missing.length);
