@@ -118,8 +118,9 @@ def _counts(word: str) -> frozenset[int]:
         return frozenset({count_syllables(word)})
     phones = _phones(word)
     if phones:
-        count = _library("pronouncing").syllable_count
-        return frozenset(count(one) for one in phones)
+        # The first one is the usual one. Others may be those of another word, such as the letters U and S for "us".
+        first, *others = map(_library("pronouncing").syllable_count, phones)
+        return frozenset({first, *(count for count in others if count == count_syllables(word))})
     stem, apostrophe, end = word.rpartition("'")
     if apostrophe and end == "s" and stem:
         # A possessive has one syllable more behind a hiss alone.

@@ -92,7 +92,7 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("task", "more", "note"),
         [
-            ("writing", {"form": "sonnet"}, "learned the forms haiku, poem, not sonnet"),
+            ("writing", {"form": "story"}, "learned the forms haiku, poem, not story"),
             ("writing", {"form": "free"}, ""),
             ("summarization", {"length": "medium"}, ""),
             ("summarization", {"length": "long"}, ""),
@@ -250,7 +250,7 @@ class TestCommands:
 
     def test_rows_go_each_to_their_model_and_come_in_order(self, cli: Cli, loads: Loads, tmp_path: Path) -> None:
         path = tmp_path / "rows.jsonl"
-        forms = ["haiku", "free", "poem", "sonnet", "haiku"]
+        forms = ["haiku", "free", "poem", "story", "haiku"]
         path.write_text(
             "".join(json.dumps({"prompt": f"text {n}", "form": form}) + "\n" for n, form in enumerate(forms))
         )
@@ -279,9 +279,9 @@ class TestCommands:
         )
         # Neither a blank line nor a bad row has a model loaded for it.
         del loads.names[:]
-        assert cli("write", "--form", "sonnet", "--lines", stdin=b"\none\n").code == 0
+        assert cli("write", "--form", "story", "--lines", stdin=b"\none\n").code == 0
         rows = b'{"prompt": 3}\n{"prompt": "one"}\n'
-        assert cli("write", "--form", "sonnet", "--input-format", "jsonl", "--keep-going", stdin=rows).code == 3
+        assert cli("write", "--form", "story", "--input-format", "jsonl", "--keep-going", stdin=rows).code == 3
         assert loads.names == [("default", None)] * 2
 
     @pytest.mark.parametrize(
@@ -382,8 +382,8 @@ class TestToolkit:
         assert toolkit.run("summarize", []) == []
 
     def test_streams(self, toolkit: nlpkit.Toolkit) -> None:
-        pieces: list[Any] = list(toolkit.stream("write", {"prompt": "hi you", "form": "sonnet"}))
-        assert "not sonnet" in pieces[-1].warnings[0]
+        pieces: list[Any] = list(toolkit.stream("write", {"prompt": "hi you", "form": "story"}))
+        assert "not story" in pieces[-1].warnings[0]
         assert "".join(pieces[:-1]) == pieces[-1].text
         with pytest.raises(InputError, match="no 'target_lang'"):
             toolkit.stream("translate", {"source": "Hi you."})
