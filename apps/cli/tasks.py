@@ -96,8 +96,13 @@ def summarize(
             help="Of the text's own sentences, or in the model's words; auto has a tuned model write single sentences."
         ),
     ] = None,
+    bullets: Annotated[bool, typer.Option("--bullets", help="Sentences of the text, one a line.")] = False,
+    cite: Annotated[bool, typer.Option("--cite", help="Sentences of the text, each with its line there.")] = False,
 ) -> int:
     """Summarize text."""
+    layout = ["bullets"] * bullets + ["cited"] * cite
+    if layout and mode == "abstractive":
+        raise ConfigError("--bullets and --cite lay out sentences of the text: leave --mode abstractive out.")
     if length is not None and sentences is not None:
         raise ConfigError(f"--length {length} and --sentences {sentences} both set the length: give one of the two.")
     if sentences is not None and mode == "abstractive":
@@ -112,8 +117,15 @@ def summarize(
         source=source,
         sink=sink,
         documents=True,
-        fixed={"length": length, "max_words": max_words, "sentences": sentences, "mode": mode},
+        fixed={
+            "length": length,
+            "max_words": max_words,
+            "sentences": sentences,
+            "mode": mode,
+            "layout": layout or None,
+        },
         flags={
+            "layout": "--bullets" if bullets else "--cite",
             "length": "--length",
             "max_words": "--max-words",
             "sentences": "--sentences",

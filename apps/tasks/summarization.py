@@ -42,6 +42,9 @@ SENTENCES = {"short": 1, "medium": 3, "long": 8}
 MODES = ("auto", "abstractive", "extractive")
 """How a summary is made: in the model's own words, of the text's own sentences, or as is right for the length."""
 
+LAYOUTS = ("bullets", "cited")
+"""How an extract may be laid out: a sentence a line behind a dash; each with the line of the text where it stands."""
+
 LEARNED_BEAMS = 4
 """Beams of a tuned model: its summaries are short, and greedy decoding may end them after a few words."""
 
@@ -59,6 +62,7 @@ class LongDocument:
         max_words: Length in words, instead of `length`.
         sentences: Most sentences, instead of `length`.
         mode: One of `MODES`.
+        layout: Some of `LAYOUTS`.
         references: Reference summaries.
         whole: The whole text, where this one holds summaries of its parts.
         round: 1, or more for summaries of summaries.
@@ -69,6 +73,7 @@ class LongDocument:
     max_words: int | None = None
     sentences: int | None = None
     mode: str = "abstractive"
+    layout: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     whole: str | None = None
     round: int = 1
@@ -100,7 +105,7 @@ class Summarization(Splits[LongDocument]):
     that in the mode ``auto`` but for one sentence of a model that was tuned for it, and that sentence, too, if it says
     what the document does not. Fields of a prediction: ``mode``, ``document_words``, ``summary_words``,
     ``compression`` (their ratio), ``rounds``; of an extract also ``sentences`` (text, start and end of each in the
-    document, in characters).
+    document, in characters, and the line where it starts).
     """
 
     name = "summarization"
@@ -110,6 +115,7 @@ class Summarization(Splits[LongDocument]):
         Field("max_words", int, required=False, role="option", help="length in words, instead of `length`"),
         Field("sentences", int, required=False, role="option", help="most sentences, instead of `length`"),
         Field("mode", required=False, role="option", help="auto, abstractive (the default) or extractive"),
+        Field("layout", list, required=False, role="option", help="of an extract: bullets, cited or both"),
         Field(
             "summary",
             required=False,
@@ -146,6 +152,12 @@ class Summarization(Splits[LongDocument]):
             raise ConfigError(f"There is no length {length!r}. {did_you_mean(str(length), LENGTHS)}")
         if words is not None and not 1 <= int(words) <= 10_000:
             raise InputError(f"The summary's length is {words} words; it must be from 1 to 10,000.")
+        layout = tuple(dict.fromkeys(str(name) for name in row.get("layout") or ()))
+        for name in layout:
+            if name not in LAYOUTS:
+                raise ConfigError(f"There is no layout {name!r} of summaries. {did_you_mean(name, LAYOUTS)}")
+        if layout and mode == "abstractive":
+            raise ConfigError(f"Extracts alone are laid out as {layout[0]}: set the mode to auto or extractive.")
         references = [str(reference) for reference in row.get("references") or []]
         if not references and row.get("summary"):
             references = [str(row["summary"])]
@@ -154,7 +166,8 @@ class Summarization(Splits[LongDocument]):
             length=str(length) if length else None,
             max_words=None if words is None else int(words),
             sentences=None if sentences is None else int(sentences),
-            mode=mode,
+            mode="extractive" if layout else mode,
+            layout=layout,
             references=tuple(references),
         )
 
@@ -256,8 +269,19 @@ def _extracted(example: LongDocument, warnings: tuple[str, ...] = ()) -> Predict
         notes.append(f"no sentence has at most {example.max_words} words: the shortest has {fewest}")
     whole = most >= found.total and (not example.max_words or document_words <= example.max_words)
     text = example.original.strip() if whole else found.text
-    places = [{"text": one.text, "start": one.start, "end": one.end} for one in found.sentences]
+    places = [
+        {"text": one.text, "start": one.start, "end": one.end, "line": example.original.count("\n", 0, one.start) + 1}
+        for one in found.sentences
+    ]
+    if example.layout and found.sentences:
+        text = "\n".join(_laid_out(place, example.layout) for place in places)
     return Prediction(text, {**_facts(text, example, "extractive"), "sentences": places}, tuple(notes))
+
+
+def _laid_out(place: Mapping[str, Any], layout: Sequence[str]) -> str:
+    """Return one sentence of an extract as a line."""
+    text = " ".join(place["text"].split())
+    return ("- " if "bullets" in layout else "") + text + (f" (line {place['line']})" if "cited" in layout else "")
 
 
 def _facts(text: str, example: LongDocument, mode: str) -> dict[str, Any]:

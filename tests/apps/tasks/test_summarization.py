@@ -138,6 +138,20 @@ def test_an_extract_is_as_long_as_asked(fake_lm, row: dict[str, Any], kept: Any)
     assert not result.warnings
 
 
+@pytest.mark.parametrize(
+    ("layout", "lines"),
+    [
+        (["bullets"], ["- The bridge is closed.", "- It is old."]),
+        (["cited"], ["The bridge is closed. (line 1)", "It is old. (line 3)"]),
+        (["bullets", "cited"], ["- The bridge is closed. (line 1)", "- It is old. (line 3)"]),
+    ],
+)
+def test_an_extract_is_laid_out_as_asked(fake_lm, layout: list[str], lines: list[str]) -> None:
+    result, lm = summarize(fake_lm, "The bridge is\nclosed.\nIt is old.", mode="auto", sentences=2, layout=layout)
+    assert result.text.split("\n") == lines
+    assert lm.requests == []
+
+
 def test_names_of_speakers_count(fake_lm) -> None:
     talk = "Anna Maria Lee: The bridge over the river is closed now.\nBob: All the cars use the long tunnel today.\n"
     result, _ = summarize(fake_lm, talk, mode="extractive", max_words=10)
@@ -202,6 +216,8 @@ def test_a_model_that_was_not_tuned_writes_only_when_asked(fake_lm) -> None:
         ({"mode": "auto", "sentences": 0}, "from 1 to 1,000"),
         ({"mode": "auto", "sentences": 2, "length": "short"}, "not both"),
         ({"sentences": 2}, "auto or extractive"),
+        ({"layout": ["cited"]}, "auto or extractive"),
+        ({"layout": ["bulets"], "mode": "auto"}, "Did you mean 'bullets'"),
     ],
 )
 def test_contradictions_are_refused(fake_lm, row: dict[str, Any], message: str) -> None:
