@@ -271,9 +271,9 @@ def _extracted(example: LongDocument, warnings: tuple[str, ...] = ()) -> Predict
     text = example.original.strip() if whole else found.text
     places = [
         {"text": one.text, "start": one.start, "end": one.end, "line": example.original.count("\n", 0, one.start) + 1}
-        for one in found.sentences
+        for one in (find_sentences(example.original) if whole else found.sentences)
     ]
-    if example.layout and found.sentences:
+    if example.layout and places:
         text = "\n".join(_laid_out(place, example.layout) for place in places)
     return Prediction(text, {**_facts(text, example, "extractive"), "sentences": places}, tuple(notes))
 
