@@ -112,7 +112,7 @@ def test_what_counts_as_something_on_stdin(
         text=True,
         env=offline_env,
         cwd=tmp_path,
-        timeout=25,
+        timeout=60,
         check=False,
     )
     assert done.stdout == expected, done.stderr
