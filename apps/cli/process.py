@@ -24,7 +24,16 @@ from typer.core import TyperCommand
 from nlpkit.apps.cli.output import discard_stdout, note, printable, use_utf8
 from nlpkit.apps.cli.usage.messages import given_options, one_dash, usage_message
 from nlpkit.apps.documents.files import display_name, is_file, looks_like_path
-from nlpkit.core.errors import MAX_MESSAGE_CHARS, NlpkitError, OutputError, shortened, shown, without_secrets
+from nlpkit.core.errors import (
+    MAX_MESSAGE_CHARS,
+    ColumnError,
+    InputError,
+    NlpkitError,
+    OutputError,
+    shortened,
+    shown,
+    without_secrets,
+)
 from nlpkit.core.machine.processor import calm_openmp
 
 # typer brings its own copy of click or uses the installed one, by version: this is the base of what it raises.
@@ -93,6 +102,19 @@ class StrictCommand(TyperCommand):
             if rest and not ctx.allow_extra_args:
                 ctx.fail(self._too_many(rest))
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; where rows lack a column, name the options that say what stands for it."""
+        try:
+            return super().invoke(ctx)
+        except ColumnError as error:
+            if not any("--map" in parameter.opts for parameter in self.params):
+                raise
+            name = error.column
+            raise InputError(
+                f"{error} Say what it is called there with --map {name}=NAME, or what it is in all rows with "
+                f"--set {name}=VALUE."
+            ) from error
 
     def _too_many(self, rest: Sequence[str]) -> str:
         message = f"Got unexpected extra arguments: {' '.join(map(repr, rest[:5]))}"
