@@ -73,6 +73,18 @@ class InputError(NlpkitError):
     """A text, document or data row cannot be used."""
 
 
+class ColumnError(InputError):
+    """A row lacks a column.
+
+    Attributes:
+        column: The column that is needed.
+    """
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
 class OutputError(NlpkitError):
     """A result cannot be written."""
 

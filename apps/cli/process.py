@@ -22,8 +22,18 @@ import typer
 from typer.core import TyperCommand
 
 from nlpkit.apps.cli.output import discard_stdout, note, printable, use_utf8
+from nlpkit.apps.cli.usage.messages import given_options, one_dash, usage_message
 from nlpkit.apps.documents.files import display_name, is_file, looks_like_path
-from nlpkit.core.errors import MAX_MESSAGE_CHARS, NlpkitError, OutputError, shortened, shown, without_secrets
+from nlpkit.core.errors import (
+    MAX_MESSAGE_CHARS,
+    ColumnError,
+    InputError,
+    NlpkitError,
+    OutputError,
+    shortened,
+    shown,
+    without_secrets,
+)
 from nlpkit.core.machine.processor import calm_openmp
 
 # typer brings its own copy of click or uses the installed one, by version: this is the base of what it raises.
@@ -35,52 +45,6 @@ INTERRUPTED = 130
 
 MIN_BOXED_COLUMNS = 80
 """Narrowest terminal whose help texts stand in boxes."""
-
-_FOREIGN: dict[str, tuple[str, ...]] = {
-    "--lang": ("--to",),
-    "--language": ("--to",),
-    "--target": ("--to",),
-    "--target-lang": ("--to",),
-    "--target-language": ("--to",),
-    "--tgt": ("--to",),
-    "--tgt-lang": ("--to",),
-    "--source": ("--from",),
-    "--source-lang": ("--from",),
-    "--source-language": ("--from",),
-    "--src": ("--from",),
-    "--src-lang": ("--from",),
-    "-s": ("--from",),
-    "--input": ("--context", "--file", "--data"),
-    "--infile": ("--context", "--file"),
-    "--text": ("--context", "--file"),
-    "-i": ("--context", "--file"),
-    "--out": ("--output",),
-    "--outfile": ("--output",),
-    "--output-file": ("--output",),
-    "--out-dir": ("--output",),
-    "--output-dir": ("--output",),
-    "--format": ("--input-format",),
-    "--words": ("--max-words", "--max-tokens"),
-    "--max-length": ("--max-words", "--max-tokens"),
-    "--max-new-tokens": ("--max-tokens",),
-    "--num-predict": ("--max-tokens",),
-    "--min-length": ("--min-tokens",),
-    "--temp": ("--temperature",),
-    "--num-beams": ("--beam-size",),
-    "--beams": ("--beam-size",),
-    "--beam": ("--beam-size",),
-    "--num-return-sequences": ("--n", "--n-best"),
-    "--no-repeat-ngram-size": ("--no-repeat-ngram",),
-    "--keywords": ("--keyword",),
-    "--style": ("--form",),
-    "--verbose": ("--stats", "--debug"),
-    "-v": ("--stats", "--debug"),
-    "--silent": ("--quiet",),
-    "--precision": ("--dtype",),
-    "--learning-rate": ("--lr",),
-    "--steps": ("--max-steps",),
-}
-"""How other programs call what an option does, and the options that do it: the first that a command has is named."""
 
 
 class Command(Protocol):
@@ -130,12 +94,27 @@ class StrictCommand(TyperCommand):
                 error.ctx = ctx  # type: ignore[attr-defined]
             raise
         if not ctx.resilient_parsing and not any(parameter.is_eager for parameter in order):
+            if meant := one_dash(ctx, args):
+                ctx.fail(meant)
             options = [parameter for parameter in order if parameter.param_type_name == "option"]
             for option in dict.fromkeys(options):
                 _check_option(ctx, option, values.get(option.name), options.count(option), args)
             if rest and not ctx.allow_extra_args:
                 ctx.fail(self._too_many(rest))
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; where rows lack a column, name the options that say what stands for it."""
+        try:
+            return super().invoke(ctx)
+        except ColumnError as error:
+            if not any("--map" in parameter.opts for parameter in self.params):
+                raise
+            name = error.column
+            raise InputError(
+                f"{error} Say what it is called there with --map {name}=NAME, or what it is in all rows with "
+                f"--set {name}=VALUE."
+            ) from error
 
     def _too_many(self, rest: Sequence[str]) -> str:
         message = f"Got unexpected extra arguments: {' '.join(map(repr, rest[:5]))}"
@@ -151,7 +130,7 @@ class StrictCommand(TyperCommand):
 def _check_option(ctx: Any, option: Any, value: Any, times: int, arguments: Sequence[str]) -> None:
     if getattr(option, "is_flag", False) or getattr(option, "count", False):
         return
-    given = _given(option.opts, arguments)
+    given = given_options(option.opts, arguments)
     name = given[-1][0] if given else max(option.opts, key=len)
     if times > 1 and not option.multiple:
         values = ", ".join(repr(text) for _, text in given if text is not None)
@@ -290,50 +269,11 @@ def _fail(message: str, error: BaseException, *, debug: bool, code: int) -> int:
 def _usage(error: Exception, arguments: Sequence[str]) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "nlpkit"
-    message = error.format_message().strip()  # type: ignore[attr-defined]
     if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(message)
+        typer.echo(error.format_message().strip())  # type: ignore[attr-defined]
         return 2
-    if (foreign := _own_name(error)) is not None:
-        message = foreign
-    value = _value_got(error, arguments)
-    if value is not None and repr(value) not in message:
-        message = f"{message.rstrip('.')} (got {value!r})"
-    if not message.endswith((".", "?", "!")):
-        message += "."
-    _complain(f"{message} See `{path} --help`.")
+    _complain(f"{usage_message(error, arguments)} See `{path} --help`.")
     return 2
-
-
-def _own_name(error: Exception) -> str | None:
-    """Name the option that does what an unknown one does elsewhere; None where there is no such option."""
-    wanted = getattr(error, "option_name", None)
-    context = getattr(error, "ctx", None)
-    if type(error).__name__ != "NoSuchOption" or context is None:
-        return None
-    known = {name for parameter in context.command.params for name in parameter.opts}
-    own = next((name for name in _FOREIGN.get(str(wanted), ()) if name in known), None)
-    return None if own is None else f"No such option: {wanted}. Did you mean {own}?"
-
-
-def _value_got(error: Exception, arguments: Sequence[str]) -> str | None:
-    """Return what the user gave to the option that an error is about: the parser's messages leave it out."""
-    given = _given(getattr(getattr(error, "param", None), "opts", ()), arguments)
-    return given[0][1] if given else None
-
-
-def _given(names: Sequence[str], arguments: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Return each time that an option was given: its name as it was written, and its value."""
-    found: list[tuple[str, str | None]] = []
-    for position, argument in enumerate(arguments):
-        if argument == "--":
-            break
-        name, equals, value = argument.partition("=")
-        if name in names and name.startswith("-"):
-            found.append((name, value if equals else next(iter(arguments[position + 1 : position + 2]), None)))
-        elif argument[:2] in names and len(argument) > 2 and argument[1] != "-":
-            found.append((argument[:2], argument[2:]))
-    return found
 
 
 def _complain(message: str) -> None:

@@ -158,6 +158,8 @@ def qa(
 
     from nlpkit.apps.translating.trees import is_many
 
+    if question is not None and not question.strip():
+        raise ConfigError('The question is empty. Ask it in quotes: nlpkit qa "Who ...?" --context PATH.')
     paths = [*(context or []), *(source.file or [])]
     if interactive or top is not None or passages is not None or any(map(is_many, paths)):
         from nlpkit.apps.cli.documents.questions import FilesQuestion

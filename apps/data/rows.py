@@ -129,6 +129,10 @@ def read_rows(
             stream, narrow = _Recoded(raw, narrow, name), "utf-8"
 
         def decode(number: int, data: bytes) -> str:
+            # Only the first line tells another kind of file; the rest is to be quick.
+            if number > 1 and narrow == "utf-8" and b"\0" not in data:
+                with contextlib.suppress(UnicodeDecodeError):
+                    return data.decode()
             return decode_text(data, encoding=narrow, where=f"{name}:{number}", by_option=encoding is not None)
 
         lines = _lines(stream, name, max_row_bytes=max_row_bytes, max_total_bytes=max_total_bytes, takes=takes)
@@ -223,7 +227,7 @@ def _json_rows(
 
 def _json_row(line: str, where: str, number: int) -> dict[str, Any]:
     try:
-        values = json.loads(line, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
+        values = _DECODER.decode(line)
     except json.JSONDecodeError as error:
         hint = " Turn a JSON list into lines with `jq -c '.[]'`." if number == 1 and line.lstrip()[0] == "[" else ""
         raise InputError(
@@ -454,12 +458,18 @@ def _finite(number: str) -> float:
     return value
 
 
+# Made once: `json.loads` makes one for each row.
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
+
+
 def _check_strings(value: Any, where: str) -> None:
-    """Refuse lone surrogates, which JSON can spell and UTF-8 cannot, anywhere in a row."""
+    """Refuse what JSON can spell and a text cannot hold, anywhere in a row: lone surrogates and NUL characters."""
     stack = [value]
     while stack:
         item = stack.pop()
         if isinstance(item, str):
+            if "\0" in item:
+                raise InputError(f"{where}: a string holds a NUL character: that is not a text.")
             try:
                 item.encode("utf-8")
             except UnicodeEncodeError as error:

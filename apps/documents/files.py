@@ -32,6 +32,15 @@ _BINARY_KINDS = (
     (b"\xff\xd8\xff", "an image"),
     (b"\x7fELF", "a program"),
 )
+_PACKED = (
+    (b"BZh", "bzip2", "bunzip2"),
+    (b"\xfd7zXZ\0", "xz", "unxz"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
+    (b"\x04\x22\x4d\x18", "lz4", "unlz4"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip", "7z x"),
+    (b"Rar!\x1a\x07", "RAR", "unrar x"),
+)
+"""How packed files begin, by what, and what unpacks them. Gzip is seen through."""
 _PATH = re.compile(
     r"(?:\.{0,2}|~)[/\\]\S+|\S*\w\.(?:txt|text|md|rst|html?|xml|json|jsonl|ndjson|csv|tsv|pdf|docx?|odt|rtf|pptx?|xlsx?|"
     r"epub|srt|vtt|ass|po|pot|xliff|xlf|ya?ml|toml|ini|properties|strings|tex|log|eml|ics|svg|gz|zip)",
@@ -300,6 +309,13 @@ def _refuse_binary(data: bytes, *, wide: bool, where: str, by_option: bool) -> N
     for magic, kind in _BINARY_KINDS:
         if data.startswith(magic):
             raise InputError(f"{where} is {kind}, not a text. Extract its text first.")
+    for magic, kind, tool in _PACKED:
+        if data.startswith(magic) and b"\0" in data:
+            raise InputError(
+                f"{where} is packed with {kind}, not a text. Unpack it first ({tool}), or pack it with gzip."
+            )
+    if data[257:262] == b"ustar":
+        raise InputError(f"{where} is a tar archive, not a text. Take its files out first (tar -xf).")
     do = "Add --encoding utf-16." if by_option else _recode("utf-16")
     if not wide and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InputError(f"{where} looks like UTF-16 (it begins with its byte order mark). {do}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from nlpkit.apps.tasks.task import E, Field, Prediction, Row, Task
-from nlpkit.core.errors import InputError, shown
+from nlpkit.core.errors import ColumnError, InputError, shown
 
 _MAX_DIGITS = 18
 """Of a whole number in a row: Python refuses to read texts of thousands of digits."""
@@ -101,8 +101,9 @@ def check_row(task: Task[Any], row: Row, *, where: str, columns: Iterable[str] |
             if column.required:
                 needed = ", ".join(repr(f.name) for f in task.fields if f.required)
                 own = ", ".join(row if columns is None else columns)
-                raise InputError(
-                    f"{where}: the row has no {column.name!r}; {task.name} rows need {needed}. It has: {own}."
+                raise ColumnError(
+                    f"{where}: the row has no {column.name!r}; {task.name} rows need {needed}. It has: {own}.",
+                    column.name,
                 )
             continue
         value = row[column.name]

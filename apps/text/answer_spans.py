@@ -267,8 +267,19 @@ def _longest_run(text: str, words: Sequence[_Token], sought: Sequence[_Token], q
             if (content, length) > best:
                 best, runs = (content, length), []
             run = _trim(words[at : at + length], plain)
-            runs.append(Span(run[0].start, run[-1].end, exact=False))
+            runs.append(_uncut(text, run[0].start, run[-1].end))
     return _best(text, runs, question) if runs else None
+
+
+def _uncut(text: str, start: int, end: int) -> Span:
+    """Take in what makes a name or number of which a run is but a part: the signs of ``C++``, the decimals of 1.5."""
+    if text[start].isdigit() and (before := re.search(r"(?:\d{1,20}[.,]){1,9}$", text[max(0, start - 200) : start])):
+        start -= len(before.group())
+    if text[end - 1].isdigit() and (after := re.match(r"(?:[.,]\d{1,20}){1,9}", text[end : end + 200])):
+        end += len(after.group())
+    if text[end - 1].isalpha() and (signs := re.match(r"[+#]{1,9}(?!\w)", text[end : end + 10])):
+        end += len(signs.group())
+    return Span(_with_sign(text, start), end, exact=False)
 
 
 def _asked(word: str, asked: Collection[str]) -> bool:

@@ -62,14 +62,16 @@ def _rope(values: Mapping[str, Any], layer_type: str, theta_key: str, *, partial
     nested = values.get("rope_parameters") or {}
     if not isinstance(nested, Mapping):
         raise ModelFileError(f"The model's config.json has rope_parameters = {shown(nested)}; an object is needed.")
-    if isinstance(nested.get(layer_type), Mapping):
+    by_layer_type = isinstance(nested.get(layer_type), Mapping)
+    if by_layer_type:
         nested = nested[layer_type]
     scaling = values.get("rope_scaling") or {}
     if not isinstance(scaling, Mapping):
         raise ModelFileError(f"The model's config.json has rope_scaling = {shown(scaling)}; an object is needed.")
-    if layer_type == "sliding_attention" and not nested:
+    if layer_type == "sliding_attention":
         scaling = {}
-    merged = {**scaling, **nested}
+    # Where a file has both, transformers takes the old name's: alone, or over those of a kind of layer.
+    merged = {**nested, **scaling} if by_layer_type or not scaling else dict(scaling)
     rope = _Values(merged)
     kind: Any = rope.text("rope_type", rope.text("type", "default"))
     kind = {"default": "none", "su": "longrope"}.get(kind, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,6 +99,22 @@ def test_fields_that_are_left_out_are_the_class_s(family: str) -> None:
             assert config_from_hf(values) == right, f"without {left_out}"
             compared += 1
     assert compared > 60
+
+
+@pytest.mark.parametrize("family", sorted(set(CLASSES) - {"gpt2"}))
+@pytest.mark.parametrize("old", [{"rope_type": "linear", "factor": 4.0}, {"type": "linear", "factor": 2.0}, {}, None])
+def test_both_spellings_of_the_rotary_embedding(family: str, old: Any) -> None:
+    if old and (family == "phi3" or (family == "gemma3_text" and "type" in old)):
+        pytest.skip("transformers takes another kind, or this name of it, for this family alone")
+    theta = {"rotary_emb_base" if family == "gpt_neox" else "rope_theta": 7e4}
+    new: dict[str, Any] = {"rope_type": "default", "rope_theta": 5e5}
+    if family == "gemma3_text":
+        new = {"full_attention": new, "sliding_attention": {"rope_type": "default", "rope_theta": 3e4}}
+    both = {"rope_parameters": new, "rope_scaling": old}
+    for values in (both, {**both, **theta}, {"rope_scaling": old}, {"rope_scaling": old, **theta}):
+        whole = {"model_type": family, "max_position_embeddings": 640, **values}
+        right = config_from_hf(as_transformers(family, copy.deepcopy(whole)))
+        assert (config_from_hf(whole).rope, config_from_hf(whole).rope_local) == (right.rope, right.rope_local)
 
 
 @pytest.mark.parametrize("family", CLASSES)

@@ -66,6 +66,8 @@ def refused(result: Any, *expected: str) -> None:
         (("translate", "hi", "--to", "de", "--glossary", "nowhere.tsv"), "There is no file 'nowhere.tsv'"),
         (("summarize", "hi", "--length", "short", "--max-words", "9"), "both set the length"),
         (("qa",), "The question is missing"),
+        (("qa", "", "--context", "x.txt"), "The question is empty"),
+        (("qa", " ", "--context", "x.txt"), "The question is empty"),
         (("qa", "Who?"), "There is no context to work on. Give it as a file with --context PATH, or through a pipe."),
         (("qa", "Who?", "--context", "nowhere.txt"), "There is no file 'nowhere.txt'"),
         (("write", "a cat", "--form", "hiaku"), "Did you mean 'haiku'?"),

@@ -174,6 +174,8 @@ def test_row_without_a_column_is_named(cli: Cli, tmp_path: Path) -> None:
     assert result.code == 2
     assert "rows.csv:2: the row has no 'target_lang'" in result.err
     assert "It has: source, other." in result.err
+    assert "with --map target_lang=NAME, or what it is in all rows with --set target_lang=VALUE." in result.err
+    assert cli("translate", "-f", str(path), "--from", "en", "--set", "target_lang=de").code == 0
 
 
 def test_row_and_option_contradict_each_other(cli: Cli, tmp_path: Path) -> None:

@@ -325,3 +325,17 @@ def test_a_missing_file_as_a_text_is_remarked_on(cli: Cli) -> None:
     assert "there is no such file; -f reads files" in result.err
     assert cli("generate", "and/or").err == ""
     assert cli("generate", "docs.txt", "-q").err == ""
+
+
+@pytest.mark.parametrize("command", [("qa",), ("summarize",), ("translate", "--to", "de"), ("write",)])
+def test_columns_that_no_task_knows_change_nothing(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
+    row = {"question": "What is black?", "context": "The dog is black.", "document": "The dog is black. It barks.",
+           "source": "The dog is black.", "prompt": "A dog."}  # fmt: skip
+    names = ("_offset", "_round", "_same", "_confidence", "_lead", "_trail", "_document_words", "_short", "offset")
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps({**row, **dict.fromkeys(names, 97)}) + "\n")
+    plain, more = (cli(*command, "-f", str(tmp_path / name), "--json") for name in ("a.jsonl", "b.jsonl"))
+    assert (plain.code, more.code) == (0, 0), more.err
+    results = [json.loads(one.out) for one in (plain, more)]
+    for key in ("prediction", "answer", "start", "end", "warnings", "error"):
+        assert results[0].get(key) == results[1].get(key)

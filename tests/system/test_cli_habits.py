@@ -112,7 +112,7 @@ def test_what_counts_as_something_on_stdin(
         text=True,
         env=offline_env,
         cwd=tmp_path,
-        timeout=25,
+        timeout=60,
         check=False,
     )
     assert done.stdout == expected, done.stderr
@@ -190,7 +190,7 @@ def test_options_of_other_programs(cli: Cli, line: str, flag: str) -> None:
 
 
 def test_hints_name_options_that_exist() -> None:
-    from nlpkit.apps.cli.process import _FOREIGN
+    from nlpkit.apps.cli.usage.foreign import FOREIGN_COMMANDS, FOREIGN_OPTIONS
     from nlpkit.cli import build_command
 
     known = {
@@ -199,7 +199,47 @@ def test_hints_name_options_that_exist() -> None:
         for parameter in command.params
         for name in parameter.opts
     }
-    assert {name for names in _FOREIGN.values() for name in names} <= known
+    assert {name for names in FOREIGN_OPTIONS.values() for name in names} <= known
+    paths = {" ".join(path) for path, _ in leaves(build_command(plain=True))}
+    commands = paths | {path.partition(" ")[0] for path in paths}
+    assert set(FOREIGN_COMMANDS.values()) <= commands
+    assert not set(FOREIGN_COMMANDS) & {path.partition(" ")[0] for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("translate Hi -to de", "No such option: -to. Did you mean --to?"),
+        ("generate Hi -max-tokens=4", "No such option: -max-tokens. Did you mean --max-tokens?"),
+        ("generate Hi --max_tokens 4", "No such option: --max_tokens. Did you mean --max-tokens?"),
+        ("generate Hi --Max-Tokens 4", "Did you mean --max-tokens?"),
+        ("qa --question Who?", 'The question stands by itself, in quotes: nlpkit qa "..."'),
+        ("translate --text Hi --to de", 'The text stands by itself, in quotes: nlpkit translate "..."'),
+        ("generate -p Hi", 'The prompt stands by itself, in quotes: nlpkit generate "..."'),
+        ("generate -5", 'stands behind two: nlpkit generate -- "-..."'),
+        ("generate -–5", 'stands behind two: nlpkit generate -- "-..."'),
+        ("models download", "Did you mean 'nlpkit models pull'?"),
+        ("models rm", "Did you mean 'nlpkit models clean'?"),
+        ("models ask", "No such command 'ask'. See"),
+        ("convert x", "Did you mean 'nlpkit models convert'?"),
+        ("Ask Who?", "Did you mean 'nlpkit qa'?"),
+        ("generate Hi --top-k x", "a whole number is needed (got 'x')"),
+        ("generate Hi --temperature abc", "a number is needed (got 'abc')"),
+        ("generate Hi --device gpu", "'gpu' is not one of 'auto', 'cpu', 'cuda', 'mps'"),
+    ],
+)
+def test_what_was_meant_and_what_to_type_next(cli: Cli, line: str, meant: str) -> None:
+    result = cli(*line.split(), stdin=b"")
+    refused(result, meant)
+    assert not re.search("Value error|Input should|parse", result.err)
+
+
+def test_a_value_may_look_like_an_option(cli: Cli) -> None:
+    assert cli("generate", "Hi", "--stop", "-seed").code == 0
+
+
+def test_behind_two_dashes_a_text_may_begin_with_one(cli: Cli) -> None:
+    assert cli("generate", "--", "-5").code == 0
 
 
 def test_the_list_of_commands_says_what_each_of_them_says(cli: Cli) -> None:

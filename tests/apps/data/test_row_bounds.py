@@ -32,6 +32,14 @@ def test_numbers_without_end_are_refused_at_the_start(tmp_path: Path, number: st
         list(read_rows(str(path), fields=FIELDS))
 
 
+@pytest.mark.parametrize("row", [r'{"a": "x\u0000"}', r'{"a": ["b", {"c\u0000": 1}]}', '{"a": "\x00"}'])
+def test_no_string_holds_nul(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": "b"}\n' + row + "\n")
+    with pytest.raises(InputError, match=r"rows\.jsonl:2.*NUL"):
+        list(read_rows(str(path)))
+
+
 def test_a_key_that_occurs_twice_among_many(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text("{" + ",".join(f'"k{i}":1' for i in range(150_000)) + ',"k149999":2}\n')

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import sys
 import threading
@@ -133,11 +135,23 @@ def test_misspelt_encoding_gets_a_hint() -> None:
         (b"%PDF-1.4 ...", "is a PDF"),
         (b"PK\x03\x04....", "zip archive"),
         (b"GGUF\x03\0\0\0", "model file"),
+        (bz2.compress(bytes(200)), r"packed with bzip2, .* \(bunzip2\)"),
+        (lzma.compress(b"abc"), r"packed with xz, .* \(unxz\)"),
+        (b"\x28\xb5\x2f\xfd\x04\0a", "packed with zstd"),
+        (b"7z\xbc\xaf\x27\x1c\0\x04", "packed with 7-Zip"),
+        (b"Rar!\x1a\x07\x01\0", "packed with RAR"),
+        (bytes(257) + b"ustar\0" + bytes(250), "a tar archive"),
+        (gzip.compress(bytes(257) + b"ustar  \0" + bytes(250)), "a tar archive"),
     ],
 )
 def test_binary_files_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_documents(None, (write(tmp_path / "a.txt", data),))
+
+
+def test_words_that_begin_like_a_packed_file_are_a_text(tmp_path: Path) -> None:
+    (document,) = read_documents(None, (write(tmp_path / "a.txt", b"BZh is how it begins. Rar!"),))
+    assert document.text == "BZh is how it begins. Rar!"
 
 
 def test_undecodable_argument_is_refused() -> None:

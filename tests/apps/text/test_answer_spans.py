@@ -78,6 +78,23 @@ def test_the_place_whose_signs_fit() -> None:
     assert span.start == 28
 
 
+@pytest.mark.parametrize(
+    ("text", "said", "answer"),
+    [
+        ("Tom knows C++ and Mary knows C#.", "C++ and C#", "C++"),
+        ("Mary knows C# and Tom knows C++.", "C++ or C#", "C#"),
+        ("She has 1.5 liters.", "5 litres", "1.5"),
+        ("It was -5 there.", "about 5 degrees", "-5"),
+        ("It costs $12,500 in all.", "12 thousand", "$12,500"),
+        ("We pay 3.", "3 euros", "3"),
+    ],
+)
+def test_the_longest_run_is_never_a_part_of_a_name_or_number(text: str, said: str, answer: str) -> None:
+    span = find_span(text, said)
+    assert span is not None
+    assert (text[span.start : span.end], span.exact) == (answer, False)
+
+
 @pytest.mark.parametrize("said", ["", ".", "...", "?", "“”", "-", "🐎", "The answer is 🐎."])
 def test_no_place(said: str) -> None:
     assert find_span("Is it so? - Her emoji is 🦄.", said, question="What is the answer?") is None

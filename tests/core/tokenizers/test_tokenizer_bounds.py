@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,23 @@ def test_a_panic_is_our_error(tmp_path: Path, part: str) -> None:
     with pytest.raises(TokenizerError, match="fails on this text"):
         tokenizer.encode_protected("a" * 60 + "!", {})
     assert tokenizer.encode("the")
+
+
+def test_a_panic_writes_no_trace(tmp_path: Path) -> None:
+    split = {"type": "Split", "pattern": {"Regex": "(a|a|aa)+$"}, "behavior": "Isolated", "invert": False}
+    program = (
+        "import os, sys\n"
+        "from nlpkit.core.errors import TokenizerError\n"
+        "from nlpkit.core.tokenizers.bpe import HFTokenizer\n"
+        "tokenizer = HFTokenizer.from_files(sys.argv[1])\n"
+        "try:\n"
+        "    tokenizer.encode('a' * 60 + '!')\n"
+        "except TokenizerError:\n"
+        "    os.write(2, b'told')\n"
+    )
+    place = str(folder(tmp_path, {"pre_tokenizer": split}))
+    done = subprocess.run([sys.executable, "-c", program, place], capture_output=True, timeout=60, check=True)
+    assert done.stderr == b"told"
 
 
 def test_special_spellings_of_the_settings_are_bounded_too(tmp_path: Path) -> None:

@@ -72,6 +72,101 @@ def test_random_answers_equal_the_restated_definition() -> None:
     assert f1.stats[:, 0].tolist() == pytest.approx([f for _, f in expected], abs=1e-12)
 
 
+def first_version(prediction: str, golds: list[str]) -> tuple[float, float]:
+    """SQuAD 1.1's definition, restated step by step: small letters, no ASCII punctuation, no articles, single blanks.
+
+    The best of the references counts. Where no word is shared F1 is 0, even of two answers that have none.
+    """
+
+    def steps(text: str) -> str:
+        small = text.lower()
+        bare = "".join(char for char in small if char not in set(string.punctuation))
+        without = re.sub(r"\b(a|an|the)\b", " ", bare)
+        return " ".join(without.split())
+
+    def f1(one: str, other: str) -> float:
+        left, right = steps(one).split(), steps(other).split()
+        shared = sum((Counter(left) & Counter(right)).values())
+        if not shared:
+            return 0.0
+        precision, recall = shared / len(left), shared / len(right)
+        return 2 * precision * recall / (precision + recall)
+
+    return max(float(steps(prediction) == steps(gold)) for gold in golds), max(f1(prediction, g) for g in golds)
+
+
+CORNERS = [
+    ("a-n apple", ["apple"], (1.0, 1.0)),  # punctuation goes first, so that an article may come out
+    ("th.e cat", ["cat"], (1.0, 1.0)),
+    ("the-cat", ["cat"], (0.0, 0.0)),  # ... and words may grow together
+    ("The THE the cat", ["Cat"], (1.0, 1.0)),
+    ("theatre", ["atre"], (0.0, 0.0)),
+    ("an\u00a0apple", ["apple"], (1.0, 1.0)),
+    ("apple\u3000 pie\u2028", ["apple pie"], (1.0, 1.0)),
+    ("apple\u200bpie", ["apple pie"], (0.0, 0.0)),  # no white space
+    ("l’eau", ["leau"], (0.0, 0.0)),  # a curly apostrophe is no ASCII punctuation
+    ("l'eau", ["leau"], (1.0, 1.0)),
+    ("«Paris»", ["Paris"], (0.0, 0.0)),
+    ("東京。", ["東京"], (0.0, 0.0)),
+    ("a東京", ["東京"], (0.0, 0.0)),  # letters of all scripts make a word
+    ("a 東京", ["東京"], (1.0, 1.0)),
+    ("São Paulo", ["sao paulo"], (0.0, 0.5)),
+    ("SÃO PAULO", ["são paulo"], (1.0, 1.0)),
+    ("cafe\u0301", ["caf\u00e9"], (0.0, 0.0)),  # no Unicode normalisation
+    ("STRASSE", ["straße"], (0.0, 0.0)),  # small letters, no case folding
+    ("İstanbul", ["i\u0307stanbul"], (1.0, 1.0)),
+    ("$1,000.50", ["100050"], (1.0, 1.0)),
+    ("-5", ["5"], (1.0, 1.0)),
+    ("cat cat cat", ["cat"], (0.0, 0.5)),  # words count as often as they occur
+    ("cat dog", ["cat", "dog cat"], (0.0, 1.0)),
+    ("cat", ["dog", "a cat sat", "cat"], (1.0, 1.0)),
+    ("", ["cat"], (0.0, 0.0)),
+    ("the", ["cat"], (0.0, 0.0)),
+    ("😀 the 😀", ["😀 😀"], (1.0, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("prediction", "golds", "expected"), CORNERS)
+def test_corners_of_both_versions(prediction: str, golds: list[str], expected: tuple[float, float]) -> None:
+    assert first_version(prediction, golds) == pytest.approx(expected)
+    assert oracle(prediction, golds) == pytest.approx(expected)
+    samples = [Sample(prediction, tuple(golds))]
+    scores = value("exact_match", samples), value("squad_f1", samples)
+    assert scores == pytest.approx([100 * part for part in expected])
+
+
+def test_any_characters_equal_both_versions() -> None:
+    rng = random.Random(5)
+    chars = [
+        *"aA.,'-tThH e\u00e9ß東京ИЙи\u0301\u0307\u00a0\u2028\u3000\u200b😀1٣",
+        "the ",
+        " an ",
+        "İ",
+        "\x1f",
+        "\t",
+        "\n",
+    ]
+    compared = 0
+    while compared < 1500:
+        prediction, *golds = ("".join(rng.choices(chars, k=rng.randint(0, 9))) for _ in range(rng.randint(2, 4)))
+        golds = [gold for gold in golds if normalise_answer(gold)]
+        if not golds:
+            continue
+        samples = [Sample(prediction, tuple(golds))]
+        scores = value("exact_match", samples), value("squad_f1", samples)
+        for version in (first_version, oracle):
+            assert scores == pytest.approx([100 * part for part in version(prediction, golds)]), (prediction, golds)
+        compared += 1
+
+
+def test_several_references_some_of_which_are_nothing() -> None:
+    # The second version leaves those out that have no word, unless all of them are such.
+    assert oracle("", ["the", "cat"]) == (0.0, 0.0)
+    assert value("squad_f1", [Sample("", ("the", "cat"))]) == 0.0
+    assert oracle("the", []) == (1.0, 1.0)
+    assert value("exact_match", [Sample("the", ()), Sample("cat", ("cat",))]) == 100.0
+
+
 def test_hand_computed_f1() -> None:
     assert answer_f1("the big black cat", "a black cat") == pytest.approx(0.8)
     assert answer_f1("dog", "cat") == 0.0

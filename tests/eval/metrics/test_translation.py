@@ -81,6 +81,49 @@ def test_corpus_and_segments_equal_sacrebleu(name: str, lang: str, n_references:
             assert score == pytest.approx(one.score, rel=1e-12, abs=1e-9)
 
 
+CORNERS = {
+    "entities": ["&quot;Yes&quot; &amp; no &lt;b&gt; &amp;lt;", "&apos;tis &#39;so&#39; &nbsp;x"],
+    "white space": ["a\u00a0b  c\td", " a b ", "a\u2028b\u3000c", "a\u200bb", "x\x0cy", "trailing  \t"],
+    "line ends": ["one\ntwo", "one\r\ntwo", "last\n"],
+    "numbers": ["1,000.50 - 5.5", "3-4, 3 - 4, -5", "10%,20%.", "v1.2.3", "$5 €5 ¥5", "1st-2nd", "٣٫٥ १२"],
+    "hyphens and marks": ["over-\npriced", "well-known -- yes", "it's 'it' ``so''", "wait...no?!", "a/b\\c", "({[x]})"],
+    "scripts": ["日本語 text 日本", "한국어 문장.", "العربية، نعم", "हिन्दी।", "ภาษาไทย", "e\u0301 é", "ﬁ ﬂ Ａ１"],
+    "pictures": ["😀😀 👩‍🔬", "👍🏽", "🇫🇷🇩🇪", "♥️"],
+    "short": ["a", "a b", "a b c", "."],
+    "capitals": ["STRASSE straße", "İstanbul ISTANBUL", "ΣΊΣΥΦΟΣ"],
+    "of sacrebleu's own": ["<skipped>", "<skipped> x-\ny", "@-@ a@@ b"],
+}
+
+
+@pytest.mark.parametrize("corner", CORNERS)
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_corners_equal_sacrebleu(corner: str, lowercase: bool) -> None:
+    texts = CORNERS[corner]
+    references = [[*texts[1:], texts[0] + " more"], [text.upper() + " !" for text in texts]]
+    predictions = [*texts[:-1], ""]
+    theirs: list[tuple[str, dict[str, str], object]] = [
+        ("bleu", {"tokenizer": name}, BLEU(lowercase=lowercase, tokenize=name))
+        for name in ("13a", "intl", "char", "zh", "none")
+    ]
+    theirs += [("chrf", {}, CHRF(lowercase=lowercase)), ("chrf++", {}, CHRF(lowercase=lowercase, word_order=2))]
+    theirs += [("ter", {}, TER(case_sensitive=not lowercase))]
+    theirs += [("ter", {"tokenizer": "tercom-asian"}, TER(case_sensitive=not lowercase, asian_support=True,
+                                                          normalized=True))]  # fmt: skip
+    for name, options, metric in theirs:
+        expected = metric.corpus_score(predictions, references)  # type: ignore[attr-defined]
+        got = measure(get_metric(name, lowercase=lowercase, **options), build_samples(predictions, *references))
+        assert got.value == pytest.approx(expected.score, rel=1e-12, abs=1e-9), (name, options)
+        assert got.signature == str(metric.get_signature()), (name, options)  # type: ignore[attr-defined]
+
+
+def test_corpora_in_which_nothing_is_right() -> None:
+    for predictions in (["", ""], ["x", "y"], ["a b", ""]):
+        references = [["a b c d", "e f g"]]
+        for name, theirs in (("bleu", BLEU()), ("chrf", CHRF()), ("ter", TER())):
+            got = measure(get_metric(name), build_samples(predictions, *references))
+            assert got.value == pytest.approx(theirs.corpus_score(predictions, references).score, abs=1e-9)
+
+
 def test_number_of_cases_is_what_we_claim() -> None:
     assert len(CASES) * 8 >= 300
 

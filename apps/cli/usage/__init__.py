@@ -1,0 +1,1 @@
+"""Wrong command lines: what was meant, and what to type next."""
