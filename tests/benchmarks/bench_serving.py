@@ -138,7 +138,7 @@ def draw(rows: list[Row]) -> str:
     charts = []
     for unit, name in (("tokens a second", "rates"), ("seconds to the first token", "firsts")):
         estimates = [
-            Estimate(f"{row.server}, {row.clients}", *getattr(row, name), series=servers.index(row.server))
+            Estimate(f"{row.server}, {row.clients}", *getattr(row, name), servers.index(row.server))
             for row in sorted(rows, key=lambda row: row.clients)
         ]
         charts.append((unit, interval_chart(estimates, unit=unit)))
