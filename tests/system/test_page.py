@@ -187,6 +187,10 @@ def test_a_label_is_shown_with_how_likely_each_is(page: Page) -> None:
     assert page.one(".result .text").text == "bees"
     assert "bees 75 %" in page.output
     assert "weather 25 %" in page.output
+    # Bars that are compared begin in one line, and less likely is not worse.
+    bars = page.all(".shares meter")
+    assert len({bar.rect["x"] for bar in bars}) == 1
+    assert not [bar for bar in bars if bar.get_attribute("optimum") == "1"]
     page.put(DOCUMENT, "")
     page.run()
     assert page.one(".result .text").text == "positive"
@@ -330,6 +334,8 @@ def test_the_page_speaks_four_languages(page: Page, address: str) -> None:
         assert page.script("return document.documentElement.lang") == code
         page.browser.refresh()
         assert page.wait(lambda: page.all("h1"))[0].text == title
+        # All that stands at the top fits into one line.
+        assert page.one(".settings").rect["y"] < page.one("nav").rect["y"] + 30, code
 
 
 def test_dark_and_light(page: Page) -> None:
@@ -352,6 +358,11 @@ def test_small_screens_need_no_scrolling_sideways(page: Page) -> None:
     for name in VIEWS:
         page.use(name)
         assert page.script("return document.documentElement.scrollWidth") <= 360, name
+        if name == "translate":
+            page.button("Show alternatives").click()
+            card, *choices = [page.one(".output"), *page.wait(lambda: page.all(".choice"))]
+            right = card.rect["x"] + card.rect["width"]
+            assert all(one.rect["x"] - card.rect["x"] == right - one.rect["x"] - one.rect["width"] for one in choices)
         small = [
             one.text
             for one in page.all("button, select, main input")

@@ -216,7 +216,8 @@ def _files(request: Request) -> KeptFiles:
 ROUTES = [
     Route("/translate", translate, methods=["POST"]),
     Route("/detect", detect, methods=["POST"]),
-    Route("/languages", languages, methods=["GET"]),
+    # Argos Translate's client sends an empty form.
+    Route("/languages", languages, methods=["GET", "POST"]),
     Route("/frontend/settings", settings, methods=["GET"]),
     Route("/translate_file", translate_file, methods=["POST"]),
     Route("/download_file/{name}", download_file, methods=["GET"]),
@@ -242,5 +243,6 @@ OPERATIONS = [
         problem=_PLAIN,
     ),
     Operation("/languages", "get", "List the languages.", _GROUP, problem=_PLAIN),
+    Operation("/languages", "post", "List the languages; for clients that ask so.", _GROUP, problem=_PLAIN),
     Operation("/frontend/settings", "get", "Tell what a page needs to know.", _GROUP, problem=_PLAIN),
 ]  # fmt: skip

@@ -49,6 +49,17 @@ def test_its_own_client_works(address: str, expected: str) -> None:
     assert "en" in german["targets"]
 
 
+def test_languages_may_be_asked_for_with_a_form(address: str) -> None:
+    answer = httpx.post(f"{address}/languages", data={"api_key": "any"})
+    assert answer.status_code == 200
+    assert answer.json() == httpx.get(f"{address}/languages").json()
+
+
+def test_fields_may_stand_in_the_address(address: str, expected: str) -> None:
+    fields = {"q": TEXT, "source": "en", "target": "de", "format": "text", "api_key": "any"}
+    assert httpx.post(f"{address}/translate", params=fields, timeout=60).json() == {"translatedText": expected}
+
+
 def test_json_and_forms_say_the_same(address: str, expected: str) -> None:
     body = {"q": TEXT, "source": "en", "target": "de"}
     forms = [

@@ -16,7 +16,8 @@ export function classifyView() {
   function show(found) {
     const ranked = Object.entries(found.probabilities);
     replace(result.body, h("p", { class: "text" }, found.label),
-      ...ranked.slice(0, MOST_SHOWN).map(([name, value]) => share(h("span", {}, name), value)),
+      h("div", { class: "shares" },
+        ...ranked.slice(0, MOST_SHOWN).map(([name, value]) => share(h("span", {}, name), value, { judged: false }))),
       notes(found.warnings), h("div", { class: "row" }, copyButton(() => found.label)));
   }
 

@@ -130,12 +130,13 @@ export function notes(warnings) {
 // A share as words and as a bar.
 export const meter = (key, value) => share(h("span", { t: key }), value);
 
-// The same of something that has a name of its own.
-export function share(name, value) {
+// The same of something that has a name of its own. Where several are compared, a small share is nothing bad.
+export function share(name, value, { judged = true } = {}) {
   const percent = Math.round(100 * value);
   const id = newId();
   const level = value >= 0.75 ? "good" : value >= 0.4 ? "fair" : "poor";
-  const bar = h("meter", { min: 0, max: 1, low: 0.4, high: 0.75, optimum: 1, value, "aria-labelledby": id, class: level });
+  const judgement = judged ? { low: 0.4, high: 0.75, optimum: 1, class: level } : {};
+  const bar = h("meter", { min: 0, max: 1, ...judgement, value, "aria-labelledby": id });
   return h("p", { class: "measure" }, h("span", { id }, name, ` ${percent} %`), bar);
 }
 

@@ -173,7 +173,7 @@ const TEXTS = {
   "close": "Schließen",
   "cancel": "Abbrechen",
   "theme": "Erscheinungsbild",
-  "theme_auto": "Automatisch",
+  "theme_auto": "Auto",
   "theme_light": "Hell",
   "theme_dark": "Dunkel",
   "interfaceLanguage": "Sprache der Seite",
