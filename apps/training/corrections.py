@@ -204,9 +204,9 @@ def correction_recipe(folder: Path, data: Path, *, base: str, start: TaskAdapter
         adapter=None if adapter is None else str(adapter.path),
         prompts=prompts,
         train={
-            "epochs": 4,
+            "epochs": 2,
             "seq_len": 256,
-            "batch_size": 2,
+            "batch_size": 1,
             "lr": 3e-4,
             "warmup": 0.1,
             "weight_decay": 0.0,
