@@ -113,6 +113,7 @@ def _calendar(path: Path) -> object:
 
     calendars = icalendar.Calendar.from_ical(path.read_bytes(), multiple=True)
     words = {"SUMMARY", "DESCRIPTION", "LOCATION", "COMMENT", "CATEGORIES", "CONTACT", "RESOURCES"}
+    words |= {"X-WR-CALNAME", "X-WR-CALDESC"}
     return [
         [(item.name, sorted((key, str(value)) for key, value in item.items() if key not in words))
          for item in calendar.walk()]

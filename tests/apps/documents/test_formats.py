@@ -286,3 +286,14 @@ def test_arrays_of_php_are_no_programs_and_programs_are_refused_whatever_stands_
     program = b"<?php\n" + b"// A licence.\n" * 400 + b"class Room { const NAME = 'The room'; }\n"
     with pytest.raises(InputError, match=r"room\.php:402 cannot be read as PHP arrays: it is a program"):
         read_document(program, entry, options)
+
+
+@pytest.mark.parametrize("encoding", ["UTF-9", "shift_jis", "rot13"])
+def test_xml_in_an_encoding_that_is_unknown_is_refused(encoding: str) -> None:
+    data = (
+        f'<?xml version="1.0" encoding="{encoding}"?>\n<resources><string name="a">A text</string></resources>'.encode()
+    )
+    entry = find_format("strings.xml", data)
+    assert entry is not None
+    with pytest.raises(InputError, match="names an encoding that XML is not read in"):
+        read_document(data, entry, ReadOptions(name="strings.xml"))
