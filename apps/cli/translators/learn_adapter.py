@@ -22,6 +22,7 @@ from nlpkit.apps.pipeline.run import run_task
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.training.corrections import (
     METRIC,
+    SHARES,
     SHOWN_METRIC,
     Compare,
     Lesson,
@@ -35,6 +36,7 @@ from nlpkit.apps.training.corrections import (
     write_rows,
 )
 from nlpkit.apps.training.examples import read_examples
+from nlpkit.apps.training.part_way import go_part_way
 from nlpkit.apps.training.recipe import DataSpec
 from nlpkit.core.errors import ConfigError, InputError
 from nlpkit.core.fetch.catalogue import find_entry
@@ -150,14 +152,20 @@ class AdapterLesson:
         # What is measured runs in other weights than what is trained: they must not be in memory both.
         if not self._trained():
             return None
-        trained = find_adapter(self._work / "adapter")
         own = self._start.model if self._start is not None else None
         spec = self.spec if own is None else dataclasses.replace(self.spec, name=str(own))
-        after = self._measured("after", trained, spec)
-        record = self._judged(before, after)
+        record: dict[str, Any] = {}
+        for share in SHARES:
+            folder = self._adapter(share)
+            after = self._measured("after" if share == 1 else f"after-{share}", find_adapter(folder), spec)
+            record = self._judged(before, after)
+            record["share"] = share
+            if not record.pop("half"):
+                break
+            note(f"{share:.0%} of the way: {record['reason']}", quiet=self.quiet)
         record["seconds"] = round(time.perf_counter() - began, 1)
         if record["kept"]:
-            self._keep(record)
+            self._keep(record, folder)
         shutil.rmtree(self._work, ignore_errors=True)
         return record
 
@@ -261,6 +269,7 @@ class AdapterLesson:
         ]
         return {
             "kept": verdict.kept,
+            "half": verdict.half,
             "reason": verdict.reason,
             "path": str(self.output) if verdict.kept else None,
             "learned": len(self.lesson.learned),
@@ -271,13 +280,23 @@ class AdapterLesson:
             "examples": changed[:SHOWN],
         }
 
-    def _keep(self, record: dict[str, Any]) -> None:
+    def _adapter(self, share: float) -> Path:
+        """Return the folder of the adapter that has gone a share of the way."""
+        trained = self._work / "adapter"
+        if share == 1:
+            return trained
+        part = self._work / f"adapter-{share}"
+        adapter = self._start if self._start is not None and self._start.model is None else None
+        go_part_way(part, trained, None if adapter is None else adapter.path, share=share)
+        return part
+
+    def _keep(self, record: dict[str, Any], folder: Path) -> None:
         with unwritable(f"{self.output} cannot be written"), whole_folder(self.output) as aside:
             for name in (WEIGHTS, CONFIG, FILE_NAME):
                 with contextlib.suppress(FileNotFoundError):
-                    shutil.copyfile(self._work / "adapter" / name, aside / name)
+                    shutil.copyfile(folder / name, aside / name)
             said = {
-                **{key: record[key] for key in ("learned", "held_out", "everyday", "scores", "seconds")},
+                **{key: record[key] for key in ("learned", "held_out", "everyday", "share", "scores", "seconds")},
                 "source_lang": self.source_lang,
                 "target_lang": self.target_lang,
                 "went_on_from": None if self._start is None else str(self._start),
@@ -306,5 +325,9 @@ def render_lesson(record: dict[str, Any], *, use: str) -> list[str]:
             lines.append(f"{names[part]}, {labels[name]}: {values}")
     for example in record["examples"]:
         lines += [f"  {example['source']}", *(f"    {key}: {example[key]}" for key in ("before", "after", "right"))]
+    if record["share"] < 1:
+        lines.append(
+            f"the adapter went {record['share']:.0%} of the way, for everyday sentences suffered from all of it"
+        )
     lines.append(f"kept in {record['path']}: {use}" if record["kept"] else f"not kept: {record['reason']}")
     return lines

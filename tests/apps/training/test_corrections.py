@@ -105,12 +105,15 @@ class Made:
         (Made(4.0), Made(-0.5, 0.01), False),
         (Made(4.0), Made(-1.5, 0.4), False),
         (Made(4.0, 0.2), Made(0.5), False),
+        (Made(4.0, 0.04), Made(0.5), False),
         (Made(-4.0), Made(0.5), False),
         (Made(0.0, 1.0), Made(0.5), False),
     ],
 )
 def test_what_is_better_and_no_worse_elsewhere_is_kept(held_out: Made, everyday: Made, kept: bool) -> None:
-    assert judge(held_out, everyday).kept is kept
+    verdict = judge(held_out, everyday)
+    assert verdict.kept is kept
+    assert verdict.half is (not kept and held_out.difference > 0 and everyday.difference < 0)
 
 
 def test_predictions_are_compared_on_the_same_segments() -> None:

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny_pairs import changed, pairs_tokenizer, save_base
 
 import nlpkit.apps.cli.translators.learn_adapter as learn_adapter
@@ -54,18 +56,23 @@ class Found:
         return self.value - self.baseline
 
 
-def lesson(base: Path, *, found: Found | None = None, asked: list[Any] | None = None) -> AdapterLesson:
+def lesson(
+    base: Path, *, found: Sequence[Found] = (Found(),), asked: list[Any] | None = None, adapter: str | None = None
+) -> AdapterLesson:
+    """Return a lesson whose comparisons come out as told, the last of them again and again."""
+    left = list(found)
+
     def compare(name: str, before: Sequence[str], after: Sequence[str], references: Sequence[tuple[str, ...]]) -> Found:
         if asked is not None:
             asked.append((name, list(before), list(after), list(references)))
-        return found or Found()
+        return left.pop(0) if len(left) > 1 else left[0]
 
     return AdapterLesson(
         output=Path("mine"),
         lesson=part_corrections(pairs()),
         source_lang="en",
         target_lang="de",
-        spec=ModelSpec(name=str(base), dtype="fp32"),
+        spec=ModelSpec(name=str(base), adapter=adapter, dtype="fp32"),
         general="general.tsv",
         compare=compare,
         quiet=True,
@@ -99,8 +106,6 @@ def test_a_better_adapter_is_kept_and_can_be_used(base: Path) -> None:
 
 def test_what_was_learned_changes_the_weights_alone_of_the_adapter(base: Path) -> None:
     assert lesson(base).run() is not None
-    from safetensors.torch import load_file
-
     weights = load_file(Path("mine", WEIGHTS))
     assert any(value.abs().max() > 0 for name, value in weights.items() if "lora_B" in name)
 
@@ -108,13 +113,39 @@ def test_what_was_learned_changes_the_weights_alone_of_the_adapter(base: Path) -
 def test_a_worse_adapter_leaves_the_one_before_alone(base: Path) -> None:
     assert lesson(base).run() is not None
     before = Path("mine", WEIGHTS).read_bytes()
-    record = lesson(base, found=Found(value=39.0)).run()
+    record = lesson(base, found=[Found(value=39.0)]).run()
     assert record is not None
     assert not record["kept"]
     assert record["path"] is None
     assert "not kept: the corrections that were held out" in render_lesson(record, use="")[-1]
     assert Path("mine", WEIGHTS).read_bytes() == before
     assert not Path("mine.learning").exists()
+
+
+def test_where_everyday_sentences_suffer_half_of_the_way_is_tried(base: Path) -> None:
+    worse = Found(value=37.0)
+    assert lesson(base).run() is not None
+    Path("mine").rename("whole")
+    record = lesson(base, found=[Found(), Found(), worse, worse, Found()]).run()
+    assert record is not None
+    assert (record["kept"], record["share"]) == (True, 0.5)
+    assert "the adapter went 50% of the way" in "\n".join(render_lesson(record, use=""))
+    whole, half = (load_file(Path(name, WEIGHTS)) for name in ("whole", "mine"))
+    for name, value in half.items():
+        torch.testing.assert_close(value, whole[name] * (0.5 if "lora_B" in name else 1.0))
+    # From an adapter to go on from, half of the way is the middle.
+    Path("mine").rename("half")
+    assert lesson(base, adapter="half").run() is not None
+    Path("mine").rename("further")
+    record = lesson(base, adapter="half", found=[Found(), Found(), worse, worse, Found()]).run()
+    assert record is not None
+    further, middle = (load_file(Path(name, WEIGHTS)) for name in ("further", "mine"))
+    for name, value in middle.items():
+        torch.testing.assert_close(value, (half[name] + further[name]) / 2)
+    # And if that is no better either, nothing is kept.
+    record = lesson(base, adapter="half", found=[Found(), Found(), worse]).run()
+    assert record is not None
+    assert (record["kept"], record["share"]) == (False, 0.5)
 
 
 def test_an_interrupted_training_goes_on(
