@@ -60,6 +60,17 @@ def _tune() -> Callable[..., int]:
     return tune
 
 
+def _learn() -> Callable[..., int]:
+    from nlpkit.apps.cli.translators.learn import build_learn
+
+    def compare(name: str, before: Sequence[str], after: Sequence[str], references: Sequence[tuple[str, ...]]) -> Any:
+        from nlpkit.eval.statistics.measure import compare_pairs
+
+        return compare_pairs(name, before, after, references)
+
+    return build_learn(compare)
+
+
 _COMMANDS: dict[str, tuple[str, str | Callable[[], Callable[..., int]]]] = {
     "translate": ("Translate text and documents.", "apps.cli.tasks:translate"),
     "summarize": ("Summarize text.", "apps.cli.tasks:summarize"),
@@ -74,7 +85,7 @@ _COMMANDS: dict[str, tuple[str, str | Callable[[], Callable[..., int]]]] = {
     "chat": ("Talk to a model; Ctrl-C stops an answer, Ctrl-D leaves.", "apps.serve.cli.chat:chat"),
     "web": ("Open a page for all tasks in the browser.", "apps.serve.cli.web:web"),
     "serve": ("Serve models and tasks over HTTP, with a page.", "apps.serve.cli.serve:serve"),
-    "learn": ("Learn from a person's corrections of translations.", "apps.cli.translators.learn:learn"),
+    "learn": ("Learn from a person's corrections of translations.", _learn),
     "memory": ("Translation memories: take in, give out, count.", "apps.cli.translators.memory:memory_app"),
     "mix": ("Mix parallel files into rows to train translation on.", "apps.cli.mix:mix"),
     "bench": ("Measure speed and memory, with --peers beside others.", "apps.cli.bench:bench"),

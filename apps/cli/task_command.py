@@ -321,11 +321,10 @@ class TaskCommand:
             row_id = (document.values or {}).get("id")
             place = {"input": document.name, "index": index, **({} if row_id is None else {"id": row_id})}
             record = {**result.to_dict(), **more, **place}
-            for key in ("start", "end"):
-                if document.values is None and isinstance(record.get(key), int):
-                    if key == "start" and document.source is not None:
-                        record.update(_place_in_file(document, record[key]))
-                    record[key] = document.place(record[key])
+            if document.values is None:
+                record = _placed(record, document)
+                if isinstance(record.get("sentences"), list):
+                    record["sentences"] = [_placed(one, document) for one in record["sentences"]]
             writer.write(record)
         elif result.error is not None and not writer.line_per_record:
             return
@@ -345,6 +344,17 @@ class TaskCommand:
             table=document.table,
             error=result.error,
         )
+
+
+def _placed(record: Mapping[str, Any], document: Document) -> dict[str, Any]:
+    """Return a record whose offsets, if it has any, count in the file, with the line or the place of the first."""
+    placed = dict(record)
+    for key in ("start", "end"):
+        if isinstance(record.get(key), int):
+            if key == "start" and document.source is not None:
+                placed.update(_place_in_file(document, record[key]))
+            placed[key] = document.place(record[key])
+    return placed
 
 
 def _place_in_file(document: Document, offset: int) -> dict[str, Any]:

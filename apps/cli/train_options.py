@@ -62,7 +62,7 @@ class WhatOptions:
         typer.Option(help="lora by default; scratch with --preset.", rich_help_panel=_WHAT),
     ] = None
     prompts: Annotated[
-        Literal["chat", "brief"] | None,
+        Literal["chat", "brief", "learned"] | None,
         typer.Option(
             help="chat by default, brief for closed answers; short prompts are shorter, for a model of one task.",
             rich_help_panel=_WHAT,

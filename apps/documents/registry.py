@@ -29,6 +29,7 @@ from nlpkit.apps.documents.formats.subtitles.ass import Lyrics, SubStation
 from nlpkit.apps.documents.formats.subtitles.srt import SubRip, WebVtt
 from nlpkit.apps.documents.formats.tables.calendar import Calendar
 from nlpkit.apps.documents.formats.tables.columns import Columns, TabColumns
+from nlpkit.apps.documents.not_for_people import check_for_people
 from nlpkit.core.errors import ConfigError, InputError, did_you_mean
 
 _XML = rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?:(?!-->).)*-->\s*|<!DOCTYPE[^>]*>\s*)*"
@@ -117,15 +118,6 @@ FORMATS: tuple[FormatEntry, ...] = (
 )
 """All formats; plain text comes first, and is the last to be guessed."""
 
-_REFUSED = {
-    "package.json": "the settings of a program's package",
-    "package-lock.json": "the settings of a program's package",
-    "composer.json": "the settings of a program's package",
-    "tsconfig.json": "the settings of a compiler",
-    "manifest.json": "the settings of an application",
-}
-
-
 _PROGRAM_SUFFIXES = (
     ".py .js .mjs .cjs .jsx .ts .tsx .c .h .cc .cpp .hpp .cs .java .kt .go .rs .rb .pl .lua .sh .bash .bat .ps1 .swift "
     ".scala .sql .css .scss .less .vue .svelte .ipynb .plist .stringsdict .xcstrings "
@@ -162,18 +154,17 @@ def find_format(path: str, head: bytes = b"", *, name: str = "auto", columns: bo
             raise ConfigError(f"There is no format {name!r}. {did_you_mean(name, format_names())}")
         return found
     base = os.path.basename(path).lower().removesuffix(".gz")
-    if base in _REFUSED:
-        raise InputError(
-            f"{display_name(path)} holds {_REFUSED[base]}, which must not be translated. Say --input-format json to "
-            "have its texts translated all the same."
-        )
     if columns and base.endswith((".csv", ".tsv")):
         name = f"{base[-3:]}-columns"
         return next(entry for entry in FORMATS if entry.name == name)
     by_name = [entry for entry in FORMATS for suffix in entry.suffixes if base.endswith(suffix)]
-    if by_name:
-        return max(by_name, key=lambda entry: max(len(suffix) for suffix in entry.suffixes if base.endswith(suffix)))
-    return sniff(head)
+    told = max(
+        by_name,
+        key=lambda entry: max(len(suffix) for suffix in entry.suffixes if base.endswith(suffix)),
+        default=None,
+    )
+    check_for_people(path, head, None if told is None else told.name)
+    return told or sniff(head)
 
 
 def refuse_unknown(path: str, head: bytes) -> None:

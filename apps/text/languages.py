@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import unicodedata
@@ -119,12 +120,14 @@ def language_of_tag(tag: str | None) -> str | None:
     """Return the code of the language of a tag in a file, such as ``EN-us``; None for none and for unknown ones.
 
     Args:
-        tag: The tag; what stands behind its first part is left aside.
+        tag: The tag. Of Chinese its script is told, if the tag tells it; what else stands behind the first part, and
+            what makes no sense there, is left aside.
     """
-    try:
-        return parse_language((tag or "").replace("_", "-").split("-")[0])
-    except ConfigError:
-        return None
+    tag = (tag or "").replace("_", "-")
+    for said in dict.fromkeys((tag, tag.split("-")[0])):
+        with contextlib.suppress(ConfigError):
+            return parse_language(said)
+    return None
 
 
 def _by_code(key: str) -> str | None:
@@ -172,6 +175,17 @@ def language_name(code: str) -> str:
         ConfigError: The code is unknown.
     """
     return LANGUAGES[parse_language(code)].name
+
+
+def fits_language(wanted: str, said: str) -> bool:
+    """Tell whether what is said to be in one language can be taken for another: one of both may leave its script open.
+
+    Args:
+        wanted: A code.
+        said: Another.
+    """
+    one, two = wanted.partition("-"), said.partition("-")
+    return wanted == said or (one[0] == two[0] and not (one[2] and two[2]))
 
 
 def same_language(one: str, other: str) -> bool:

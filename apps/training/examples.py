@@ -218,6 +218,7 @@ def source_key(spec: DataSpec, encoder: PromptEncoder, *, seq_len: int, policy: 
         "folds": [spec.folds, spec.fold, spec.held_out],
         "tokenizer": encoder.tokenizer.fingerprint,
         "brief": encoder.learned is EVERY,
+        **({"learned": sorted(encoder.learned)} if isinstance(encoder.learned, frozenset) and encoder.learned else {}),
         "chat": None if encoder.chat is None else encoder.chat.fingerprint,
         "seq_len": seq_len,
         "policy": policy,

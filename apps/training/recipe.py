@@ -18,6 +18,9 @@ from nlpkit.core.typed_fields import check_fields, check_table
 TEXT = "text"
 """The pseudo-task of language modelling: plain text, or rows with a ``text``."""
 
+PROMPTS = ("chat", "brief", "learned")
+"""Ways of asking that a model can be taught."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
@@ -63,8 +66,8 @@ class Recipe:
         eval_data: Development data.
         base: Model to start from; None for ``scratch``.
         adapter: Adapter to go on from: a folder, or the name of a shipped one.
-        prompts: ``chat``, or ``brief`` for the tasks' short prompts, which the result is then asked with as well; by
-            default see `usual_prompts`.
+        prompts: ``chat``, or ``brief`` for the tasks' short prompts, which the result is then asked with as well, or
+            ``learned`` for those that the adapter to go on from was taught with; by default see `usual_prompts`.
         preset: Size of a model from scratch.
         model: Fields of the model's configuration that differ from the preset.
         tokenizer: ``kind``, ``vocab_size`` and ``symbols``, or ``path``, of a model from scratch.
@@ -91,10 +94,10 @@ class Recipe:
         if self.method not in ("scratch", "full", "lora"):
             hint = did_you_mean(self.method, ("scratch", "full", "lora"))
             raise ConfigError(f"There is no training method {shown(self.method)}. {hint}")
-        if self.prompts not in ("chat", "brief"):
-            raise ConfigError(
-                f"There are no prompts {shown(self.prompts)}. {did_you_mean(self.prompts, ('chat', 'brief'))}"
-            )
+        if self.prompts not in PROMPTS:
+            raise ConfigError(f"There are no prompts {shown(self.prompts)}. {did_you_mean(self.prompts, PROMPTS)}")
+        if self.prompts == "learned" and self.adapter is None:
+            raise ConfigError("The prompts are to be those of the adapter to go on from, but there is none: name one.")
         if not self.data:
             raise ConfigError("There are no training data. Name a file with --data, or [[data]] in the configuration.")
         weights = [spec.weight for spec in self.data]

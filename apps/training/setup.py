@@ -184,6 +184,9 @@ def _check_prompts(recipe: Recipe, base: str | None, learned: frozenset[str]) ->
 
 
 def _learned(recipe: Recipe) -> Container[str]:
+    """Return the short prompts that are learned; of an adapter to go on from, those that it knows, in their form."""
+    if recipe.prompts == "learned" and recipe.adapter is not None:
+        return find_adapter(recipe.adapter).tuned.names
     return EVERY if recipe.prompts == "brief" else frozenset()
 
 
@@ -352,9 +355,11 @@ def write_result(recipe: Recipe, start: Start, weights: Mapping[str, Tensor]) ->
         The weight file.
     """
     folder = Path(recipe.output)
-    learned = recipe.data if recipe.prompts == "brief" else ()
+    learned = recipe.data if recipe.prompts == "brief" or _learned(recipe) else ()
     taught = [what_is_taught(spec) for spec in learned]
     learned_tasks = {name for names, _ in taught for name in names}
+    if recipe.prompts == "learned" and recipe.adapter is not None:
+        learned_tasks = set(find_adapter(recipe.adapter).tuned.names)
     options = [one for _, values in taught for one in values]
     options = [one for n, one in enumerate(options) if one not in options[:n]]
     if recipe.method == "lora":

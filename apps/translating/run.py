@@ -19,8 +19,8 @@ from nlpkit.apps.pipeline.result import TaskResult
 from nlpkit.apps.tasks.rows import Prepared, prepare_row
 from nlpkit.apps.tasks.task import Task
 from nlpkit.apps.text.language_detection import detect_language, sure_language
-from nlpkit.apps.text.languages import parse_language, same_language
-from nlpkit.core.errors import ConfigError, InputError, NlpkitError
+from nlpkit.apps.text.languages import language_of_tag, parse_language, same_language
+from nlpkit.core.errors import InputError, NlpkitError
 
 SURE_LANGUAGE = 0.9
 """Confidence from which the language of a whole document counts as if it were given."""
@@ -111,13 +111,9 @@ def document_language(document: Document, given: str, target: str) -> str:
     """
     if given.strip().lower() != "auto":
         return parse_language(given)
-    if document.source_lang:
-        try:
-            said = parse_language(document.source_lang.replace("_", "-").split("-")[0])
-        except ConfigError:
-            said = ""
-        if said and not same_language(said, target):
-            return said
+    said = language_of_tag(document.source_lang)
+    if said is not None and not same_language(said, target):
+        return said
     text, used = [], 0
     for segment in document.segments:
         text.append(segment.text)

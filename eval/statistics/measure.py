@@ -9,7 +9,12 @@ from nlpkit.core.errors import InputError
 from nlpkit.eval.metrics.base import FloatArray, Metric, MetricResult, Sample
 from nlpkit.eval.metrics.registry import get_metric
 from nlpkit.eval.statistics.resampling import DEFAULT_SEED
-from nlpkit.eval.statistics.significance import bootstrap_interval, corpus_score
+from nlpkit.eval.statistics.significance import (
+    PairedResult,
+    bootstrap_interval,
+    corpus_score,
+    paired_approximate_randomization,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,3 +183,33 @@ def score_pairs(name: str, pairs: Sequence[tuple[str, tuple[str, ...]]]) -> floa
     """
     samples = [Sample(prediction, references) for prediction, references in pairs]
     return measure(get_metric(name), samples).value
+
+
+def compare_pairs(
+    name: str, before: Sequence[str], after: Sequence[str], references: Sequence[tuple[str, ...]]
+) -> PairedResult:
+    """Test whether predictions are better than others of the same segments, by approximate randomization.
+
+    Args:
+        name: Name of the metric.
+        before: Predictions of the baseline, at least one.
+        after: Predictions of the system.
+        references: The acceptable references of each segment.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ConfigError: There is no such metric.
+        InputError: A segment cannot be scored, or the lists differ in length.
+    """
+    if not len(before) == len(after) == len(references):
+        raise InputError(
+            f"There are {len(before)} predictions before, {len(after)} after and {len(references)} references; they "
+            "must be as many."
+        )
+    systems = [
+        measure(get_metric(name), [Sample(text, refs) for text, refs in zip(texts, references, strict=True)])
+        for texts in (before, after)
+    ]
+    return paired_approximate_randomization(systems[0].stats, systems[1].stats, systems[1].metric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +42,20 @@ def test_rows_and_streams(toolkit: Toolkit) -> None:
     assert result.text == "Some words."
     pieces: list[Any] = list(toolkit.stream("write", {"prompt": "x"}))
     assert "".join(pieces[:-1]) == pieces[-1].text
+
+
+def test_a_document_is_translated_into_another_file(fake_lm: Any, tmp_path: Path) -> None:
+    toolkit = Toolkit(fake_lm(lambda prompt, _: "Das Boot ist alt."))
+    source, output = tmp_path / "page.md", tmp_path / "page.de.md"
+    source.write_text("# The boat is old.\n\n```sh\nrow fast\n```\n")
+    done = toolkit.translate_document(source, "German", output=output, source_lang="en")
+    assert output.read_bytes() == done.data == b"# Das Boot ist alt.\n\n```sh\nrow fast\n```\n"
+    assert done.translation.sentences == 1
+    assert toolkit.translate_document(source, "de", source_lang="en").data == done.data
+    (tmp_path / "package.json").write_text('{"name": "The boat"}')
+    with pytest.raises(InputError, match="must not be translated"):
+        toolkit.translate_document(tmp_path / "package.json", "de", output=tmp_path / "no.json")
+    assert not (tmp_path / "no.json").exists()
 
 
 def test_mistakes(toolkit: Toolkit) -> None:

@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+")
     parser.add_argument("--limit", type=int, default=60, help="most files of a format")
     parser.add_argument("--max-bytes", type=int, default=60_000)
-    parser.add_argument("--format", default="")
+    parser.add_argument("--format", default="", help="names of formats, with commas; by default all")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -58,7 +59,7 @@ def try_file(path: str, counts: dict[str, Counter[str]], arguments: argparse.Nam
         entry = find_format(path, data[:4096]) if data else None
     except NlpkitError:
         return
-    if entry is None or (arguments.format and entry.name != arguments.format):
+    if entry is None or entry.read_only or (arguments.format and entry.name not in arguments.format.split(",")):
         return
     count = counts[entry.name]
     if count["files"] >= arguments.limit:
@@ -96,7 +97,7 @@ def try_file(path: str, counts: dict[str, Counter[str]], arguments: argparse.Nam
         count["errors"] += 1
         print("ERROR:", path, repr(error))
         if arguments.verbose:
-            raise
+            traceback.print_exc(file=sys.stdout)
     seconds = time.perf_counter() - began
     count["seconds"] += seconds
     if seconds > 20:

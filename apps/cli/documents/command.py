@@ -321,6 +321,7 @@ _REASONS = {
     "max_length": "longer than the file allows",
     LIKE: "from the memory, where the sentence is not quite the same",
     "reading_speed": "more than can be read in the time it is shown",
+    "cue_length": "more than fits on two lines",
 }
 
 

@@ -17,6 +17,7 @@ from nlpkit.apps.documents.tools.terms_report import TermsReport
 from nlpkit.apps.documents.translation.attempts import Outcome
 from nlpkit.apps.documents.translation.masks import MaskedText, problems
 from nlpkit.apps.documents.translation.translate import Known
+from nlpkit.apps.text.languages import fits_language
 from nlpkit.apps.translating.run import DocumentRun
 from nlpkit.core.errors import ConfigError
 from nlpkit.core.files.write import atomic_write, unwritable
@@ -113,6 +114,13 @@ class TranslatorTools:
         if source_lang == "auto" and self.memory is not None:
             there = [one for one, two in self.memory.counts() if two == target_lang]
             return (there[0] if len(there) == 1 else ""), target_lang
+        if self.memory is not None and (source_lang, target_lang) not in self.memory.counts():
+            fitting = [
+                (one, two)
+                for one, two in self.memory.counts()
+                if fits_language(source_lang, one) and fits_language(target_lang, two)
+            ]
+            return fitting[0] if len(fitting) == 1 else (source_lang, target_lang)
         return source_lang, target_lang
 
     def _from_memory(self, text: str, masked: MaskedText, source_lang: str, target_lang: str) -> Outcome | None:

@@ -11,7 +11,7 @@ from nlpkit.apps.documents.files import display_name, open_input
 from nlpkit.apps.documents.memory.entries import MOST_CHARACTERS, Entry
 from nlpkit.apps.documents.translation.masks import MASK
 from nlpkit.apps.documents.untrusted_xml import FORBIDDEN, untrusted_parser
-from nlpkit.apps.text.languages import language_of_tag
+from nlpkit.apps.text.languages import fits_language, language_of_tag
 from nlpkit.core.errors import InputError
 
 MAX_BYTES = 2**31
@@ -52,7 +52,9 @@ def read_tmx(path: str, *, source_lang: str | None = None, target_lang: str | No
 
 def _entries(reader: _TmxReader, source_lang: str | None, target_lang: str | None, origin: str) -> Iterator[Entry]:
     units, reader.units = reader.units, []
-    for said, unit in units:
+    for said, found in units:
+        # Chinese of a file that tells its script is taken for Chinese that was asked for without one, and so around.
+        unit = _renamed(_renamed(found, source_lang), target_lang)
         first = source_lang or said or reader.source_lang
         for one, source in unit.items():
             if first is not None and one != first:
@@ -60,6 +62,14 @@ def _entries(reader: _TmxReader, source_lang: str | None, target_lang: str | Non
             for two, target in unit.items():
                 if two != one and target_lang in (None, two) and source.strip() and target.strip():
                     yield Entry(source, target, one, two, origin)
+
+
+def _renamed(unit: dict[str, str], wanted: str | None) -> dict[str, str]:
+    """Return a unit in which the text that fits a wanted language has its code."""
+    if wanted is None or wanted in unit:
+        return unit
+    fitting = next((code for code in unit if fits_language(wanted, code)), None)
+    return unit if fitting is None else {wanted if code == fitting else code: text for code, text in unit.items()}
 
 
 class _TmxReader:

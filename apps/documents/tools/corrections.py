@@ -100,7 +100,7 @@ def find_candidates(found: Sequence[Correction]) -> list[Candidate]:
     everywhere = Counter(run for mine in runs for run in mine)
     candidates = []
     for (wrong, right), places in changes.items():
-        if len(places) < FEWEST:
+        if len(places) < FEWEST or _is_common(right) or _is_common(wrong):
             continue
         shared = Counter(run for index in places for run in runs[index])
         fitting = [
@@ -121,6 +121,11 @@ def find_candidates(found: Sequence[Correction]) -> list[Candidate]:
 def _is_filler(run: str) -> bool:
     """Return whether a run holds nothing but short words that are in every text, such as articles."""
     return all(len(word) <= SHORT and any(word in words for words in COMMON_WORDS.values()) for word in run.split())
+
+
+def _is_common(words: str) -> bool:
+    """Return whether words are nothing but such as are in every text: a change of grammar, not of a term."""
+    return all(any(word in common for common in COMMON_WORDS.values()) for word in words.lower().split())
 
 
 def _changes(correction: Correction) -> Iterator[tuple[str, str]]:

@@ -38,6 +38,12 @@ TOO_FAST = "reading_speed"
 READING_SPEED = 20.0
 """Characters a second that adults can read, as broadcasters' guides for subtitles have it."""
 
+TOO_WIDE = "cue_length"
+"""The reason of a subtitle that takes more room than a picture has for it."""
+
+LONGEST_CUE = 84
+"""Characters of two lines of a subtitle, which is what the same guides allow."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -229,6 +235,8 @@ def _flags(plan: PlannedSegment, outcomes: Sequence[Outcome], result: Translated
     # What was too fast before is not the translator's fault.
     if segment.seconds and len(text) > max(READING_SPEED * segment.seconds, len(segment.text)):
         yield _flag(segment, segment.line, segment.text, text, (TOO_FAST,), (), 1.0)
+    if segment.seconds and len(text) > max(LONGEST_CUE, len(segment.text)):
+        yield _flag(segment, segment.line, segment.text, text, (TOO_WIDE,), (), 1.0)
     if segment.max_length is not None and len(text) > segment.max_length:
         yield _flag(segment, segment.line, segment.text, text, (TOO_LONG,), (), 1.0)
 

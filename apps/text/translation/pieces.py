@@ -15,6 +15,7 @@ from nlpkit.apps.text.translation.glossary import Match, followed
 from nlpkit.apps.text.translation.language_pairs import Pairs, find_route, foreign_script
 from nlpkit.apps.text.translation.layout import TextLayout, read_layout, write_layout
 from nlpkit.apps.text.translation.letter_case import lower_caps
+from nlpkit.apps.text.translation.number_forms import adapt_numbers
 from nlpkit.apps.text.translation.protected import Masked, cut_to_masks, find_protected, mask, unmask
 
 TRIES = 2
@@ -315,6 +316,8 @@ def tried(
     read = asked.read(written)
     lost = read is None
     text = (written if read is None else read).strip()
+    spoken = piece.route[piece.leg - 1] if piece.leg else piece.language
+    text = adapt_numbers(text, piece.text, source_lang=spoken, target_lang=target)
     checked = check_translation(piece.text, text, target)
     reasons = [*signals.reasons, *checked.reasons, *(["placeholders"] if lost else [])]
     if terms and "length" in reasons and len(piece.text.split()) <= 2:

@@ -249,6 +249,15 @@ def test_a_subtitle_that_cannot_be_read_in_time_is_flagged() -> None:
     assert [(flag.line, flag.reasons) for flag in told.flags] == [(4, ("reading_speed",))]
 
 
+def test_a_subtitle_of_more_than_two_lines_is_flagged() -> None:
+    long = "Das ist für mich leider viel zu viel auf einmal, und auch zu spät. " * 2
+    for source, flags in (("Too much for me.", [(4, ("cue_length",))]), ("It was " + "much " * 30 + "too long.", [])):
+        segment = Segment(parts=(source,), kind="cue", seconds=60.0, line=4)
+        doc = Document(format="srt", segments=(segment,), skeleton=None)
+        told = translate_segments(doc, lambda texts: (Answer(long) for _ in texts))
+        assert [(flag.line, flag.reasons) for flag in told.flags if "cue_length" in flag.reasons] == flags
+
+
 @pytest.mark.parametrize(
     ("label", "asked", "said", "wanted"),
     [

@@ -255,3 +255,45 @@ def test_a_hostile_file_is_read_in_time_that_grows_with_it(name: str, text: str)
     began = time.process_time()
     read_as(name, text)
     assert time.process_time() - began < 4
+
+
+@pytest.mark.parametrize(
+    ("path", "head"),
+    [
+        ("CMakeLists.txt", b"project(x)\n"),
+        ("a/.github/workflows/test.yml", b"name: Test\n"),
+        ("log4j.properties", b"log4j.appender=%d [%p] %m%n\n"),
+        ("src/Url.php", b"<?php\n\nnamespace App;\n\nfinal class Url extends Base\n{\n"),
+        ("functions.php", b"<?php\nfunction greet() { return 'Hello there'; }\n"),
+    ],
+)
+def test_programs_and_their_settings_hold_nothing_for_people(path: str, head: bytes) -> None:
+    with pytest.raises(InputError, match="must not be translated"):
+        find_format(path, head)
+
+
+def test_arrays_of_php_are_no_programs_and_programs_are_refused_whatever_stands_first() -> None:
+    array = (
+        b"<?php\n// class Room, function hall()\nreturn ['class' => 'A class of its own', 'function' => 'Function'];\n"
+    )
+    entry = find_format("lang/en/room.php", array)
+    assert entry is not None
+    options = ReadOptions(name="room.php")
+    assert [segment.text for segment in read_document(array, entry, options).segments] == [
+        "A class of its own",
+        "Function",
+    ]
+    program = b"<?php\n" + b"// A licence.\n" * 400 + b"class Room { const NAME = 'The room'; }\n"
+    with pytest.raises(InputError, match=r"room\.php:402 cannot be read as PHP arrays: it is a program"):
+        read_document(program, entry, options)
+
+
+@pytest.mark.parametrize("encoding", ["UTF-9", "shift_jis", "rot13"])
+def test_xml_in_an_encoding_that_is_unknown_is_refused(encoding: str) -> None:
+    data = (
+        f'<?xml version="1.0" encoding="{encoding}"?>\n<resources><string name="a">A text</string></resources>'.encode()
+    )
+    entry = find_format("strings.xml", data)
+    assert entry is not None
+    with pytest.raises(InputError, match="names an encoding that XML is not read in"):
+        read_document(data, entry, ReadOptions(name="strings.xml"))

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from nlpkit.apps.text.language_codes import CODES, HINTS, NAMES, WRONG_CODES
 from nlpkit.apps.text.language_detection import detect_language, dominant_script, sure_language
-from nlpkit.apps.text.languages import LANGUAGES, language_name, language_of_tag, parse_language, same_language
+from nlpkit.apps.text.languages import (
+    LANGUAGES,
+    fits_language,
+    language_name,
+    language_of_tag,
+    parse_language,
+    same_language,
+)
 from nlpkit.core.errors import ConfigError
 
 
@@ -241,10 +248,22 @@ def test_candidates_restrict_the_choice_but_not_the_script() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tag", "code"), [("EN-us", "en"), ("de_AT", "de"), ("fr", "fr"), ("*all*", None), ("", None), (None, None)]
+    ("tag", "code"),
+    [
+        *(("EN-us", "en"), ("de_AT", "de"), ("fr", "fr"), ("*all*", None), ("", None), (None, None)),
+        *(("zh-Hans", "zh-Hans"), ("zh_TW", "zh-Hant"), ("zh", "zh"), ("de-what-is-this", "de"), ("x-default", None)),
+    ],
 )
 def test_tags_in_files(tag: str | None, code: str | None) -> None:
     assert language_of_tag(tag) == code
+
+
+def test_a_script_that_is_left_open_fits() -> None:
+    assert fits_language("zh", "zh-Hans")
+    assert fits_language("zh-Hans", "zh")
+    assert not fits_language("zh-Hans", "zh-Hant")
+    assert not fits_language("de", "en")
+    assert not fits_language("nb", "nn")
 
 
 def test_dominant_script() -> None:

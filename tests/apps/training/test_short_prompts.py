@@ -16,7 +16,7 @@ from nlpkit.apps.tasks.encoder import EVERY, PromptEncoder
 from nlpkit.apps.tasks.table import load_task
 from nlpkit.apps.training.examples import open_source, training_texts, what_is_taught
 from nlpkit.apps.training.recipe import DataSpec, build_recipe, load_toml, render_toml
-from nlpkit.apps.training.setup import set_up
+from nlpkit.apps.training.setup import _learned, set_up
 from nlpkit.core.chat.template import ChatTemplate
 from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError, ModelFileError
@@ -300,3 +300,15 @@ def test_a_tokenizer_for_short_prompts_learns_from_them(tmp_path: Path) -> None:
     specs = (DataSpec(path=str(path), task="translation"),)
     assert list(training_texts(specs, short=True)) == ["German: Good morning.\n", " Guten Morgen."]
     assert any("Translate" in text for text in training_texts(specs))
+
+
+def test_an_adapter_to_go_on_from_keeps_the_form_of_its_prompts(tmp_path: Path) -> None:
+    folder = tmp_path / "former"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / FILE_NAME).write_text('{"format_version": 1, "brief_prompts": ["translation", "translation.1"]}')
+    values = {"output": "o", "method": "lora", "task": "translation", "data": ["d.jsonl"], "prompts": "learned"}
+    recipe = build_recipe({**values, "adapter": str(folder)}, {})
+    assert _learned(recipe) == {"translation", "translation.1"}
+    with pytest.raises(ConfigError, match="but there is none: name one"):
+        build_recipe(values, {})

@@ -90,6 +90,8 @@ def read_xml(data: bytes, options: ReadOptions, title: str) -> tuple[SourceText,
     except xml.parsers.expat.ExpatError as error:
         why = xml.parsers.expat.ErrorString(error.code)
         raise broken(title, options, f"it is no well-formed XML ({why})", line=error.lineno) from error
+    except (LookupError, ValueError) as error:
+        raise broken(title, options, f"it names an encoding that XML is not read in here ({error})", line=1) from error
     named = _ENCODING.match(data.removeprefix(b"\xef\xbb\xbf").lstrip())
     source = decode_source(data, options, encoding=named.group(1).decode("ascii") if named else "utf-8")
     return source, read_tree(source.text, options, title)

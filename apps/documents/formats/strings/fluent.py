@@ -74,7 +74,7 @@ def _found(source: SourceText, options: ReadOptions) -> Iterator[tuple[Segment, 
         for key, pattern in holders:
             if pattern is None or pattern.span is None:
                 continue
-            start, end = pattern.span.start, pattern.span.end
+            start, end = _begin(text, pattern), pattern.span.end
             parts = _parts(text, pattern)
             said = "".join(part for part in parts if isinstance(part, str))
             if is_for_people(said, key=""):
@@ -83,13 +83,19 @@ def _found(source: SourceText, options: ReadOptions) -> Iterator[tuple[Segment, 
                 yield segment, Place(start, end)
 
 
+def _begin(text: str, pattern: Any) -> int:
+    """Return where a pattern begins: a line of its own has an indent, without which it would be another message."""
+    start: int = pattern.span.start
+    return start + len(text[start : pattern.span.end]) - len(text[start : pattern.span.end].lstrip())
+
+
 def _parts(text: str, pattern: Any) -> tuple[Part, ...]:
     """Return the texts of a pattern and of its variants; all else of it is codes."""
     from fluent.syntax import ast
 
     parts: list[Part] = []
     for element in pattern.elements:
-        start, end = element.span.start, element.span.end
+        start, end = max(element.span.start, _begin(text, pattern)), element.span.end
         if isinstance(element, ast.TextElement):
             for part in message_parts(text[start:end]):
                 parts += [part] if isinstance(part, Code) else _lines(part)
@@ -97,7 +103,7 @@ def _parts(text: str, pattern: Any) -> tuple[Part, ...]:
         done = start
         for variant in getattr(element.expression, "variants", ()):
             value = variant.value
-            parts.append(Code(literal=text[done : value.span.start], breaks=True))
+            parts.append(Code(literal=text[done : _begin(text, value)], breaks=True))
             parts += _parts(text, value)
             done = value.span.end
         parts.append(Code(literal=text[done:end], breaks=done > start, text="" if done > start else " "))

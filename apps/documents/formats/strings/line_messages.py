@@ -2,6 +2,7 @@ r"""Files of messages by line: INI, Apple's ``.strings``, and arrays of PHP."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -175,6 +176,10 @@ _PHP_PIECE = re.compile(
 )
 
 
+_PHP_PROGRAM = frozenset({"class", "interface", "trait", "enum", "namespace", "function"})
+"""Words that begin something that is no array of messages, if a name follows."""
+
+
 class PhpArrays(_Lines):
     """Arrays of PHP: strings that are values in an array, or are assigned to one."""
 
@@ -185,7 +190,7 @@ class PhpArrays(_Lines):
         """Yield strings that stand alone behind ``=>``, ``=`` or in a list.
 
         Raises:
-            InputError: There is no PHP in it.
+            InputError: There is no PHP in it, or more than arrays.
         """
         begin = text.find("<?php")
         if begin < 0:
@@ -196,6 +201,10 @@ class PhpArrays(_Lines):
             for match in _PHP_TOKEN.finditer(text, begin + 5, end if end >= 0 else len(text))
             if match.lastgroup is not None and match.group("comment") is None
         ]
+        for match, following in itertools.pairwise(tokens):
+            if match.group() in _PHP_PROGRAM and re.fullmatch(r"[A-Za-z_]\w*", following.group()):
+                line = text.count("\n", 0, match.start()) + 1
+                raise broken(self.title, options, "it is a program, whose strings are no messages", line=line)
         calls: list[bool] = []
         key = ""
         for index, match in enumerate(tokens):

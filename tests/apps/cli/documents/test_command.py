@@ -162,6 +162,19 @@ def test_other_tasks_read_what_people_see(cli: Cli, tmp_path: Path) -> None:
     assert cli("summarize", "-f", str(path), "-q").out == "The boat is old.\n"
 
 
+def test_sentences_of_a_summary_have_their_lines_in_the_file(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    text = "<html>\n<p>The boat is <b>old</b>.</p>\n<p>A new boat would cost too much.</p>\n</html>\n"
+    path.write_text(text)
+    result = cli("summarize", "-f", str(path), "-q", "--mode", "extractive", "--sentences", "2", "--json")
+    found = json.loads(result.out)["sentences"]
+    assert [(one["text"], one["line"]) for one in found] == [
+        ("The boat is old.", 2),
+        ("A new boat would cost too much.", 3),
+    ]
+    assert text[found[1]["start"] : found[1]["end"]] == found[1]["text"]
+
+
 def test_columns_of_a_table_are_translated_in_place(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "texts.csv"
     path.write_bytes(b'key;text;n\r\na;"One; boat";1\r\nb;Two boats;2\r\n')

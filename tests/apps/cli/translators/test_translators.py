@@ -103,6 +103,24 @@ def test_likeness_without_its_library_is_said_first_and_a_review_does_without(
     assert Path("again.tsv").read_text().splitlines()[1].endswith("Er bellt.\tEr bellt.\t")
 
 
+def test_a_script_comes_back_from_tmx_and_need_not_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("one.tsv").write_text("The dog barks.\t狗叫。\n")
+    main(["memory", "import", "m.db", "one.tsv", "--from", "en", "--to", "zh-Hans"])
+    assert main(["memory", "export", "m.db", "-o", "m.tmx"]) == 0
+    assert main(["memory", "import", "again.db", "m.tmx"]) == 0
+    assert main(["memory", "import", "open.db", "m.tmx", "--to", "zh"]) == 0
+    assert main(["memory", "import", "other.db", "m.tmx", "--to", "zh-Hant"]) == 0
+    capsys.readouterr()
+    for memory, counts in (("again.db", "en -> zh-Hans\t1\n"), ("open.db", "en -> zh\t1\n"), ("other.db", "")):
+        assert main(["memory", "stats", memory]) == 0
+        assert capsys.readouterr().out == counts
+    Path("page.md").write_text("The dog barks.\n")
+    for memory, language in (("again.db", "zh"), ("open.db", "zh-Hans")):
+        arguments = ["translate", "-f", "page.md", "--from", "en", "--to", language, "-o", "out.md"]
+        assert main([*arguments, "--memory", memory]) == 0
+        assert Path("out.md").read_text() == "狗叫。\n"
+
+
 def test_names_that_are_no_utf_8_are_files_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     memory, table = os.fsdecode(b"m\xff.db"), os.fsdecode(b"t\xff.tsv")
     Path(table).write_text("source\twrong\tright\nA dog\tHund\tEin Hund\nTwo dogs\tZwei\tZwei Hunde\n")

@@ -160,6 +160,11 @@ def test_what_is_corrected_alike_looks_like_a_term(tmp_path: Path) -> None:
     assert (candidate.source, candidate.wrong, candidate.right, candidate.count) == ("bank", "Bank", "Sparkasse", 3)
 
 
+def test_changes_of_grammar_are_no_terms() -> None:
+    pairs = (("The dog barks", "der Hund", "ein Hund"), ("The dog sleeps", "der Hund", "ein Hund"))
+    assert find_candidates([Correction(*one) for one in pairs]) == []
+
+
 def test_corrections_need_three_columns(tmp_path: Path) -> None:
     (tmp_path / "c.tsv").write_text("a\tb\n")
     with pytest.raises(InputError, match="three columns"):
