@@ -140,7 +140,7 @@ class Writing(Composes[Row]):
     def compose(self, example: Row, writer: LineWriter, *, seed: int) -> tuple[str, float] | None:
         """Search for the lines of a form."""
         plan = _plan(example)
-        keywords = tuple(str(word) for word in example.get("keywords") or [])
+        keywords = tuple(str(word) for word in example.get("keywords") or [])[: len(plan)]
         search = VerseSearch(
             plan=plan,
             keywords=keywords,

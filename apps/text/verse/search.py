@@ -101,7 +101,7 @@ class VerseSearch:
 
     Attributes:
         plan: The lines.
-        keywords: Words that must occur.
+        keywords: Words that must occur, at most one a line.
         theme: Words that had better occur.
         write: Asks the model.
         is_common: Tells whether a word is a common one, worth rhyming with.
@@ -211,7 +211,8 @@ class VerseSearch:
         line = one.text.strip()
         words = words_of(line)
         fewest, most = wanted.syllables
-        if not words or line in verse.lines or not all(map(is_certain, words)):
+        asked_for = {word for keyword in self.keywords for word in words_of(keyword)}
+        if not words or line in verse.lines or not all(is_certain(word) or word in asked_for for word in words):
             return None
         if not any(fewest <= count <= most for count in syllables(line)):
             return None

@@ -232,7 +232,7 @@ class _Reader:
         self._code(match.end(), text=opens) if opens[0] == "$" else self._words(match.end())
 
     def _environment(self, match: re.Match[str], end: int) -> None:
-        name = (match.group("begin") or match.group("end")).rstrip("*")
+        name = (match.group("begin") or match.group("end") or "").rstrip("*")
         self._flush(match.start())
         if match.group("begin") is not None and name in _VERBATIM:
             stop = re.compile(rf"\\end[ \t]*\{{{re.escape(match.group('begin'))}\}}").search(

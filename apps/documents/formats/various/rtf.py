@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nlpkit.apps.documents.document import Code, Document, Part, ReadOptions, Results, Segment, broken
 from nlpkit.apps.documents.formats.nested import NestedWriter
@@ -103,6 +103,7 @@ def _segment(source: SourceText, items: list[Item]) -> tuple[Segment, RtfPlace] 
     if not said:
         return None
     items = _without_textless(items[_first(items, said[0]) : _last(items, said[-1]) + 1])
+    items[0], items[-1] = _without_blanks(items[0], text, front=True), _without_blanks(items[-1], text, front=False)
     parts: list[Part] = []
     marks: dict[tuple[str, str, int], list[_Mark]] = {}
     for kind, pair, pieces in _joined(_codes(_with_fields(items, text))):
@@ -163,6 +164,17 @@ def _first(items: Sequence[Item], index: int) -> int:
     while begin and items[begin - 1].kind in ("open", "word"):
         begin -= 1
     return next((at for at in range(begin, index) if items[at].kind == "open"), index)
+
+
+def _without_blanks(item: Item, text: str, *, front: bool) -> Item:
+    """Leave the blanks at an end of a paragraph where they stand, whatever groups are around the rest of it."""
+    blanks = len(item.text) - len(item.text.lstrip(" ") if front else item.text.rstrip(" "))
+    literal = text[item.start : item.start + blanks] if front else text[item.end - blanks : item.end]
+    if item.kind != "text" or not blanks or literal != " " * blanks:
+        return item
+    if front:
+        return replace(item, start=item.start + blanks, text=item.text[blanks:])
+    return replace(item, end=item.end - blanks, text=item.text[: len(item.text) - blanks])
 
 
 def _last(items: Sequence[Item], index: int) -> int:

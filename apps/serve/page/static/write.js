@@ -5,7 +5,7 @@ import { remember } from "./history.js";
 import { notes, output, runner } from "./parts.js";
 import { t } from "./texts.js";
 
-export const FORMS = ["free", "story", "poem", "haiku", "limerick", "quatrain", "couplets", "sonnet", "acrostic", "dialogue"];
+export const FORMS = ["free", "story", "poem", "haiku", "sonnet", "limerick", "quatrain", "couplets", "acrostic", "dialogue"];
 
 function checks(found) {
   const rows = [];
