@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tiny_models import tiny_config
 
-from nlpkit.core.model.lora import LoraConfig, add_lora
+from nlpkit.core.model.lora import LINEAR_NAMES, LoraConfig, add_lora
 from nlpkit.core.train.config import TrainConfig
 from nlpkit.core.train.data.packing import Packer
 from nlpkit.core.train.data.store import TokenRow, TokenStore, build_store
@@ -41,10 +41,17 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**values, **changes})
 
 
-def trainer(path: Path, *, sources: list[Any] | None = None, lora: bool = False, **changes: Any) -> Trainer:
+def trainer(
+    path: Path,
+    *,
+    sources: list[Any] | None = None,
+    lora: bool = False,
+    targets: tuple[str, ...] = LINEAR_NAMES,
+    **changes: Any,
+) -> Trainer:
     model = new_model(tiny_config(vocab_size=29), seed=1)
     if lora:
-        add_lora(model, LoraConfig(rank=3, dropout=changes.get("dropout", 0.0)))
+        add_lora(model, LoraConfig(rank=3, dropout=changes.get("dropout", 0.0), targets=targets))
         changes["method"] = "lora"
     settings = config(**changes)
     data = sources or [store(path)]

@@ -31,7 +31,7 @@ ROWS = {
     "translate": {"source": "Good morning.", "target_lang": "de", "source_lang": "en"},
     "summarize": {"document": "Bees fly. They carry pollen."},
     "qa": {"question": "Who flies?", "context": "Bees fly."},
-    "write": {"prompt": "the sea", "form": "haiku"},
+    "write": {"prompt": "the sea", "form": "poem"},
     "generate": {"prompt": "Once"},
 }
 

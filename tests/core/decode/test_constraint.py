@@ -148,12 +148,13 @@ def check_against_schema(text: str) -> None:
     assert "\n" not in text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(FULL), temperature=st.sampled_from([0.5, 1.0, 2.0]))
 def test_every_sample_is_valid_json(seed: int, kind: str, temperature: float) -> None:
-    (done,) = write(kind, Constraint.json_schema(SCHEMA), seed=seed, temperature=temperature)
-    assert done.finish_reason == "eos"
-    check_against_schema(done.text)
+    # Side by side eight samples take little longer than one.
+    for done in write(kind, Constraint.json_schema(SCHEMA), seed=seed, temperature=temperature, n=8):
+        assert done.finish_reason == "eos"
+        check_against_schema(done.text)
 
 
 @settings(max_examples=200, deadline=None)
