@@ -302,6 +302,29 @@ def _flush(code: int) -> int:
     return code
 
 
+def _to_main_thread(number: int) -> None:
+    send = getattr(signal, "pthread_kill", None)
+    if send is None:  # Windows
+        signal.raise_signal(number)
+    else:
+        send(threading.main_thread().ident, number)
+
+
+def _must_wait(number: int, frame: FrameType | None) -> bool:
+    """Send a signal again a little later, where it comes while torch is imported.
+
+    C++ lies between the frames there, and an exception that has to cross it ends the process with a trace of its own.
+    """
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and str(frame.f_globals.get("__name__")).partition(".")[0] == "torch":
+            again = threading.Timer(0.02, _to_main_thread, (number,))
+            again.daemon = True
+            again.start()
+            return True
+        frame = frame.f_back
+    return False
+
+
 @contextlib.contextmanager
 def _tidy_on_signals() -> Iterator[_Signals]:
     """Let the signals that end a process unwind the stack, so that half-written files are removed."""
@@ -309,10 +332,14 @@ def _tidy_on_signals() -> Iterator[_Signals]:
     report = sys.unraisablehook
 
     def leave(number: int, frame: FrameType | None) -> None:
+        if _must_wait(number, frame):
+            return
         signals.ending = number
         raise SystemExit(128 + number)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if _must_wait(number, frame):
+            return
         signals.interrupted = True
         raise KeyboardInterrupt
 

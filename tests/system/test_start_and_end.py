@@ -142,6 +142,25 @@ def test_an_interrupt_while_modules_are_imported(offline_env: dict[str, str], mo
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "nlpkit: interrupted\n")
 
 
+WITHIN_TORCH = """
+import signal, sys, time
+from nlpkit.apps.cli.process import _tidy_on_signals
+within = compile("signal.raise_signal(signal.SIGINT); print('imported')", "torch/x.py", "exec")
+with _tidy_on_signals():
+    try:
+        exec(within, {"__name__": "torch.x", "signal": signal})
+        time.sleep(20)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_an_interrupt_within_torch_waits_until_it_is_imported() -> None:
+    began = time.monotonic()
+    assert python(WITHIN_TORCH).split() == ["imported", "interrupted"]
+    assert time.monotonic() - began < 15
+
+
 def test_an_interrupt_at_any_time(offline_env: dict[str, str]) -> None:
     code = "import os; os.write(1, b'.'); import runpy; runpy.run_module('nlpkit.cli', run_name='__main__')"
     for step in range(8):
