@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nlpkit.apps.tasks.encoder import EncodedPrompt, PromptEncoder
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 FAVOUR = 3.0
 """Added to the logits of words that rhyme: about twenty times as likely, and still the model's choice among them."""
-OTHER_SEARCHES = ("beam_size", "must_include", "contrastive_alpha", "constraint", "logprobs", "stop", "min_tokens")
-"""Decoding options of which each asks for a search of its own, so that lines are not searched for."""
+OTHER_WAYS = (
+    *("beam_size", "must_include", "contrastive_alpha", "constraint"),
+    *("logprobs", "stop", "min_tokens", "max_tokens"),
+)
+"""Decoding options of which each says how a text is written in one go, so that lines are not searched for."""
 
 
 def may_compose(options: Mapping[str, Any]) -> bool:
-    """Tell whether the options that a user gave leave the search for lines to us."""
-    return not any(options.get(name) for name in OTHER_SEARCHES)
+    """Tell whether the options that a user gave leave the search for lines to us: it needs tries that differ."""
+    return not any(options.get(name) for name in OTHER_WAYS) and options.get("temperature") != 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,7 @@ class ModelLines:
         batch_tokens: Token budget of the engine's batches; None lets the engine choose.
         used_tokens: Tokens read so far.
         output_tokens: Tokens written so far.
+        common: Words that were looked up, with what came out.
     """
 
     lm: LanguageModel
@@ -107,6 +111,7 @@ class ModelLines:
     batch_tokens: int | None = None
     used_tokens: int = 0
     output_tokens: int = 0
+    common: dict[str, bool] = field(default_factory=dict)
 
     def write(self, requests: Sequence[LineRequest]) -> list[list[LineTry]]:
         """Return tries of lines, those of each request."""
@@ -124,7 +129,9 @@ class ModelLines:
 
     def is_common(self, word: str) -> bool:
         """Tell whether a word is one entry of the vocabulary, as common ones are."""
-        return self.lm.count_tokens(f" {word}") == 1
+        if word not in self.common:
+            self.common[word] = self.lm.count_tokens(f" {word}") == 1
+        return self.common[word]
 
     def _request(self, one: LineRequest) -> Request:
         ids = list(self.asked.ids)
@@ -137,6 +144,6 @@ class ModelLines:
             max_tokens=min(LINE_TOKENS, max(1, self.lm.max_seq_len - len(ids))),
             stop=("\n",),
             constraint=Constraint.regex(one.pattern),
-            logit_bias={**self.config.logit_bias, **favoured},
+            logit_bias={**favoured, **self.config.logit_bias},
         )
         return Request(prompt_ids=tuple(ids), config=config)

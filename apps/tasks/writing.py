@@ -126,7 +126,7 @@ class Writing(Composes[Row]):
 
     def lack(self, example: Row, learned: Learned) -> Lack | None:
         """Take what was learned of verse for all forms that are written line by line."""
-        if _plan(example) and VERSE in learned.values("form"):
+        if _plan(example) and can_search() and VERSE in learned.values("form"):
             return None
         return super().lack(example, learned)
 

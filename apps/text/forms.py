@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nlpkit.apps.text.verse.plans import PLANS, form_faults
-from nlpkit.apps.text.verse.sounds import nearest
+from nlpkit.apps.text.verse.sounds import WORD, nearest
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _TITLE = re.compile(
     r"^\s*(?:title\s*:\s*(?P<label>.+)|#+\s*(?P<heading>.+)|\*\*(?P<bold>[^*]+)\*\*)\s*$", re.IGNORECASE
 )
@@ -43,7 +42,7 @@ def acrostic_word(prompt: str) -> str:
     quoted = _QUOTED.search(prompt)
     if quoted:
         return quoted.group("word")
-    words = _WORD.findall(prompt)
+    words = WORD.findall(prompt)
     capitals = [word for word in words if len(word) > 1 and word.isupper()]
     return capitals[0] if capitals else max(reversed(words), key=len, default="")
 
@@ -68,7 +67,7 @@ def check_form(text: str, form: str, *, acrostic: str = "") -> dict[str, Any]:
     facts: dict[str, Any] = {
         "lines": len(lines),
         "stanzas": len([part for part in re.split(r"\n\s*\n", body) if part.strip()]),
-        "words": len(_WORD.findall(body)),
+        "words": len(WORD.findall(body)),
         "form_ok": None,
     }
     if form in PLANS:

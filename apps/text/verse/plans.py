@@ -61,7 +61,7 @@ def plan_of(form: str, *, acrostic: str = "") -> tuple[LinePlan, ...]:
         acrostic: The word that the initials of an acrostic spell.
     """
     if form == "acrostic":
-        letters = [char.upper() for char in acrostic if char.isalpha()]
+        letters = [char.upper() for char in acrostic.casefold() if char.isalpha()]
         return tuple(LinePlan(syllables=ACROSTIC_SYLLABLES, initial=letter) for letter in letters)
     return PLANS.get(form, ())
 

@@ -140,7 +140,6 @@ class VerseSearch:
     def _grow(self, beginnings: Sequence[Verse], place: int, turn: int) -> list[Verse]:
         wanted = self.plan[place]
         found: dict[str, Verse] = {}
-        left = list(beginnings)
         for attempt in range(ROUNDS):
             asked = [
                 (verse, LineRequest(
@@ -148,7 +147,7 @@ class VerseSearch:
                     seed=(self.seed + 7919 * (100 * turn + 10 * attempt) + number) % 2**31,
                     favoured=tuple(self._partners(verse, place)),
                 ))
-                for verse in left
+                for verse in beginnings
                 for number, pattern in enumerate(self._patterns(verse, place))
             ]  # fmt: skip
             if not asked:

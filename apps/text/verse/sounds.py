@@ -17,7 +17,7 @@ from nlpkit.core.errors import ConfigError
 
 _VOWELS = re.compile(r"[aeiouyäöüàâéèêëîïôùûáíóúñœæ]+", re.IGNORECASE)
 _SILENT = re.compile(r"(?:[^aeiouycghsxz]es|[^aeioulyt]ed|[^aeiouyl]e)$", re.IGNORECASE)
-WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SIBILANT = ("s", "z", "x", "ch", "sh", "ge", "ce", "se", "ze")
 
 

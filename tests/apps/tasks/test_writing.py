@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
+from nlpkit.apps.pipeline.compose import ModelLines
+from nlpkit.apps.pipeline.plan import encoder_of
 from nlpkit.apps.pipeline.run import run_task
+from nlpkit.apps.tasks.encoder import EncodedPrompt
+from nlpkit.apps.tasks.task import Learned
 from nlpkit.apps.tasks.writing import FORMS, Writing
 from nlpkit.apps.text.forms import acrostic_word, check_form, find_title
+from nlpkit.apps.text.verse.search import LineRequest
 from nlpkit.apps.text.verse.sounds import count_syllables
+from nlpkit.core.decode.config import DecodeConfig
 from nlpkit.core.errors import ConfigError, ContextOverflowError, InputError
 
 HAIKU = "An old silent pond\nA frog jumps into the pond\nSplash! Silence again"
@@ -183,3 +189,31 @@ def test_only_forms_have_short_prompts() -> None:
     row = {"prompt": "the sea", "keywords": ["foam", "salt"]}
     assert task.prompt(task.prepare({**row, "form": "Haiku"})).short == "Haiku about the sea; foam, salt:"
     assert task.prompt(task.prepare(row)).short is None
+
+
+@pytest.mark.parametrize(
+    ("options", "searched"),
+    [({}, True), ({"seed": 3, "top_p": 0.9}, True), ({"max_tokens": 9}, False), ({"temperature": 0.0}, False)],
+)
+def test_options_for_writing_in_one_go_are_obeyed(fake_lm, options: dict[str, Any], searched: bool) -> None:
+    lm = fake_lm(lambda *_: "Waves.", max_seq_len=2000)
+    list(run_task(lm, Writing(), [{"prompt": "the sea", "form": "haiku"}], overrides=options))
+    assert any(request.config.constraint is not None for request in lm.requests) is searched
+    assert lm.requests[-1].config.max_tokens == options.get("max_tokens", FORMS["haiku"].max_tokens)
+
+
+def test_banned_tokens_stay_banned_where_they_would_rhyme(fake_lm) -> None:
+    lm = fake_lm(lambda *_: "Waves.", max_seq_len=2000)
+    night = lm.tokenizer.encode(" night")[0]
+    config = DecodeConfig(logit_bias={night: -100.0})
+    lines = ModelLines(lm, encoder_of(lm), EncodedPrompt([1], False, False), config)
+    lines.write([LineRequest(before=(), pattern="x", tries=1, seed=0, favoured=("night",))])
+    assert lm.requests[-1].config.logit_bias == config.logit_bias
+
+
+def test_verse_of_an_adapter_is_used_for_other_forms_only_where_it_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned, row = Learned(({"form": "poem"},)), {"prompt": "x", "form": "sonnet"}
+    assert Writing().lack(row, learned) is None
+    assert Writing().lack({**row, "form": "story"}, learned) is not None
+    monkeypatch.setattr("nlpkit.apps.tasks.writing.can_search", lambda: False)
+    assert Writing().lack(row, learned) is not None

@@ -16,6 +16,8 @@ def test_plans_have_the_lines_of_their_forms() -> None:
     assert "".join(line.rhyme for line in PLANS["sonnet"]) == "ABABCDCDEFEFGG"
     assert [place for place, line in enumerate(PLANS["sonnet"]) if line.stanza] == [4, 8, 12]
     assert [line.initial for line in plan_of("acrostic", acrostic="no-on")] == ["N", "O", "O", "N"]
+    # As the check of an acrostic spells it.
+    assert [line.initial for line in plan_of("acrostic", acrostic="Spaß")] == ["S", "P", "A", "S", "S"]
     assert plan_of("story") == ()
 
 
